@@ -1,0 +1,1 @@
+"""Hatchway: SFTP access to the volumes of containers, without touching the containers."""

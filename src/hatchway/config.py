@@ -1,0 +1,355 @@
+"""The one configuration file, `/etc/hatchway/hatchway.toml`: read once, checked whole, then frozen.
+
+Every key is documented in `hatchway.toml.example`, which is also the shipped file. Unknown keys and bad values are
+errors that name the key, the value and what is allowed: a mistyped security setting must never be ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import sys
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from hatchway.errors import ConfigError
+from hatchway.model import valid_login
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+DEFAULT_PATH = Path("/etc/hatchway/hatchway.toml")
+
+
+class Paths(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Hatchway keeps things. All absolute."""
+
+    run_dir: str = "/run/hatchway"
+    state_dir: str = "/var/lib/hatchway"
+    libexec_dir: str = f"{sys.prefix}/libexec/hatchway"
+    userdb_dir: str = "/run/userdb"
+    pam_dir: str = "/etc/pam.d"
+
+
+class Sshd(msgspec.Struct, frozen=True, kw_only=True):
+    """The dedicated sshd. Times in seconds."""
+
+    port: int = 2022
+    listen: tuple[str, ...] = ("0.0.0.0", "::")
+    host_key_dir: str = "/etc/hatchway/ssh"
+    pam_service: str = "hatchway-sshd"
+    binary: str = "/usr/sbin/sshd"
+    sftp_umask: str = "022"
+    login_grace_s: int = 30
+    max_startups: str = "60:30:200"
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What the privileged half may touch. Times in seconds."""
+
+    volume_roots: tuple[str, ...] = ("/var/lib/docker/volumes",)
+    bind_prefixes: tuple[str, ...] = ()
+    idle_unmount_s: int = 300
+
+
+class Ids(msgspec.Struct, frozen=True, kw_only=True):
+    """Names and uid ranges. Each range is first and last uid, inclusive."""
+
+    core_user: str = "hatchway"
+    catalog_user: str = "hatchway-catalog"
+    keys_user: str = "hatchway-keys"
+    session_group: str = "hatchway-sftp"
+    service_uids: tuple[int, int] = (1_900_000_000, 1_900_000_009)
+    login_uids: tuple[int, int] = (1_900_100_000, 1_900_999_999)
+    worker_uids: tuple[int, int] = (1_901_000_000, 1_901_999_999)
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """The container engine. Times in seconds."""
+
+    enabled: bool = True
+    url: str = "unix:///var/run/docker.sock"
+    timeout_s: int = 20
+
+
+class Static(msgspec.Struct, frozen=True, kw_only=True):
+    """Instances listed in a file, for hosts without an engine."""
+
+    file: str = ""
+
+
+class Connect(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients are told."""
+
+    host: str = ""
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """How generated credentials are kept."""
+
+    password: Literal["raw", "argon2id"] = "raw"
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """Logging of all processes."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be configured."""
+
+    paths: Paths = Paths()
+    sshd: Sshd = Sshd()
+    host: Host = Host()
+    ids: Ids = Ids()
+    engine: Engine = Engine()
+    static: Static = Static()
+    connect: Connect = Connect()
+    credentials: Credentials = Credentials()
+    log: Log = Log()
+
+    @property
+    def auth_socket(self) -> str:
+        """Where the login helpers ask."""
+        return f"{self.paths.run_dir}/auth.sock"
+
+    @property
+    def admin_socket(self) -> str:
+        """Where the command line asks."""
+        return f"{self.paths.run_dir}/admin.sock"
+
+    @property
+    def hostd_socket(self) -> str:
+        """Where the core asks the privileged half."""
+        return f"{self.paths.run_dir}/hostd.sock"
+
+    @property
+    def catalog_socket(self) -> str:
+        """Where the catalog feeds the core."""
+        return f"{self.paths.run_dir}/catalog.sock"
+
+    @property
+    def mount_dir(self) -> str:
+        """The directory that holds each login's root."""
+        return f"{self.paths.run_dir}/mnt"
+
+    @property
+    def registry_path(self) -> str:
+        """The SQLite file of the registry."""
+        return f"{self.paths.state_dir}/registry.sqlite"
+
+    @property
+    def sealing_key_path(self) -> str:
+        """The 32-byte key that seals secrets in the registry."""
+        return f"{self.paths.state_dir}/sealing.key"
+
+
+def load(path: Path | None = None) -> Config:
+    """Read and check the configuration.
+
+    `path` None means DEFAULT_PATH, and built-in defaults if that does not exist. A path given must exist.
+    Raises ConfigError naming file, key, value and what is allowed.
+    """
+    file = path or DEFAULT_PATH
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise ConfigError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: {exc}") from exc
+    return parse(text, str(file))
+
+
+def parse(text: str, origin: str = "configuration") -> Config:
+    """Parse TOML text into a checked Config. `origin` names the text in errors. Raises ConfigError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{origin}: {exc}") from exc
+    config = decode(data, Config, origin)
+    _check(config, origin)
+    return config
+
+
+def decode(data: object, cls: type[T], origin: str, at: str = "") -> T:
+    """Turn parsed TOML into the struct `cls`, which may nest structs and tuples of structs.
+
+    `at` is the dotted key of `data`. Raises ConfigError naming key, value and what is allowed.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{origin}: {at or 'the file'} must be a table of keys, not {data!r}")
+    fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{at}.{key}" if at else key
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{origin}: unknown key {name!r}{hint} Allowed here: {', '.join(sorted(fields))}")
+        values[fields[key].name] = _value(value, fields[key].type, origin, name)
+    for key, field in fields.items():
+        if field.required and field.name not in values:
+            raise ConfigError(f"{origin}: {f'{at}.{key}' if at else key} is missing")
+    return cls(**values)
+
+
+def _value(value: object, kind: Any, origin: str, name: str) -> Any:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return decode(value, kind, origin, name)
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        inner = typing.get_args(kind)
+        if (
+            len(inner) == 2
+            and inner[1] is Ellipsis
+            and isinstance(inner[0], type)
+            and issubclass(inner[0], msgspec.Struct)
+        ):
+            return tuple(decode(item, inner[0], origin, f"{name}[{n}]") for n, item in enumerate(value))
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError:
+        raise ConfigError(f"{origin}: {name} = {value!r} is not allowed: expected {_allowed(kind)}") from None
+
+
+def _allowed(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return f"a list, each item {_allowed(inner[0])}"
+        return f"a list of {len(inner)}, each item {_allowed(inner[0])}"
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_allowed(part) for part in typing.get_args(kind) if part is not type(None))
+    return {bool: "true or false", int: "a whole number", str: "a text in quotes"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )
+
+
+def _check(config: Config, origin: str) -> None:
+    """Ranges and forms that types cannot express."""
+
+    def require(ok: bool, key: str, value: object, allowed: str) -> None:
+        if not ok:
+            raise ConfigError(f"{origin}: {key} = {value!r} is not allowed: expected {allowed}")
+
+    def absolute(key: str, value: str) -> None:
+        ok = re.fullmatch(r"/[^\0\n\"\\]*[^\0\n\"\\/]", value) is not None and ".." not in value.split("/")
+        require(
+            ok,
+            key,
+            value,
+            "an absolute path of a directory other than /, without .., quotes or a slash at its end",
+        )
+
+    for key in ("run_dir", "state_dir", "libexec_dir", "userdb_dir", "pam_dir"):
+        absolute(f"paths.{key}", getattr(config.paths, key))
+        require(
+            " " not in getattr(config.paths, key),
+            f"paths.{key}",
+            getattr(config.paths, key),
+            "a path without spaces",
+        )
+    # sun_path holds 108 bytes (unix(7)); the longest name below run_dir is hostd.sock.
+    require(len(config.paths.run_dir) <= 80, "paths.run_dir", config.paths.run_dir, "at most 80 characters")
+    require(1 <= config.sshd.port <= 65535, "sshd.port", config.sshd.port, "a port from 1 to 65535")
+    require(config.sshd.port != 22, "sshd.port", 22, "any port but 22, which belongs to the host's own sshd")
+    require(len(config.sshd.listen) > 0, "sshd.listen", config.sshd.listen, "at least one address")
+    for address in config.sshd.listen:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            require(False, "sshd.listen", address, "IPv4 or IPv6 addresses, such as '0.0.0.0' and '::'")
+    absolute("sshd.host_key_dir", config.sshd.host_key_dir)
+    absolute("sshd.binary", config.sshd.binary)
+    service_ok = re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", config.sshd.pam_service) is not None
+    require(service_ok, "sshd.pam_service", config.sshd.pam_service, "a file name such as 'hatchway-sshd'")
+    # Names that mean another service's rules: overwriting /etc/pam.d/sshd would change who enters on port 22.
+    require(
+        config.sshd.pam_service.startswith("hatchway"),
+        "sshd.pam_service",
+        config.sshd.pam_service,
+        "a name that begins with 'hatchway'",
+    )
+    umask_ok = re.fullmatch(r"0?[0-7]{3}", config.sshd.sftp_umask) is not None
+    require(umask_ok, "sshd.sftp_umask", config.sshd.sftp_umask, "an octal umask in quotes, such as '022'")
+    require(
+        5 <= config.sshd.login_grace_s <= 600,
+        "sshd.login_grace_s",
+        config.sshd.login_grace_s,
+        "seconds from 5 to 600",
+    )
+    startups_ok = re.fullmatch(r"\d+(:\d+:\d+)?", config.sshd.max_startups) is not None
+    require(
+        startups_ok,
+        "sshd.max_startups",
+        config.sshd.max_startups,
+        "start:rate:full as in sshd_config(5), such as '60:30:200'",
+    )
+    for key in ("volume_roots", "bind_prefixes"):
+        for value in getattr(config.host, key):
+            absolute(f"host.{key}", value)
+    require(
+        0 <= config.host.idle_unmount_s <= 86400,
+        "host.idle_unmount_s",
+        config.host.idle_unmount_s,
+        "seconds from 0 to 86400",
+    )
+    for key in ("core_user", "catalog_user", "keys_user", "session_group"):
+        name = getattr(config.ids, key)
+        require(
+            valid_login(name),
+            f"ids.{key}",
+            name,
+            "a user name: lower-case letters, digits, - and _, at most 31",
+        )
+    names = [config.ids.core_user, config.ids.catalog_user, config.ids.keys_user, config.ids.session_group]
+    require(len(set(names)) == 4, "ids", names, "four different names: each separates one process from the others")
+    ranges = {key: getattr(config.ids, key) for key in ("service_uids", "login_uids", "worker_uids")}
+    for key, (first, last) in ranges.items():
+        # systemd's UIDS-GIDS document: below 65536 lie system, human and dynamic users and 16-bit nobody; 524288 to
+        # 1879048191 are container ranges; from 2^31 on programs misread the sign.
+        free = 65536 <= first <= last < 524288 or 1879048192 <= first <= last < 2**31
+        require(
+            free,
+            f"ids.{key}",
+            [first, last],
+            "first and last uid, both in 65536-524287 or 1879048192-2147483647",
+        )
+        for other, (low, high) in ranges.items():
+            require(
+                other == key or last < low or first > high,
+                f"ids.{key}",
+                [first, last],
+                f"no overlap with ids.{other}",
+            )
+    require(
+        ranges["service_uids"][1] - ranges["service_uids"][0] >= 3,
+        "ids.service_uids",
+        list(ranges["service_uids"]),
+        "at least four uids",
+    )
+    require(
+        config.engine.url.startswith("unix:///"),
+        "engine.url",
+        config.engine.url,
+        "the engine's socket, such as 'unix:///var/run/docker.sock'",
+    )
+    require(
+        1 <= config.engine.timeout_s <= 300,
+        "engine.timeout_s",
+        config.engine.timeout_s,
+        "seconds from 1 to 300",
+    )
+    if config.static.file:
+        absolute("static.file", config.static.file)
+    host_ok = re.fullmatch(r"[A-Za-z0-9._:-]{0,253}", config.connect.host) is not None
+    require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")

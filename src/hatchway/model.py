@@ -1,0 +1,204 @@
+"""What things are called and look like, everywhere in Hatchway. No I/O, no state.
+
+Text that comes from containers (names, paths, labels) is data: nothing here or elsewhere may interpret it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import posixpath
+import re
+from typing import NewType
+
+import msgspec
+
+from hatchway.errors import UsageError
+
+Uid = NewType("Uid", int)
+"""A user id of the host, unsigned 32 bit."""
+Gid = NewType("Gid", int)
+"""A group id of the host, unsigned 32 bit."""
+Login = NewType("Login", str)
+"""A user name that `valid_login` accepts."""
+
+LOGIN_MAX = 31
+"""Longest login in characters: utmp and useradd(8) allow 32 with the NUL."""
+_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+
+RESERVED_PREFIXES = (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
+    "/volumes",
+)  # fmt: skip
+"""Top directories a volume is never mounted below in a session's root: after chroot(2) sshd's child still does
+name look-ups, which read /etc, load from /lib* and /usr and connect to sockets in /run."""
+
+
+class VolumeKind(enum.StrEnum):
+    """Where a volume's contents live."""
+
+    VOLUME = "volume"
+    BIND = "bind"
+    TMPFS = "tmpfs"
+    DIRECTORY = "directory"
+    OTHER = "other"
+
+
+class InstanceState(enum.StrEnum):
+    """The engine's word for what the container does; `STATIC` for a directory without an engine."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+    STATIC = "static"
+    UNKNOWN = "unknown"
+
+
+class Mode(enum.StrEnum):
+    """What a grant allows."""
+
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+
+
+class InstanceKey(msgspec.Struct, frozen=True, order=True):
+    """One container as its operator thinks of it. It outlives the container's id."""
+
+    environment: str
+    container: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.environment}/{self.container}/{self.number}"
+
+
+class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One mount of an instance as the catalog sees it.
+
+    `path` is absolute, inside the container. `source` is the directory on the host, None when there is none.
+    `created` is the engine's creation time (opaque text) and, with driver and name, identifies the volume:
+    see `identity`. `refusal` says why access cannot be enabled, None when it can.
+    """
+
+    path: str
+    kind: VolumeKind
+    name: str = ""
+    driver: str = ""
+    created: str = ""
+    source: str | None = None
+    read_only: bool = False
+    refusal: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What a grant binds to: another volume of the same name or at the same path has another identity."""
+        if self.kind is VolumeKind.VOLUME:
+            return f"volume:{self.driver}:{self.name}:{self.created}"
+        return f"{self.kind}:{self.source}"
+
+
+class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app")."""
+
+    key: InstanceKey
+    runtime_id: str
+    runtime_name: str
+    state: InstanceState
+    user: str = ""
+    image: str = ""
+    volumes: tuple[VolumeInfo, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All instances at one moment. `source` is "docker" or "static"; `taken_at` is Unix time in seconds.
+
+    `problem` is a sentence for the operator when the source could not be read; `instances` is then the last known
+    state (empty if there never was one) and `taken_at` its time.
+    """
+
+    source: str
+    taken_at: float
+    instances: tuple[InstanceInfo, ...] = ()
+    data_root: str | None = None
+    problem: str | None = None
+
+
+def valid_login(name: str) -> bool:
+    """Whether `name` fits the login grammar: `[a-z_][a-z0-9_-]*`, at most 31 characters (useradd(8))."""
+    return _LOGIN.fullmatch(name) is not None
+
+
+def login_candidates(key: InstanceKey) -> tuple[Login, Login]:
+    """The login an instance gets, and the one it gets if the first is taken.
+
+    The first is `<environment>-<container>-<number>` when that is within the grammar as it stands; if characters had
+    to be replaced or cut, it carries a hash of the exact key, so that two keys never collapse into one login.
+    The second always carries the hash.
+    """
+    number = str(key.number)
+    exact = f"{key.environment}-{key.container}-{number}"
+    digest = hashlib.sha256("\0".join((key.environment, key.container, number)).encode()).hexdigest()[:8]
+    stem = re.sub(r"[^a-z0-9_-]+", "-", f"{key.environment}-{key.container}".lower()).strip("-") or "instance"
+    if not re.match(r"[a-z_]", stem):
+        stem = f"i{stem}"
+    tail = f"-{digest}-{number}" if len(number) <= 6 else f"-{digest}"
+    hashed = Login(stem[: LOGIN_MAX - len(tail)].rstrip("-") + tail)
+    plain = Login(exact) if valid_login(exact) else hashed
+    return plain, hashed
+
+
+def parse_instance_key(text: str) -> InstanceKey:
+    """Read `environment/container/number`, as `InstanceKey.__str__` writes it.
+
+    Raises UsageError with the expected form.
+    """
+    environment, _, rest = text.partition("/")
+    container, _, number = rest.rpartition("/")
+    if not environment or not container or not number.isascii() or not number.isdigit():
+        raise UsageError(f"{text!r} is no instance: expected ENVIRONMENT/CONTAINER/NUMBER, such as shop/web/1")
+    return InstanceKey(environment, container, int(number))
+
+
+def valid_volume_path(path: str) -> bool:
+    """Whether `path` is an absolute, normalised path of usable components (each at most 255 bytes, path(7))."""
+    if not path.startswith("/") or path == "/" or "\0" in path or posixpath.normpath(path) != path or path[1] == "/":
+        return False
+    try:
+        return all(len(part.encode()) <= 255 for part in path.split("/")) and len(path.encode()) < 4096
+    except UnicodeEncodeError:
+        return False
+
+
+def below(path: str, prefix: str) -> bool:
+    """Whether `path` is `prefix` or lies beneath it, component by component."""
+    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def session_paths(volumes: dict[str, str]) -> dict[str, str]:
+    """Where each volume stands in its session's root. Maps path in the container to path in the session.
+
+    `volumes` maps each enabled volume's path in the container to its name (may be empty). A volume stands where it
+    stands in the container; below a reserved top directory, or beneath another enabled volume, it stands under
+    `/volumes/<name>` instead. Names are made unique by a number, in the order of the paths, so the result is the
+    same every time.
+    """
+    result: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in sorted(volumes):
+        reserved = any(below(path, prefix) for prefix in RESERVED_PREFIXES)
+        nested = any(other != path and below(path, other) for other in volumes)
+        if not reserved and not nested:
+            result[path] = path
+            continue
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", volumes[path] or path.strip("/")).strip(".-")[:200] or "volume"
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name)
+        result[path] = f"/volumes/{name}"
+    return result

@@ -1,0 +1,1 @@
+"""Frames, peer credentials and request tables of Hatchway's unix sockets."""

@@ -1,0 +1,198 @@
+"""What the admin socket answers: every operation of the command line, once. `admin/` implements it."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from hatchway.model import InstanceKey, InstanceState, Mode, VolumeKind
+
+
+class Access(enum.StrEnum):
+    """Whether a volume can be reached. `SUSPENDED`: another volume than the granted one stands at the path now."""
+
+    OFF = "off"
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+    SUSPENDED = "suspended"
+
+
+class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of an instance and the access to it.
+
+    `path` is inside the container, `session_path` where a session finds it (None when access is off). `present` is
+    False for a granted volume the instance no longer has. `refusal` says why access cannot be enabled.
+    """
+
+    path: str
+    name: str
+    kind: VolumeKind
+    driver: str
+    read_only: bool
+    access: Access
+    session_path: str | None = None
+    refusal: str | None = None
+    present: bool = True
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance, its volumes and its login (None before the first enable). `present`: the catalog has it now."""
+
+    key: InstanceKey
+    state: InstanceState
+    runtime_name: str
+    image: str
+    user: str
+    present: bool
+    login: str | None
+    volumes: tuple[VolumeStatus, ...]
+    sessions: int = 0
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How fresh one source of the catalog is. `age_s` is seconds since its last sign of life, None if never."""
+
+    source: str
+    age_s: float | None
+    instances: int
+    problem: str | None
+
+
+class ListInstances(msgspec.Struct, frozen=True, tag="list"):
+    """Every known instance. Answer: Listing."""
+
+
+class Listing(msgspec.Struct, frozen=True, tag="listing"):
+    """Instances in the order of their keys."""
+
+    instances: tuple[InstanceStatus, ...]
+    sources: tuple[SourceStatus, ...]
+
+
+class Enable(msgspec.Struct, frozen=True, kw_only=True, tag="enable"):
+    """Grant access to volumes of an instance. `instance` is a key, a login or a container's name.
+
+    `volumes` are paths or names; empty is a UsageError that lists them, unless `every`. Answer: Changed.
+    """
+
+    instance: str
+    volumes: tuple[str, ...] = ()
+    every: bool = False
+    read_only: bool = False
+
+
+class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
+    """Take access away; the login's sessions end. Arguments as in Enable. Answer: Changed."""
+
+    instance: str
+    volumes: tuple[str, ...] = ()
+    every: bool = False
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+    """The instance after a change.
+
+    `changed` are the paths that were changed. `password` is a newly made password that cannot be shown again
+    (only with hashed passwords, only when it was made now).
+    """
+
+    instance: InstanceStatus
+    changed: tuple[str, ...]
+    password: str | None = None
+
+
+class Show(msgspec.Struct, frozen=True, kw_only=True, tag="show"):
+    """Everything a client needs. `secrets` asks for the password too. Answer: ConnectionInfo."""
+
+    instance: str
+    secrets: bool = False
+
+
+class HostKey(msgspec.Struct, frozen=True, tag="host-key"):
+    """One host key of the dedicated sshd: `public` is "type base64", `fingerprint` "SHA256:…"."""
+
+    algorithm: str
+    fingerprint: str
+    public: str
+
+
+class PasswordKind(enum.StrEnum):
+    """How the password is kept: `RAW` can be shown again, `HASHED` cannot, `NONE` means key only."""
+
+    RAW = "raw"
+    HASHED = "argon2id"
+    NONE = "none"
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True, tag="connection-info"):
+    """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent."""
+
+    instance: InstanceStatus
+    host: str
+    port: int
+    login: str
+    start_directory: str
+    password_kind: PasswordKind
+    password: str | None
+    key_fingerprint: str | None
+    key_public: str | None
+    host_keys: tuple[HostKey, ...]
+    problems: tuple[str, ...] = ()
+
+
+class ExportKey(msgspec.Struct, frozen=True, kw_only=True, tag="export-key"):
+    """The instance's private key, `id_container`. Answer: KeyExport."""
+
+    instance: str
+
+
+class KeyExport(msgspec.Struct, frozen=True, kw_only=True, tag="key-export"):
+    """`private` is the OpenSSH private key file, unencrypted; `public` its authorized_keys line."""
+
+    login: str
+    private: str
+    public: str
+    fingerprint: str
+
+
+class ShowPassword(msgspec.Struct, frozen=True, kw_only=True, tag="show-password"):
+    """The instance's password, if it is kept raw. Answer: PasswordShown."""
+
+    instance: str
+
+
+class ResetPassword(msgspec.Struct, frozen=True, kw_only=True, tag="reset-password"):
+    """Make a new password; the old one is of no use from the next attempt on. Answer: PasswordShown."""
+
+    instance: str
+
+
+class PasswordShown(msgspec.Struct, frozen=True, kw_only=True, tag="password"):
+    """A password in clear, for the operator's eyes."""
+
+    login: str
+    password: str
+    kind: PasswordKind
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
+    """How the daemon is. Answer: Status."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """`host_problem` is a sentence when hostd cannot be reached, None when all is well."""
+
+    version: str
+    sources: tuple[SourceStatus, ...]
+    logins: int
+    sessions: int
+    mounts: int
+    host_problem: str | None
+
+
+__all__ = [
+    "Access", "Changed", "ConnectionInfo", "DaemonStatus", "Disable", "Enable", "ExportKey", "HostKey",
+    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "PasswordKind", "PasswordShown",
+    "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
+]  # fmt: skip

@@ -1,0 +1,88 @@
+"""What the core may ask of hostd, and what it hears back. hostd checks every value again: see host/policy.py."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class UserRecord(msgspec.Struct, frozen=True, tag="user"):
+    """A login to publish to NSS. `home` is the directory a session starts in, as seen inside its root."""
+
+    login: str
+    uid: int
+    home: str
+
+
+class View(msgspec.Struct, frozen=True, tag="view"):
+    """One volume in a session's root: the directory `source` of the host, shown at `path`."""
+
+    path: str
+    source: str
+    read_only: bool
+
+
+class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):
+    """Make the published records exactly these. Answer: Done."""
+
+    users: tuple[UserRecord, ...]
+
+
+class OpenSession(msgspec.Struct, frozen=True, tag="open-session"):
+    """Mount `views` for `login` and watch the session whose PAM helper is `helper_pid`. Answer: Done."""
+
+    session: str
+    login: str
+    uid: int
+    views: tuple[View, ...]
+    helper_pid: int
+
+
+class ApplyViews(msgspec.Struct, frozen=True, tag="apply-views"):
+    """Make a login's root show exactly `views`, if it is mounted now.
+
+    A view that is gone or became read-only is refused at once, and the login's sessions end. Answer: Done.
+    """
+
+    login: str
+    views: tuple[View, ...]
+
+
+class EndSessions(msgspec.Struct, frozen=True, tag="end-sessions"):
+    """End every session of `login` and take its root away. Answer: Done."""
+
+    login: str
+
+
+class Status(msgspec.Struct, frozen=True, tag="status"):
+    """Ask for what is mounted and who is in. Answer: HostStatus."""
+
+
+class Watch(msgspec.Struct, frozen=True, tag="watch"):
+    """Turn this connection into a stream of SessionEnded, one per session, after HostStatus as a beginning."""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """It is done."""
+
+
+class MountStatus(msgspec.Struct, frozen=True, tag="mount"):
+    """One mounted volume. `worker_uid` is the worker's own uid."""
+
+    login: str
+    path: str
+    read_only: bool
+    worker_pid: int
+    worker_uid: int
+
+
+class HostStatus(msgspec.Struct, frozen=True, tag="host-status"):
+    """What hostd holds. `sessions` maps a session's id to its login."""
+
+    mounts: tuple[MountStatus, ...]
+    sessions: dict[str, str]
+
+
+class SessionEnded(msgspec.Struct, frozen=True, tag="session-ended"):
+    """The session's sshd process is gone."""
+
+    session: str

@@ -1,0 +1,124 @@
+"""Serving a request table: request type -> who may call -> handler.
+
+The table is the socket's whole surface: a peer whose uid may not make a request, or bytes that are no request of the
+table, are logged and the connection closed. A handler's HatchwayError is sent as a Failure; any other exception is
+logged here with its traceback and reaches the peer only as "internal error".
+Concurrency: each connection is a task; requests of one connection are handled one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from hatchway import log
+from hatchway.errors import HatchwayError, InternalError, ProtocolError
+from hatchway.wire.frames import Channel, Failure
+
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end when it connected (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: trio.socket.SocketType | socket.socket) -> Peer:
+    """Who connected to, or listens on, the other end of `sock`."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row of a table: the uids that may make the request, and what answers it."""
+
+    uids: Collection[int]
+    handler: Callable[[Any, Peer], Awaitable[object]]
+
+
+Table = Mapping[type, Request]
+
+
+async def serve(name: str, listener: trio.SocketListener, table: Table) -> None:
+    """Serve `table` on `listener` until cancelled. `name` is the socket's name in the log."""
+    logger = log.get(socket=name)
+    kinds = _union(table)
+
+    async def connection(stream: trio.SocketStream) -> None:
+        peer = peer_of(stream.socket)
+        channel = Channel(stream)
+        async with stream:
+            try:
+                while (request := await channel.receive(kinds)) is not None:
+                    row = table[type(request)]
+                    if peer.uid not in row.uids:
+                        logger.warning("request refused", request=type(request).__name__, uid=peer.uid, pid=peer.pid)
+                        return
+                    await channel.send(await _answer(logger, row, request, peer))
+            except ProtocolError as exc:
+                logger.warning("bad frame", error=str(exc), uid=peer.uid, pid=peer.pid)
+            except trio.BrokenResourceError:
+                logger.debug("peer left", uid=peer.uid, pid=peer.pid)
+
+    await serve_connections(logger, listener, connection)
+
+
+async def serve_connections(
+    logger: Any, listener: trio.SocketListener, handler: Callable[[trio.SocketStream], Awaitable[None]]
+) -> None:
+    """Run `handler` for each connection in a task of its own; an exception ends that connection only."""
+
+    async def guarded(stream: trio.SocketStream) -> None:
+        try:
+            await handler(stream)
+        except Exception:
+            logger.exception("connection failed")
+            await trio.aclose_forcefully(stream)
+
+    await trio.serve_listeners(guarded, [listener])
+
+
+async def _answer(logger: Any, row: Request, request: object, peer: Peer) -> object:
+    try:
+        return await row.handler(request, peer)
+    except HatchwayError as exc:
+        logger.info("request failed", request=type(request).__name__, code=exc.code, error=str(exc), uid=peer.uid)
+        return Failure.of(exc)
+    except Exception:
+        logger.exception("request failed", request=type(request).__name__, uid=peer.uid)
+        return Failure.of(InternalError("internal error; the log has the details"))
+
+
+def _union(table: Table) -> Any:
+    kinds: Any = None
+    for kind in table:
+        kinds = kind if kinds is None else kinds | kind
+    return kinds
+
+
+def inherited_listener(name: str) -> trio.SocketListener:
+    """The listening socket called `name` that the supervisor or systemd passed (sd_listen_fds(3)).
+
+    Sockets are made by whoever starts us, so that their owner and mode are right before anybody can connect, and so
+    that connections queue instead of failing while a process restarts. Raises ProtocolError when there is none.
+    """
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    # `hatchway run` cannot know the pid before it starts us and leaves LISTEN_PID out; systemd always sets it.
+    if os.environ.get("LISTEN_PID", str(os.getpid())) != str(os.getpid()) or name not in names[:count]:
+        raise ProtocolError(f"no listening socket {name!r} was passed to this process; start it with 'hatchway run'")
+    descriptor = 3 + names.index(name)
+    os.set_inheritable(descriptor, False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
