@@ -7,6 +7,8 @@ be shown to a peer; any other exception stays in the log of the process it happe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -103,3 +105,17 @@ BY_CODE: dict[str, type[HatchwayError]] = {
         InternalError,
     )
 }
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the HatchwayError itself where an exception group holds nothing else (trio's nurseries wrap it)."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours, others = group.split(HatchwayError)
+        while isinstance(ours, BaseExceptionGroup):
+            ours = ours.exceptions[0]
+        if others is None and ours is not None:
+            raise ours from None
+        raise

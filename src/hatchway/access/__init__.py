@@ -1,1 +1,1 @@
-"""TODO"""
+"""May this login enter? One pure decision, and the socket the helpers of sshd ask."""

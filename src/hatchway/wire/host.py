@@ -58,7 +58,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
 
 
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
-    """Turn this connection into a stream of SessionEnded, one per session, after HostStatus as a beginning."""
+    """Answer: HostStatus; then the connection carries one more HostStatus and a SessionEnded for each session."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

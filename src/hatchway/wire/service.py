@@ -42,10 +42,14 @@ def peer_of(sock: trio.socket.SocketType | socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row of a table: the uids that may make the request, and what answers it."""
+    """One row of a table: the uids that may make the request, and what answers it (None: nothing is sent back).
+
+    With `stream` the connection belongs to it after the answer, until it returns.
+    """
 
     uids: Collection[int]
     handler: Callable[[Any, Peer], Awaitable[object]]
+    stream: Callable[[Channel], Awaitable[None]] | None = None
 
 
 Table = Mapping[type, Request]
@@ -66,7 +70,12 @@ async def serve(name: str, listener: trio.SocketListener, table: Table) -> None:
                     if peer.uid not in row.uids:
                         logger.warning("request refused", request=type(request).__name__, uid=peer.uid, pid=peer.pid)
                         return
-                    await channel.send(await _answer(logger, row, request, peer))
+                    answer = await _answer(logger, row, request, peer)
+                    if answer is not None:
+                        await channel.send(answer)
+                    if row.stream is not None:
+                        await row.stream(channel)
+                        return
             except ProtocolError as exc:
                 logger.warning("bad frame", error=str(exc), uid=peer.uid, pid=peer.pid)
             except trio.BrokenResourceError:

@@ -1,0 +1,88 @@
+"""The core's link to hostd: publishes logins, applies what is shared, hears of sessions that ended.
+
+hostd may be away (restarting): what the registry says is then published and applied when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from hatchway import log
+from hatchway.config import Config
+from hatchway.errors import HatchwayError, NotRunningError, ProtocolError
+from hatchway.wire import frames
+from hatchway.wire.frames import Failure
+from hatchway.wire.host import (
+    ApplyViews,
+    Done,
+    EndSessions,
+    HostStatus,
+    OpenSession,
+    PublishUsers,
+    SessionEnded,
+    Status,
+    UserRecord,
+    View,
+    Watch,
+)
+
+RETRY_S = 0.5
+
+
+class HostLink:
+    """Requests to hostd, each on a connection of its own, and one connection that hears of endings."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = config.hostd_socket
+        self.problem: str | None = "hostd has not answered yet"
+
+    async def publish(self, users: tuple[UserRecord, ...]) -> None:
+        """Make the published logins exactly these. Raises HatchwayError."""
+        await frames.call(self._path, PublishUsers(users), Done)
+
+    async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
+        """Mount and count a session. Raises HatchwayError: then there must be no session."""
+        await frames.call(self._path, OpenSession(session, user.login, user.uid, views, helper_pid), Done)
+
+    async def apply(self, login: str, views: tuple[View, ...]) -> None:
+        """Make what is mounted for `login` match `views`; with none, end its sessions. Raises HatchwayError."""
+        request = ApplyViews(login, views) if views else EndSessions(login)
+        await frames.call(self._path, request, Done)
+
+    async def status(self) -> HostStatus:
+        """What hostd holds. Raises HatchwayError."""
+        return await frames.call(self._path, Status(), HostStatus)
+
+    async def follow(
+        self,
+        connected: Callable[[HostStatus], Awaitable[None]],
+        ended: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Hear of endings for ever. `connected` is awaited with the state each time hostd is (again) reached."""
+        logger = log.get()
+        while True:
+            try:
+                await self._follow_once(connected, ended)
+                self.problem = "hostd hung up"
+            except (HatchwayError, ProtocolError, trio.BrokenResourceError) as exc:
+                self.problem = str(exc)
+                if not isinstance(exc, NotRunningError):
+                    logger.warning("link to hostd failed", error=str(exc))
+            await trio.sleep(RETRY_S)
+
+    async def _follow_once(
+        self, connected: Callable[[HostStatus], Awaitable[None]], ended: Callable[[str], Awaitable[None]]
+    ) -> None:
+        channel = await frames.connect(self._path)
+        async with channel.stream:
+            await channel.send(Watch())
+            while (message := await channel.receive(HostStatus | SessionEnded | Failure)) is not None:
+                if isinstance(message, Failure):
+                    raise message.error()
+                if isinstance(message, HostStatus):
+                    await connected(message)
+                    self.problem = None
+                else:
+                    await ended(message.session)

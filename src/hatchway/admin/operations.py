@@ -1,0 +1,356 @@
+"""The admin socket's requests. Root's alone for now: whoever can mount and kill already rules the host."""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import pwd
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from hatchway import __version__, log
+from hatchway.admin import shares
+from hatchway.admin.core import Core
+from hatchway.credentials import keys, passwords
+from hatchway.credentials.secret import Secret
+from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
+from hatchway.model import (
+    InstanceInfo,
+    InstanceKey,
+    Login,
+    Mode,
+    Uid,
+    VolumeInfo,
+    login_candidates,
+    parse_instance_key,
+)
+from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewCredential, NewLogin
+from hatchway.registry.store import Registry
+from hatchway.sshd import hostkeys
+from hatchway.wire.admin import (
+    Access,
+    Changed,
+    ConnectionInfo,
+    DaemonStatus,
+    Disable,
+    Enable,
+    ExportKey,
+    InstanceStatus,
+    KeyExport,
+    Listing,
+    ListInstances,
+    PasswordKind,
+    PasswordShown,
+    ResetPassword,
+    Show,
+    ShowPassword,
+    Status,
+)
+from hatchway.wire.service import Peer, Request, Table
+
+ROOT = (0,)
+
+
+class Operations:
+    """Every operation, on one Core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._logger = log.get()
+
+    def table(self) -> Table:
+        """The admin socket's request table."""
+        return {
+            ListInstances: Request(ROOT, self._list),
+            Enable: Request(ROOT, self._enable),
+            Disable: Request(ROOT, self._disable),
+            Show: Request(ROOT, self._show),
+            ExportKey: Request(ROOT, self._export_key),
+            ShowPassword: Request(ROOT, self._show_password),
+            ResetPassword: Request(ROOT, self._reset_password),
+            DaemonStatus: Request(ROOT, self._status),
+        }
+
+    # Looking
+
+    async def _list(self, _request: ListInstances, _peer: Peer) -> Listing:
+        records = {record.key: record for record in await self._core.db(Registry.instances)}
+        infos = {info.key: info for info in self._core.inventory.instances()}
+        sessions = await self._sessions()
+        # An instance that is gone is of interest only while something of it is shared.
+        keys_ = sorted(infos.keys() | {key for key, record in records.items() if record.grants})
+        return Listing(
+            instances=tuple(self._instance(records.get(key), infos.get(key), sessions) for key in keys_),
+            sources=self._core.inventory.sources(),
+        )
+
+    async def _status(self, _request: DaemonStatus, _peer: Peer) -> Status:
+        problem = self._core.host.problem
+        mounts = sessions = 0
+        try:
+            state = await self._core.host.status()
+            mounts, sessions = len(state.mounts), len(state.sessions)
+        except HatchwayError as exc:
+            problem = str(exc)
+        records = await self._core.db(Registry.instances)
+        return Status(
+            version=__version__,
+            sources=self._core.inventory.sources(),
+            logins=sum(1 for record in records if record.grants),
+            sessions=sessions,
+            mounts=mounts,
+            host_problem=problem,
+        )
+
+    async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
+        record, info = await self._granted(request.instance)
+        status = self._instance(record, info, await self._sessions())
+        views = shares.host_views(record, self._core.inventory)
+        key, password = await self._credentials(record.login)
+        kind = _password_kind(password)
+        secret = self._unsealed(record.login, password) if request.secrets and kind is PasswordKind.RAW else None
+        sshd = self._core.config.sshd
+        return ConnectionInfo(
+            instance=status,
+            host=self._core.config.connect.host or socket.gethostname(),
+            port=sshd.port,
+            login=record.login,
+            start_directory=shares.start_directory(views),
+            password_kind=kind,
+            password=None if secret is None else secret.reveal(),
+            key_fingerprint=None if key is None else key.fingerprint,
+            key_public=None if key is None else key.public,
+            host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
+            problems=self._problems(status),
+        )
+
+    def _problems(self, status: InstanceStatus) -> tuple[str, ...]:
+        problems = []
+        if not any(volume.access in (Access.READ_ONLY, Access.READ_WRITE) for volume in status.volumes):
+            problems.append("no volume is shared now: this login cannot enter")
+        for volume in status.volumes:
+            if volume.access is Access.SUSPENDED:
+                why = "another volume stands there now" if volume.present else "the instance does not have it now"
+                problems.append(f"access to {volume.path} is suspended: {why}")
+        if self._core.host.problem is not None:
+            problems.append(f"nobody can enter now: {self._core.host.problem}")
+        return tuple(problems)
+
+    # Granting
+
+    async def _enable(self, request: Enable, peer: Peer) -> Changed:
+        info = self._present(request.instance, await self._core.db(Registry.instances))
+        chosen = self._choose(info, request)
+        mode = Mode.READ_ONLY if request.read_only else Mode.READ_WRITE
+        record = await self._core.db(lambda registry: registry.instance(info.key))
+        new, shown = (None, None) if record is not None else await self._new_login(info.key)
+        now = self._core.now()
+        grants = [(volume, mode) for volume in chosen]
+        by = f"uid {peer.uid}"
+        record = await self._core.db(lambda registry: registry.enable(info.key, grants, by=by, now=now, new=new))
+        paths = tuple(volume.path for volume in chosen)
+        self._logger.info("enabled", instance=str(info.key), login=record.login, paths=paths, mode=str(mode), by=by)
+        await self._sync("access is granted")
+        status = self._instance(record, info, await self._sessions())
+        return Changed(instance=status, changed=paths, password=None if shown is None else shown.reveal())
+
+    def _choose(self, info: InstanceInfo, request: Enable) -> list[VolumeInfo]:
+        listed = ", ".join(volume.path for volume in info.volumes) or "none"
+        if request.every:
+            chosen = [volume for volume in info.volumes if volume.refusal is None]
+            if not chosen:
+                reasons = "; ".join(f"{volume.path}: {volume.refusal}" for volume in info.volumes)
+                raise ConflictError(f"{info.key} has no volume that can be shared ({reasons or 'it has none'})")
+            return chosen
+        if not request.volumes:
+            raise UsageError(f"which volume of {info.key}? It has: {listed}. Name some, or say --all")
+        chosen = []
+        for wanted in request.volumes:
+            found = [volume for volume in info.volumes if wanted in (volume.path, volume.name)]
+            if not found:
+                raise NotFoundError(f"{info.key} has no volume {wanted!r}; it has: {listed}")
+            if len(found) > 1:
+                places = ", ".join(volume.path for volume in found)
+                raise UsageError(f"{wanted!r} is mounted more than once in {info.key}: name a path of {places}")
+            if found[0].refusal is not None:
+                raise ConflictError(f"{found[0].path} cannot be shared: {found[0].refusal}")
+            if found[0] not in chosen:
+                chosen.append(found[0])
+        return chosen
+
+    async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
+        first, last = self._core.config.ids.login_uids
+
+        def allocate(registry: Registry) -> tuple[Login, Uid]:
+            for candidate in login_candidates(key):
+                if not registry.login_taken(candidate) and not _host_has(candidate):
+                    return candidate, registry.next_uid(first, last)
+            raise ConflictError(f"both {' and '.join(login_candidates(key))} are taken: no login for {key}")
+
+        login, uid = await self._core.db(allocate)
+        pair = keys.generate_ed25519(f"id_container {login}")
+        sealed_key = self._core.sealing.seal(pair.private, f"key:{login}")
+        password = passwords.generate()
+        credentials = (
+            NewCredential(CredentialKind.KEY, pair.public, sealed_key, pair.fingerprint),
+            await self._new_password(login, password),
+        )
+        shown = password if self._core.config.credentials.password != "raw" else None
+        return NewLogin(login=login, uid=uid, credentials=credentials), shown
+
+    async def _new_password(self, login: str, password: Secret) -> NewCredential:
+        # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
+        encoded = await trio.to_thread.run_sync(passwords.hash_password, password)
+        raw = self._core.config.credentials.password == "raw"
+        sealed = self._core.sealing.seal(password, f"password:{login}") if raw else None
+        return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)
+
+    async def _disable(self, request: Disable, peer: Peer) -> Changed:
+        record, info = await self._granted(request.instance)
+        listed = ", ".join(grant.path for grant in record.grants)
+        if not request.volumes and not request.every:
+            raise UsageError(f"which volume of {record.key}? Access is on for: {listed}. Name some, or say --all")
+        if request.every:
+            paths = [grant.path for grant in record.grants]
+        else:
+            paths = []
+            for wanted in request.volumes:
+                found = [grant.path for grant in record.grants if wanted in (grant.path, grant.name)]
+                if len(found) != 1:
+                    raise NotFoundError(f"access of {record.key} to {wanted!r} is not on; it is on for: {listed}")
+                paths.append(found[0])
+        now, key = self._core.now(), record.key
+        removed = await self._core.db(lambda registry: registry.disable(key, paths, now))
+        self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
+        await self._sync("access is taken away in the registry")
+        after = await self._core.db(lambda registry: registry.instance(key))
+        return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
+
+    async def _sync(self, done: str) -> None:
+        try:
+            await self._core.sync()
+        except HatchwayError as exc:
+            raise HostError(f"{done}, but the host was not told: {exc}. It is told as soon as it answers") from exc
+
+    # Credentials
+
+    async def _export_key(self, request: ExportKey, peer: Peer) -> KeyExport:
+        record, _info = await self._granted(request.instance)
+        key, _password = await self._credentials(record.login)
+        if key is None or key.sealed is None or key.fingerprint is None:
+            raise NotFoundError(f"{record.login} has no key of ours")
+        private = self._core.sealing.unseal(key.sealed, f"key:{record.login}")
+        self._logger.info("key exported", login=record.login, by=f"uid {peer.uid}")
+        return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
+
+    async def _show_password(self, request: ShowPassword, peer: Peer) -> PasswordShown:
+        record, _info = await self._granted(request.instance)
+        _key, password = await self._credentials(record.login)
+        match _password_kind(password):
+            case PasswordKind.NONE:
+                raise NotFoundError(f"{record.login} has no password: it is key-only")
+            case PasswordKind.HASHED:
+                raise ConflictError(
+                    f"the password of {record.login} is kept as a hash and cannot be shown; "
+                    f"'hatchway password reset {record.key}' makes a new one and shows it once"
+                )
+            case _:
+                secret = self._unsealed(record.login, password)
+                assert secret is not None
+                self._logger.info("password shown", login=record.login, by=f"uid {peer.uid}")
+                return PasswordShown(login=record.login, password=secret.reveal(), kind=PasswordKind.RAW)
+
+    async def _reset_password(self, request: ResetPassword, peer: Peer) -> PasswordShown:
+        record, _info = await self._granted(request.instance)
+        password = passwords.generate()
+        credential = await self._new_password(record.login, password)
+        login, now = record.login, self._core.now()
+        await self._core.db(lambda registry: registry.replace_credential(login, credential, now))
+        self._logger.info("password reset", login=login, by=f"uid {peer.uid}")
+        kind = PasswordKind.RAW if credential.sealed is not None else PasswordKind.HASHED
+        return PasswordShown(login=login, password=password.reveal(), kind=kind)
+
+    async def _credentials(self, login: Login) -> tuple[CredentialRecord | None, CredentialRecord | None]:
+        found = {c.kind: c for c in await self._core.db(lambda registry: registry.credentials(login))}
+        return found.get(CredentialKind.KEY), found.get(CredentialKind.PASSWORD)
+
+    def _unsealed(self, login: str, password: CredentialRecord | None) -> Secret | None:
+        if password is None or password.sealed is None:
+            return None
+        return self._core.sealing.unseal(password.sealed, f"password:{login}")
+
+    # Finding
+
+    def _instance(
+        self, record: InstanceRecord | None, info: InstanceInfo | None, sessions: dict[str, int]
+    ) -> InstanceStatus:
+        count = 0 if record is None else sessions.get(record.login, 0)
+        return shares.status(record, info, self._core.inventory, count)
+
+    async def _sessions(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        try:
+            for login in (await self._core.host.status()).sessions.values():
+                counts[login] = counts.get(login, 0) + 1
+        except HatchwayError:
+            pass  # its own finding: `status` and `show` say that hostd is away
+        return counts
+
+    def _present(self, text: str, records: Sequence[InstanceRecord]) -> InstanceInfo:
+        """The instance of the catalog that `text` means. Raises NotFoundError, UsageError."""
+        key = self._resolve(text, records)
+        info = self._core.inventory.get(key)
+        if info is None:
+            raise NotFoundError(f"{key} is not there now, so its volumes are not known")
+        return info
+
+    async def _granted(self, text: str) -> tuple[InstanceRecord, InstanceInfo | None]:
+        """The instance with a login that `text` means. Raises NotFoundError when access was never enabled."""
+        key = self._resolve(text, await self._core.db(Registry.instances))
+        record = await self._core.db(lambda registry: registry.instance(key))
+        if record is None:
+            raise NotFoundError(f"access to {key} has never been enabled; 'hatchway enable {key} VOLUME' does it")
+        return record, self._core.inventory.get(key)
+
+    def _resolve(self, text: str, records: Sequence[InstanceRecord]) -> InstanceKey:
+        infos = self._core.inventory.instances()
+        known = {info.key for info in infos} | {record.key for record in records}
+        if "/" in text:
+            key = parse_instance_key(text)
+            if key in known:
+                return key
+            matches = set()
+        else:
+            matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
+            matches |= {record.key for record in records if text == record.login}
+            matches |= {key for key in known if text == login_candidates(key)[0]}
+        if len(matches) == 1:
+            return matches.pop()
+        if matches:
+            raise UsageError(f"{text!r} may be {' or '.join(sorted(map(str, matches)))}: say which")
+        names = [str(key) for key in sorted(known)]
+        close = difflib.get_close_matches(text, names, 3, 0.5)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; 'hatchway ls' lists them"
+        raise NotFoundError(f"there is no instance {text!r}{hint}")
+
+
+def _password_kind(password: CredentialRecord | None) -> PasswordKind:
+    if password is None:
+        return PasswordKind.NONE
+    return PasswordKind.HASHED if password.sealed is None else PasswordKind.RAW
+
+
+def _host_has(name: str) -> bool:
+    """Whether the host has a user or group of this name. Blocks; runs in the registry's thread."""
+    try:
+        pwd.getpwnam(name)
+        return True
+    except KeyError:
+        pass
+    try:
+        grp.getgrnam(name)
+        return True
+    except KeyError:
+        return False

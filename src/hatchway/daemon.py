@@ -1,0 +1,102 @@
+"""The core, `hatchwayd`: the only place that wires registry, catalog feed, access and administration together."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import pwd
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from hatchway import config as configuration
+from hatchway import log
+from hatchway.access.service import Gate
+from hatchway.admin.core import SESSIONS_KEPT_S, Core
+from hatchway.admin.hostlink import HostLink
+from hatchway.admin.inventory import Inventory
+from hatchway.admin.operations import Operations
+from hatchway.config import Config
+from hatchway.credentials.sealing import SealingKey
+from hatchway.errors import HatchwayError, HostError, plain_errors
+from hatchway.kernel import privileges
+from hatchway.registry.store import Registry
+from hatchway.wire import notify
+from hatchway.wire.feed import Alive, Fed
+from hatchway.wire.service import Peer, Request, Table, inherited_listener, serve
+
+TRIM_EVERY_S = 86400.0
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM."""
+    try:
+        catalog_uid = pwd.getpwnam(config.ids.catalog_user).pw_uid
+        keys_uid = pwd.getpwnam(config.ids.keys_user).pw_uid
+    except KeyError as exc:
+        raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
+    registry = Registry.open(config.registry_path)
+    try:
+        sealing = SealingKey.load_or_create(config.sealing_key_path)
+        inventory = Inventory()
+        host = HostLink(config)
+        core = Core(config, registry, sealing, inventory, host)
+        gate = Gate(core, keys_uid)
+        operations = Operations(core)
+
+        async def fed(message: Fed, _peer: Peer) -> None:
+            await core.feed(message.snapshot)
+
+        async def alive(message: Alive, _peer: Peer) -> None:
+            inventory.alive(message.source)
+
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
+                nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
+                nursery.start_soon(serve, "admin", inherited_listener("admin"), operations.table())
+                nursery.start_soon(gate.serve, inherited_listener("auth"))
+                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended)
+                nursery.start_soon(_trim, core)
+                log.get().info("ready")
+                notify.ready()
+                async for _ in signals:
+                    break
+                nursery.cancel_scope.cancel()
+    finally:
+        registry.close()
+
+
+async def _trim(core: Core) -> None:
+    while True:
+        before = core.now() - SESSIONS_KEPT_S
+        await core.db(functools.partial(Registry.trim_sessions, older_than=before))
+        await trio.sleep(TRIM_EVERY_S)
+
+
+def main() -> None:
+    """Entry point: `python -I -m hatchway.daemon --config FILE`."""
+    parser = argparse.ArgumentParser(prog="hatchwayd")
+    parser.add_argument("--config", type=Path)
+    arguments = parser.parse_args()
+    try:
+        config = configuration.load(arguments.config)
+        log.configure("core", config.log.level)
+        if os.geteuid() == 0:
+            raise HostError("the core must not run as root: start it with 'hatchway run'")
+        os.umask(0o077)
+        privileges.no_new_privileges()
+        privileges.not_dumpable()
+        privileges.prove_unprivileged(os.getuid(), os.getgid(), permitted=(), effective=())
+        with plain_errors():
+            trio.run(run, config)
+    except HatchwayError as exc:
+        sys.stderr.write(f"hatchwayd: {exc}\n")
+        sys.exit(exc.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""hostd's requests: one table, answered to the core only."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+
+import trio
+
+from hatchway import log
+from hatchway.config import Config
+from hatchway.errors import ConflictError, HostError, RefusedError
+from hatchway.host import policy, processes
+from hatchway.host.records import Records
+from hatchway.host.roots import LoginRoot, remove_tree
+from hatchway.host.workers import WorkerUids, Zygote
+from hatchway.kernel import mounts
+from hatchway.wire.frames import Channel
+from hatchway.wire.host import (
+    ApplyViews,
+    Done,
+    EndSessions,
+    HostStatus,
+    OpenSession,
+    PublishUsers,
+    SessionEnded,
+    Status,
+    Watch,
+)
+from hatchway.wire.service import Peer, Request, Table
+
+IDLE_CHECK_S = 5.0
+
+
+class Hostd:
+    """Everything hostd holds. `gid` is the session group's."""
+
+    def __init__(self, config: Config, nursery: trio.Nursery, *, gid: int) -> None:
+        self._config = config
+        self._nursery = nursery
+        self._gid = gid
+        self._records = Records(config.paths.userdb_dir, config.paths.run_dir)
+        self._zygote = Zygote()
+        self._uids = WorkerUids(*config.ids.worker_uids)
+        self._roots: dict[str, LoginRoot] = {}
+        self._watchers: set[trio.MemorySendChannel[str]] = set()
+        self._records_lock = trio.Lock()
+        self._logger = log.get()
+
+    def table(self, core_uid: int) -> Table:
+        """The requests, all of them the core's alone."""
+        only = (core_uid,)
+        return {
+            PublishUsers: Request(only, self._publish_users),
+            OpenSession: Request(only, self._open_session),
+            ApplyViews: Request(only, self._apply_views),
+            EndSessions: Request(only, self._end_sessions),
+            Status: Request(only, self._status),
+            Watch: Request(only, self._status, stream=self._stream_endings),
+        }
+
+    async def start(self) -> None:
+        """Clean up after an earlier hostd, prepare the mount directory, start the zygote."""
+        await clean_up(self._config, self._records)
+        prepare_mount_directory(self._config)
+        self._zygote.start()
+
+    async def stop(self) -> None:
+        """End all sessions, take all mounts and records away."""
+        async with trio.open_nursery() as nursery:
+            for root in self._roots.values():
+                nursery.start_soon(root.close)
+        self._roots.clear()
+        self._zygote.stop()
+        await clean_up(self._config, self._records)
+
+    async def unmount_idle(self) -> None:
+        """Look for idle roots for ever."""
+        while True:
+            await trio.sleep(IDLE_CHECK_S)
+            for root in list(self._roots.values()):
+                await root.unmount_if_idle(trio.current_time())
+
+    async def _stream_endings(self, channel: Channel) -> None:
+        send, receive = trio.open_memory_channel[str](10_000)
+        self._watchers.add(send)
+        try:
+            # Again, now that nothing can be missed: what ended since the answer was sent is not in it.
+            await channel.send(self._state())
+            async for session in receive:
+                await channel.send(SessionEnded(session))
+        finally:
+            self._watchers.discard(send)
+            send.close()
+
+    def _session_ended(self, session: str) -> None:
+        for send in self._watchers:
+            try:
+                send.send_nowait(session)
+            except trio.WouldBlock:
+                self._logger.error("a watcher does not keep up; it will see the truth when it connects again")
+                send.close()
+
+    async def _publish_users(self, request: PublishUsers, _peer: Peer) -> Done:
+        async with self._records_lock:
+            wanted = {record.login: record for record in request.users}
+            first, last = self._config.ids.login_uids
+            own = self._records.logins(first, last)
+            for login in own.keys() - wanted.keys():
+                self._records.withdraw_user(login)
+            own = self._records.logins(first, last)
+            problems = []
+            for record in wanted.values():
+                try:
+                    # Name services may be slow (LDAP), so not in the event loop.
+                    check = functools.partial(policy.check_record, self._config, record, own)
+                    await trio.to_thread.run_sync(check)
+                    self._records.publish_login(record.login, record.uid, self._gid, record.home)
+                    own[record.login] = record.uid
+                except (ConflictError, RefusedError, HostError) as exc:
+                    problems.append(str(exc))
+            if problems:
+                raise ConflictError("; ".join(problems))
+        return Done()
+
+    async def _open_session(self, request: OpenSession, _peer: Peer) -> Done:
+        policy.check_login(self._config, request.login, request.uid)
+        policy.check_views(self._config, request.views)
+        first, last = self._config.ids.login_uids
+        if self._records.logins(first, last).get(request.login) != request.uid:
+            raise RefusedError(f"{request.login} is not published with uid {request.uid}")
+        monitor = processes.session_monitor(request.helper_pid, request.login)
+        root = self._roots.get(request.login)
+        if root is None:
+            root = self._roots[request.login] = LoginRoot(
+                self._config,
+                self._zygote,
+                self._uids,
+                self._nursery,
+                self._session_ended,
+                login=request.login,
+                uid=request.uid,
+                gid=self._gid,
+            )
+        await root.open_session(request.session, request.views, monitor)
+        return Done()
+
+    async def _apply_views(self, request: ApplyViews, _peer: Peer) -> Done:
+        policy.check_views(self._config, request.views)
+        if (root := self._roots.get(request.login)) is not None:
+            await root.apply(request.views)
+        return Done()
+
+    async def _end_sessions(self, request: EndSessions, _peer: Peer) -> Done:
+        if (root := self._roots.get(request.login)) is not None:
+            await root.close()
+        return Done()
+
+    async def _status(self, _request: Status | Watch, _peer: Peer) -> HostStatus:
+        return self._state()
+
+    def _state(self) -> HostStatus:
+        roots = self._roots.values()
+        return HostStatus(
+            mounts=tuple(mount for root in roots for mount in root.mounts),
+            sessions={session: root.login for root in roots for session in root.sessions},
+        )
+
+
+def prepare_mount_directory(config: Config) -> None:
+    """Make the directory of login roots a private tmpfs of its own, readable by root only. Raises HostError.
+
+    Private: under systemd's shared propagation nothing in it could be moved. 0700: at 0755 any local user could list
+    a tenant's directory; sshd looks it up as root.
+    """
+    directory = config.mount_dir
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not any(entry.target == directory for entry in mounts.mount_table()):
+            flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+            mounts.mount("hatchway", directory, "tmpfs", flags, "mode=0700,size=64m,nr_inodes=200k")
+        mounts.make_private(directory)
+    except OSError as exc:
+        raise HostError(f"{directory} cannot be prepared: {exc}") from exc
+
+
+async def clean_up(config: Config, records: Records) -> None:
+    """Remove what an earlier hostd left: sessions, FUSE mounts, directories, logins.
+
+    In that order: connections are aborted first, so that no session ever sees an empty directory.
+    """
+    logger = log.get()
+    directory = config.mount_dir
+    left = [entry for entry in mounts.mount_table() if entry.target.startswith(f"{directory}/")]
+    for entry in left:
+        try:
+            with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
+                file.write("1")
+        except OSError as exc:
+            logger.warning("connection not aborted", target=entry.target, error=str(exc))
+    first, last = config.ids.login_uids
+    sessions = processes.with_uids(first, last) if left else []
+    workers = processes.with_uids(*config.ids.worker_uids) if left else []
+    for process in (*sessions, *workers):
+        process.signal(signal.SIGKILL)
+    with trio.move_on_after(5):
+        for process in (*sessions, *workers):
+            await process.wait()
+    for process in (*sessions, *workers):
+        process.close()
+    for entry in reversed(left):
+        logger.info("left over from before, unmounted", target=entry.target)
+        try:
+            mounts.unmount(entry.target)
+        except OSError:
+            mounts.unmount(entry.target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+    remaining = {entry.target for entry in mounts.mount_table()}
+    if directory in remaining:
+        for name in os.listdir(directory):
+            remove_tree(f"{directory}/{name}", remaining)
+    for login in records.logins(first, last):
+        records.withdraw_user(login)

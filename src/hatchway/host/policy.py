@@ -1,0 +1,108 @@
+"""What hostd accepts from the core. A broken core cannot make it mount /etc or publish a `root`.
+
+Pure checks, apart from asking the host which names and uids it already has.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+
+from hatchway.config import Config
+from hatchway.errors import ConflictError, RefusedError
+from hatchway.model import RESERVED_PREFIXES, below, valid_login, valid_volume_path
+from hatchway.wire.host import UserRecord, View
+
+VIEWS_MAX = 256
+"""Volumes of one login. Each is a mount and a process."""
+
+
+def check_login(config: Config, login: str, uid: int) -> None:
+    """Raise RefusedError unless `login` fits the grammar and `uid` (None-free) is in the range for logins."""
+    first, last = config.ids.login_uids
+    if not valid_login(login):
+        raise RefusedError(f"{login!r} is no login")
+    if not first <= uid <= last:
+        raise RefusedError(f"uid {uid} of {login} is outside ids.login_uids {first}-{last}")
+
+
+def check_record(config: Config, record: UserRecord, own: dict[str, int]) -> None:
+    """Raise RefusedError for a record that may not be published, ConflictError for a name or uid the host has.
+
+    `own` are the names and uids of records that are ours already.
+    """
+    check_login(config, record.login, record.uid)
+    if record.home != "/" and not valid_volume_path(record.home):
+        raise RefusedError(f"home {record.home!r} of {record.login} is no path")
+    service = (config.ids.core_user, config.ids.catalog_user, config.ids.keys_user, config.ids.session_group)
+    if record.login in service:
+        raise ConflictError(f"{record.login} is one of Hatchway's own accounts")
+    if own.get(record.login) == record.uid:
+        return
+    if record.login in own or record.uid in own.values():
+        raise ConflictError(f"{record.login} or uid {record.uid} is already another login")
+    if host_has_name(record.login) or host_has_uid(record.uid):
+        raise ConflictError(f"the host already has an account or group {record.login} or uid {record.uid}")
+
+
+def host_has_name(name: str) -> bool:
+    """Whether any name service knows a user or a group of this name."""
+    try:
+        pwd.getpwnam(name)
+        return True
+    except KeyError:
+        pass
+    try:
+        grp.getgrnam(name)
+        return True
+    except KeyError:
+        return False
+
+
+def host_has_uid(uid: int) -> bool:
+    """Whether any name service knows this uid."""
+    try:
+        pwd.getpwuid(uid)
+        return True
+    except KeyError:
+        return False
+
+
+def check_views(config: Config, views: tuple[View, ...]) -> None:
+    """Raise RefusedError for a view that may not stand in a session's root."""
+    if len(views) > VIEWS_MAX:
+        raise RefusedError(f"{len(views)} volumes for one login; {VIEWS_MAX} are allowed")
+    paths = [view.path for view in views]
+    for view in views:
+        if not valid_volume_path(view.path):
+            raise RefusedError(f"{view.path!r} is no path for a volume")
+        reserved = [prefix for prefix in RESERVED_PREFIXES if prefix != "/volumes" and below(view.path, prefix)]
+        if reserved or view.path == "/volumes":
+            raise RefusedError(f"a volume cannot stand at {view.path}: sshd's look-ups inside the chroot read there")
+        nested = [other for other in paths if other != view.path and below(view.path, other)]
+        if nested or paths.count(view.path) != 1:
+            raise RefusedError(f"{view.path} stands in or at another volume of the same login")
+        check_source(config, view.source)
+
+
+def check_source(config: Config, source: str) -> tuple[str, str]:
+    """The configured root `source` lies beneath and the rest of its path ("" for a bind prefix itself).
+
+    A volume of the engine must be `<root>/<name>/_data`. Raises RefusedError for anything else.
+    """
+    if not valid_volume_path(source):
+        raise RefusedError(f"{source!r} is no path of a volume")
+    private = (config.paths.state_dir, config.paths.run_dir, config.sshd.host_key_dir, "/etc/hatchway")
+    if any(below(source, own) or below(own, source) for own in private):
+        raise RefusedError(f"{source} is, holds or lies in a directory of Hatchway itself")
+    for root in config.host.volume_roots:
+        if below(source, root):
+            rest = source[len(root) :].strip("/")
+            name, _, data = rest.partition("/")
+            if name and data == "_data":
+                return root, rest
+            raise RefusedError(f"{source} is no volume's contents: expected {root}/<name>/_data")
+    for prefix in config.host.bind_prefixes:
+        if below(source, prefix):
+            return prefix, source[len(prefix) :].strip("/")
+    raise RefusedError(f"{source} lies beneath none of host.volume_roots and host.bind_prefixes")

@@ -1,0 +1,181 @@
+"""Processes, held by pidfd: which sshd process a session is, and ending it with all that belongs to it.
+
+Sources: pidfd_open(2), proc_pid_stat(5). A pid alone is never signalled: it may be another process by then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+import trio
+
+from hatchway.errors import RefusedError
+
+
+class Process:
+    """One process for as long as it lives. Close it when done."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    @classmethod
+    def adopt(cls, pid: int, pidfd: int) -> Process:
+        """Wrap a pidfd received from elsewhere."""
+        self = cls.__new__(cls)
+        self.pid = pid
+        self._fd = pidfd
+        return self
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens when the process has ended."""
+        if self._fd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except ProcessLookupError:
+            pass
+
+    async def wait(self) -> None:
+        """Return when the process has ended, or was closed. Any number of tasks may wait."""
+        if self._fd < 0:
+            return
+        # trio lets one task wait for a descriptor, and closing one under a waiter is an error: each gets its own.
+        waiting = os.dup(self._fd)
+        try:
+            await trio.lowlevel.wait_readable(waiting)
+        finally:
+            os.close(waiting)
+
+    def alive(self) -> bool:
+        """Whether it has not ended. A zombie has ended, and so has whatever was closed."""
+        if self._fd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self._fd, 0)
+        except ProcessLookupError:
+            return False
+        status = _stat(self.pid)
+        return status is not None and status[0] not in "ZX"
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State letter and parent of a process, None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name, in parentheses, may hold anything.
+            fields = file.read().rpartition(b") ")[2].split()
+        return fields[0].decode("ascii"), int(fields[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def session_monitor(helper_pid: int, login: str) -> Process:
+    """The sshd process that waits for the PAM helper `helper_pid` while it opens a session for `login`.
+
+    It is the helper's parent, runs as root, and names itself "sshd: <login> [priv]" (sshd.c, sshd-session.c). The
+    helper is still waiting for our answer, so its parent cannot have changed in between.
+    Raises RefusedError when the process is anything else: hostd signals nothing else on the core's word.
+    """
+    try:
+        helper = Process(helper_pid)
+    except OSError:
+        raise RefusedError(f"there is no process {helper_pid}") from None
+    try:
+        status = _stat(helper_pid)
+        if status is None:
+            raise RefusedError(f"process {helper_pid} has ended")
+        try:
+            monitor = Process(status[1])
+        except OSError:
+            raise RefusedError(f"the parent of process {helper_pid} has ended") from None
+        if not (helper.alive() and _stat(helper_pid) == status and _is_monitor(monitor.pid, login)):
+            monitor.close()
+            raise RefusedError(f"process {helper_pid} is no PAM helper of a session of {login}")
+        return monitor
+    finally:
+        helper.close()
+
+
+def _is_monitor(pid: int, login: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            title = file.read().rstrip(b"\0 ")
+        real, effective, saved, _ = _uids(pid)
+    except (OSError, ValueError):
+        return False
+    titles = (f"sshd: {login} [priv]".encode(), f"sshd-session: {login} [priv]".encode())
+    return real == effective == saved == 0 and title in titles
+
+
+def _uids(pid: int) -> tuple[int, int, int, int]:
+    """Real, effective, saved and file-system uid (proc_pid_status(5)). Raises OSError or ValueError."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Uid:"):
+                real, effective, saved, fs = line.split()[1:]
+                return int(real), int(effective), int(saved), int(fs)
+    raise ValueError("no Uid line")
+
+
+def descendants(pid: int) -> list[Process]:
+    """All processes below `pid`, each held by pidfd."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (status := _stat(int(entry))) is not None:
+            parents.setdefault(status[1], []).append(int(entry))
+    found, queue = [], [pid]
+    while queue:
+        for child in parents.get(queue.pop(), []):
+            queue.append(child)
+            try:
+                found.append(Process(child))
+            except OSError:
+                pass  # it has ended
+    return found
+
+
+def with_uids(first: int, last: int) -> list[Process]:
+    """All processes whose real uid is from `first` to `last`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            if first <= _uids(int(entry))[0] <= last:
+                found.append(Process(int(entry)))
+        except (OSError, ValueError):
+            pass  # it has ended
+    return found
+
+
+async def end(monitors: Iterable[Process], *, grace_s: float = 2.0) -> None:
+    """End sessions by their monitors: SIGTERM, and SIGKILL for what is left after `grace_s` seconds.
+
+    SIGTERM lets sshd close its PAM session; SIGKILL of the monitor alone would leave the session's other processes.
+    """
+    listed = list(monitors)
+    family = [process for monitor in listed for process in descendants(monitor.pid)]
+    everyone = [*listed, *family]
+    try:
+        for monitor in listed:
+            monitor.signal(signal.SIGTERM)
+        with trio.move_on_after(grace_s):
+            for process in everyone:
+                await process.wait()
+        for process in everyone:
+            process.signal(signal.SIGKILL)
+        with trio.move_on_after(grace_s):
+            for process in everyone:
+                await process.wait()
+    finally:
+        for process in family:
+            process.close()

@@ -1,0 +1,306 @@
+"""A login's root directory: the skeleton sshd chroots into, with one FUSE mount per volume, and who is in it.
+
+The skeleton lives on a tmpfs of hostd's own (mode 0700, private propagation), is made of root-owned directories and
+never writable. hostd never touches a path behind a mount point: a stopped worker would hang it.
+
+Concurrency: every change of one login's root happens under that root's lock; different logins do not wait for each
+other. Order when something is taken away: the worker refuses, the sessions end, then it is unmounted. Never the other
+way round: a client that mirrors would find an empty directory and delete its copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+from hatchway import log
+from hatchway.config import Config
+from hatchway.host import processes, workers
+from hatchway.host.processes import Process
+from hatchway.kernel import mounts
+from hatchway.wire.host import MountStatus, View
+from hatchway.wire.worker import Ping
+
+WATCHDOG_S = 15.0
+"""How often a worker is asked how it is. It has workers.ANSWER_TIMEOUT_S to answer."""
+
+
+class LoginRoot:
+    """The root of one login. `ended` is called with a session's id when its sshd process is gone."""
+
+    def __init__(
+        self,
+        config: Config,
+        zygote: workers.Zygote,
+        uids: workers.WorkerUids,
+        nursery: trio.Nursery,
+        ended: Callable[[str], None],
+        *,
+        login: str,
+        uid: int,
+        gid: int,
+    ) -> None:
+        self.login = login
+        self.uid = uid
+        self._gid = gid
+        self._config = config
+        self._zygote = zygote
+        self._uids = uids
+        self._nursery = nursery
+        self._ended = ended
+        self._lock = trio.Lock()
+        self._workers: dict[str, workers.Worker] = {}
+        self._sessions: dict[str, Process] = {}
+        self._idle_since: float | None = trio.current_time()
+        self._logger = log.get(login=login)
+
+    @property
+    def directory(self) -> str:
+        """Where sshd chroots to."""
+        return f"{self._config.mount_dir}/{self.login}"
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Ids of the sessions in this root."""
+        return tuple(self._sessions)
+
+    @property
+    def mounts(self) -> tuple[MountStatus, ...]:
+        """What is mounted in it."""
+        return tuple(
+            MountStatus(self.login, path, worker.view.read_only, worker.process.pid, worker.uid)
+            for path, worker in self._workers.items()
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is mounted and nobody is in."""
+        return not self._workers and not self._sessions
+
+    async def open_session(self, session: str, views: tuple[View, ...], monitor: Process) -> None:
+        """Mount what `views` names and count `monitor` as a session. Raises HostError when a view cannot be mounted.
+
+        Fails as a whole: a session that silently lacks a volume makes a mirroring client delete its copy of it.
+        """
+        async with self._lock:
+            try:
+                await self._apply(views)
+            except BaseException:
+                monitor.close()
+                raise
+            self._sessions[session] = monitor
+            self._idle_since = None
+        self._nursery.start_soon(self._watch_session, session, monitor)
+
+    async def apply(self, views: tuple[View, ...]) -> None:
+        """Make the root show exactly `views`, if anything is mounted or anybody is in."""
+        async with self._lock:
+            if not self.empty:
+                await self._apply(views)
+
+    async def close(self) -> None:
+        """End all sessions and take everything away."""
+        async with self._lock:
+            await self._remove(list(self._workers))
+            await self._end_sessions()
+            self._remove_skeleton()
+
+    async def unmount_if_idle(self, now: float) -> None:
+        """Take everything away when nobody has been in for the configured time. `now` is trio's clock, seconds."""
+        if self._idle_since is None or now - self._idle_since < self._config.host.idle_unmount_s:
+            return
+        async with self._lock:
+            if self._sessions or self._idle_since is None:
+                return
+            for path in list(self._workers):
+                worker = self._workers[path]
+                try:
+                    mounts.unmount(worker.target)
+                except OSError as exc:
+                    if exc.errno == errno.EBUSY:
+                        self._logger.info("still in use, not unmounted", path=path)
+                        self._idle_since = now
+                        return
+                    self._logger.warning("cannot be unmounted", path=path, error=str(exc))
+                    self._force_unmount(worker.target)
+                self._forget(path)
+                self._logger.info("unmounted, idle", path=path)
+            self._remove_skeleton()
+
+    async def _apply(self, views: tuple[View, ...]) -> None:
+        wanted = {view.path: view for view in views}
+        dead = [path for path, worker in self._workers.items() if not worker.process.alive()]
+        gone = [path for path, worker in self._workers.items() if wanted.get(path) != worker.view]
+        if obsolete := {*dead, *gone}:
+            await self._remove(sorted(obsolete))
+        for path, view in wanted.items():
+            if path not in self._workers:
+                await self._mount(view)
+
+    async def _mount(self, view: View) -> None:
+        target = self._make_directories(view.path)
+        try:
+            worker = await workers.start(
+                self._config,
+                self._zygote,
+                self._uids,
+                login=self.login,
+                uid=self.uid,
+                gid=self._gid,
+                view=view,
+                target=target,
+            )
+        except BaseException:
+            self._remove_directories(view.path)
+            raise
+        self._workers[view.path] = worker
+        self._nursery.start_soon(self._watch_worker, view.path, worker)
+        self._nursery.start_soon(self._watchdog, worker)
+        self._logger.info("mounted", path=view.path, read_only=view.read_only, worker=worker.process.pid)
+
+    async def _remove(self, paths: list[str]) -> None:
+        """Take volumes away from whoever is in: refuse, end the sessions, unmount."""
+        if not paths:
+            return
+        async with trio.open_nursery() as nursery:
+            for path in paths:
+                nursery.start_soon(self._workers[path].refuse)
+        await self._end_sessions()
+        for path in paths:
+            worker = self._workers[path]
+            try:
+                mounts.unmount(worker.target)
+            except OSError as exc:
+                self._logger.warning("not unmounted in peace", path=path, error=str(exc))
+                self._force_unmount(worker.target)
+            self._forget(path)
+            self._logger.info("unmounted", path=path)
+            self._remove_directories(worker.view.path)
+
+    def _force_unmount(self, target: str) -> None:
+        try:
+            mounts.unmount(target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+        except OSError as exc:
+            self._logger.error("cannot be unmounted", target=target, error=str(exc))
+
+    def _forget(self, path: str) -> None:
+        worker = self._workers.pop(path)
+        # It ends by itself when its connection is gone; what still runs then is stuck.
+        self._nursery.start_soon(self._reap, worker)
+
+    async def _reap(self, worker: workers.Worker) -> None:
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(5):
+                await worker.process.wait()
+            if worker.process.alive():
+                worker.process.signal(signal.SIGKILL)
+                with trio.move_on_after(5):
+                    await worker.process.wait()
+            self._uids.give_back(worker.uid)
+            worker.close()
+
+    async def _end_sessions(self) -> None:
+        if not self._sessions:
+            return
+        ending = dict(self._sessions)
+        self._logger.info("ending sessions", count=len(ending))
+        await processes.end(ending.values())
+        for session, monitor in ending.items():
+            if not monitor.alive():
+                self._session_gone(session)
+
+    async def _watch_session(self, session: str, monitor: Process) -> None:
+        await monitor.wait()
+        self._session_gone(session)
+        monitor.close()
+
+    def _session_gone(self, session: str) -> None:
+        if self._sessions.pop(session, None) is None:
+            return
+        if not self._sessions:
+            self._idle_since = trio.current_time()
+        self._ended(session)
+
+    async def _watch_worker(self, path: str, worker: workers.Worker) -> None:
+        await worker.process.wait()
+        if self._workers.get(path) is not worker:
+            return
+        # The mount stays, answering ENOTCONN, until the sessions that use it are gone: see `_remove`.
+        self._logger.error("worker died", path=path, worker=worker.process.pid)
+        async with self._lock:
+            if self._workers.get(path) is worker:
+                await self._remove([path])
+
+    async def _watchdog(self, worker: workers.Worker) -> None:
+        while True:
+            await trio.sleep(WATCHDOG_S)
+            if self._workers.get(worker.view.path) is not worker:
+                return
+            try:
+                await worker.ask(Ping(), workers.ANSWER_TIMEOUT_S)
+            except Exception as exc:
+                if self._workers.get(worker.view.path) is worker and worker.process.alive():
+                    self._logger.error("worker killed, it is stuck", path=worker.view.path, error=str(exc))
+                    worker.process.signal(signal.SIGKILL)
+                    self._force_unmount_requests(worker.target)
+                return
+
+    def _force_unmount_requests(self, target: str) -> None:
+        """Fail the requests a stuck worker left waiting, without taking the mount away."""
+        for entry in mounts.mount_table():
+            if entry.target == target:
+                try:
+                    with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
+                        file.write("1")
+                except OSError as exc:
+                    self._logger.warning("connection not aborted", target=target, error=str(exc))
+
+    def _make_directories(self, path: str) -> str:
+        """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask."""
+        current = self.directory
+        for part in ["", *path.strip("/").split("/")]:
+            current = f"{current}/{part}" if part else current
+            try:
+                os.mkdir(current, 0o755)
+                os.chmod(current, 0o755)
+            except FileExistsError:
+                pass
+        return current
+
+    def _remove_directories(self, path: str) -> None:
+        """Remove a mount point and the parents it leaves empty, but not the root itself."""
+        parts = path.strip("/").split("/")
+        mounted = {entry.target for entry in mounts.mount_table()}
+        while parts:
+            directory = f"{self.directory}/{'/'.join(parts)}"
+            if directory in mounted:
+                return
+            try:
+                os.rmdir(directory)
+            except OSError:
+                return
+            parts.pop()
+
+    def _remove_skeleton(self) -> None:
+        mounted = {entry.target for entry in mounts.mount_table()}
+        remove_tree(self.directory, mounted)
+
+
+def remove_tree(directory: str, mounted: set[str]) -> None:
+    """Remove the empty directories at and below `directory`, without touching anything in `mounted`."""
+    if directory in mounted:
+        return
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        remove_tree(f"{directory}/{name}", mounted)
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass  # something is mounted below it

@@ -1,0 +1,235 @@
+"""Workers as hostd sees them: asking the zygote for one, mounting its file system, talking to it."""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import trio
+
+from hatchway import log
+from hatchway.config import Config
+from hatchway.errors import HostError, ProtocolError
+from hatchway.host.processes import Process
+from hatchway.host.sources import open_volume
+from hatchway.kernel import mounts
+from hatchway.wire.frames import decode
+from hatchway.wire.host import View
+from hatchway.wire.worker import (
+    MAX_PACKET,
+    Ping,
+    Restrict,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    WorkerFailed,
+    WorkerState,
+    pack,
+    receive_with_fds_async,
+)
+
+START_TIMEOUT_S = 10.0
+"""Longest a worker may take from fork to its first word."""
+
+ANSWER_TIMEOUT_S = 60.0
+"""Longest a worker may take to answer: it may be waiting for a slow disk, one request at a time."""
+
+RESTRICT_TIMEOUT_S = 2.0
+"""Longest a revocation waits for a worker; then the worker is killed."""
+
+
+class Zygote:
+    """The process that forks workers; started again when it dies. One request at a time."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: trio.socket.SocketType | None = None
+
+    def start(self) -> None:
+        """Start the process. Blocks only for the fork; its imports go on while we do other things."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "hatchway.host.zygote"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                close_fds=True,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            )
+        self._socket = trio.socket.from_stdlib_socket(ours)
+
+    def stop(self) -> None:
+        """End the process. Workers are not its business any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    async def spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
+        """Fork a worker with copies of the three descriptors. Raises HostError."""
+        async with self._lock:
+            try:
+                return await self._spawn(spec, fds)
+            except (OSError, ProtocolError, trio.BrokenResourceError) as exc:
+                log.get().error("the zygote failed and is started again", error=str(exc))
+                self.stop()
+                self.start()
+                raise HostError(f"no worker could be started: {exc}") from exc
+
+    async def _spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
+        assert self._socket is not None
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        with trio.move_on_after(START_TIMEOUT_S):
+            await self._socket.sendmsg([pack(spec)], rights)
+            reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed, 1)
+            if isinstance(reply, Spawned) and len(received) == 1:
+                return Process.adopt(reply.pid, received[0])
+            for fd in received:
+                os.close(fd)
+            raise OSError(reply.text if isinstance(reply, SpawnFailed) else "it hung up")
+        raise OSError("it does not answer")
+
+
+class Worker:
+    """One running worker and its mounted file system."""
+
+    def __init__(self, process: Process, control: trio.socket.SocketType, view: View, target: str, uid: int) -> None:
+        self.process = process
+        self.view = view
+        self.target = target
+        self.uid = uid
+        self._control = control
+        self._lock = trio.Lock()
+
+    async def ask(self, message: Ping | Restrict, timeout_s: float) -> WorkerState:
+        """Send one message, wait for the answer. Raises HostError when there is none in time."""
+        async with self._lock:
+            with trio.move_on_after(timeout_s):
+                try:
+                    await self._control.send(pack(message))
+                    return await self._answer()
+                except (OSError, ProtocolError) as exc:
+                    raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
+        raise HostError(f"the worker of {self.target} did not answer in {timeout_s:g} s")
+
+    async def ready(self) -> None:
+        """Wait for the worker's first word. Raises HostError with its reason when it failed."""
+        with trio.move_on_after(START_TIMEOUT_S):
+            try:
+                await self._answer()
+                return
+            except (OSError, ProtocolError) as exc:
+                raise HostError(f"the worker of {self.target} did not start: {exc}") from exc
+        raise HostError(f"the worker of {self.target} did not start in {START_TIMEOUT_S:g} s")
+
+    async def _answer(self) -> WorkerState:
+        data = await self._control.recv(MAX_PACKET)
+        if not data:
+            raise ProtocolError("it hung up")
+        message: Any = decode(data, WorkerState | WorkerFailed)
+        if isinstance(message, WorkerFailed):
+            raise ProtocolError(message.text)
+        assert isinstance(message, WorkerState)
+        return message
+
+    async def refuse(self) -> None:
+        """From now on the worker refuses everything, open handles included. One that does not obey is killed."""
+        try:
+            await self.ask(Restrict(refuse=True, read_only=True), RESTRICT_TIMEOUT_S)
+        except HostError as exc:
+            log.get().error("worker killed, it did not obey", target=self.target, error=str(exc))
+            self.process.signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the control socket and the pidfd."""
+        self._control.close()
+        self.process.close()
+
+
+class WorkerUids:
+    """Uids for workers: no two live workers share one, and a uid rests as long as the range allows."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first, self._last = first, last
+        # Not always from the start of the range: a worker that outlived an earlier hostd may have that one.
+        self._next = random.SystemRandom().randint(first, last)
+        self._used: set[int] = set()
+
+    def take(self) -> int:
+        """A uid no other worker has. Raises HostError when the range is used up."""
+        for _ in range(self._last - self._first + 1):
+            uid = self._next
+            self._next = self._first if uid == self._last else uid + 1
+            if uid not in self._used:
+                self._used.add(uid)
+                return uid
+        raise HostError("ids.worker_uids is used up: too many volumes are mounted at once")
+
+    def give_back(self, uid: int) -> None:
+        """The worker that had `uid` is gone."""
+        self._used.discard(uid)
+
+
+async def start(
+    config: Config, zygote: Zygote, uids: WorkerUids, *, login: str, uid: int, gid: int, view: View, target: str
+) -> Worker:
+    """Mount `view` at `target` and start the worker that serves it; `uid`:`gid` is the owner the session sees.
+
+    Raises HostError or RefusedError; nothing is left mounted or running then.
+    """
+    volume = open_volume(config, view.source, read_only=view.read_only)
+    worker_uid = uids.take()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control = trio.socket.from_stdlib_socket(ours)
+    process: Process | None = None
+    mounted = False
+    try:
+        spec = Spawn(
+            login=login,
+            path=view.path,
+            worker_uid=worker_uid,
+            uid=uid,
+            gid=gid,
+            read_only=view.read_only,
+            scratch=config.mount_dir,
+            log_level=config.log.level,
+        )
+        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            mounts.mount_fuse(fuse, target, name=f"hatchway:{login}", read_only=view.read_only)
+            mounted = True
+            process = await zygote.spawn(spec, (volume, fuse, theirs.fileno()))
+        finally:
+            # A copy left open here would make every client hang for ever after the worker's death.
+            os.close(fuse)
+            theirs.close()
+        worker = Worker(process, control, view, target, worker_uid)
+        await worker.ready()
+        return worker
+    except BaseException as exc:
+        if process is not None:
+            process.signal(signal.SIGKILL)
+            process.close()
+        control.close()
+        uids.give_back(worker_uid)
+        if mounted:
+            mounts.unmount(target, mounts.MNT_DETACH | mounts.MNT_FORCE)
+        if isinstance(exc, OSError):
+            raise HostError(f"{view.path} of {login} cannot be mounted: {exc}") from exc
+        raise
+    finally:
+        os.close(volume)

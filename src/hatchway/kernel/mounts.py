@@ -1,0 +1,153 @@
+"""Mounts as file descriptors, the FUSE mount, and the mount table.
+
+Sources: open_tree(2), mount_setattr(2), move_mount(2), mount(2), umount(2), pivot_root(2), proc_pid_mountinfo(5).
+System call numbers from 424 on are the same on all architectures but alpha (include/uapi/asm-generic/unistd.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+
+from hatchway.kernel.libc import LIBC, MACHINE, checked, syscall
+
+_OPEN_TREE = 428
+_MOUNT_SETATTR = 442
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+
+ATTR_RDONLY = 0x1
+ATTR_NOSUID = 0x2
+ATTR_NODEV = 0x4
+ATTR_NOEXEC = 0x8
+ATTR_NOSYMFOLLOW = 0x200000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+
+MNT_FORCE = 1
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWNET = 0x40000000
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def clone_tree(fd: int) -> int:
+    """A detached mount whose root is the directory `fd` refers to. Mounts below it are not part of it.
+
+    Returns an O_PATH descriptor, close-on-exec; the mount goes when its last user does. Needs CAP_SYS_ADMIN.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH
+    return syscall(_OPEN_TREE, "open_tree", fd, b"", flags)
+
+
+def set_attributes(fd: int, *, add: int = 0, remove: int = 0, propagation: int = 0) -> None:
+    """Change the attributes (ATTR_*) and propagation (MS_PRIVATE) of the mount `fd` refers to.
+
+    Raises OSError EBUSY for ATTR_RDONLY while a file is open for writing through that mount.
+    """
+    attr = _MountAttr(add, remove, propagation, 0)
+    size = ctypes.sizeof(attr)
+    syscall(_MOUNT_SETATTR, "mount_setattr", fd, b"", AT_EMPTY_PATH, ctypes.byref(attr), size)
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """mount(2). Raises OSError."""
+    args = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data))
+    checked(LIBC.mount(*args), f"mount {kind} at {target}")
+
+
+def make_private(target: str, *, recursive: bool = False) -> None:
+    """Stop mounts from spreading between `target` and its peers (mount_namespaces(7))."""
+    flags = MS_PRIVATE | (MS_REC if recursive else 0)
+    checked(LIBC.mount(None, os.fsencode(target), None, ctypes.c_ulong(flags), None), f"make {target} private")
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2), never following a symlink at `target`. Raises OSError, EBUSY while it is in use."""
+    checked(LIBC.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), f"umount {target}")
+
+
+def mount_fuse(fuse_fd: int, target: str, *, name: str, read_only: bool) -> None:
+    """Mount the FUSE connection `fuse_fd` at the directory `target`; `name` is its source in the mount table.
+
+    allow_other: sshd looks the directory up as root with the user's gid, then serves it as the user.
+    default_permissions: the kernel checks the modes it is shown, for the user it is shown to.
+    """
+    data = f"fd={fuse_fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (MS_RDONLY if read_only else 0)
+    mount(name, target, "fuse.hatchway", flags, data)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    checked(LIBC.unshare(flags), "unshare")
+
+
+def enter_empty_root(scratch: str) -> None:
+    """Make an empty, read-only tmpfs the root directory of this process and let go of everything else.
+
+    Needs a mount namespace of its own with private propagation; `scratch` is any directory in it. The old root is
+    detached: else this namespace's copy of other mounts would keep them alive, and an unmount outside would never
+    end the worker that serves them.
+    """
+    mount("none", scratch, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=0555")
+    os.chdir(scratch)
+    # With both arguments "." the old root is stacked on the new one and can be detached there (pivot_root(2), NOTES).
+    syscall(_PIVOT_ROOT[MACHINE], "pivot_root", b".", b".")
+    unmount(".", MNT_DETACH)
+    os.chdir("/")
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        set_attributes(root, add=ATTR_RDONLY | ATTR_NOSYMFOLLOW)
+    finally:
+        os.close(root)
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of the mount table. `minor` is the FUSE connection's number in /sys/fs/fuse/connections."""
+
+    target: str
+    kind: str
+    source: str
+    minor: int
+
+
+def mount_table() -> list[MountEntry]:
+    """All mounts of this process's namespace, in mount order. Reading it never touches a file system."""
+    entries = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.rstrip("\n").partition(" - ")
+            left, right = head.split(" "), tail.split(" ")
+            entries.append(
+                MountEntry(_unescape(left[4]), right[0], _unescape(right[1]), int(left[2].partition(":")[2]))
+            )
+    return entries
+
+
+def _unescape(text: str) -> str:
+    raw = os.fsencode(text)
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), raw))

@@ -1,0 +1,125 @@
+"""Opening the database: the file's protection, what is SQLite's alone, and bringing old tables up to date.
+
+Reads and writes no row of ours. The file is private before SQLite touches it, because SQLite makes its -wal and -shm
+files with the database's mode (os_unix.c, findCreateFileMode), and they hold the same contents.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+
+import alembic.command
+import alembic.config
+import alembic.script
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from hatchway.credentials.private_file import require_private
+from hatchway.errors import ConfigError
+from hatchway.registry import migrations
+
+BUSY_TIMEOUT_S = 10
+"""Seconds to wait for another process that writes, such as a second daemon started by mistake or a backup."""
+
+WRITES = "hatchway_writes"
+"""Execution option, true: the transaction is going to write. See `_begin`."""
+
+
+def open_database(path: str) -> Engine:
+    """An engine for the database in the file `path`, made if there is none, with all tables of this version.
+
+    It has one connection, which any thread may use, one at a time. Raises ConfigError when the file cannot be made,
+    is open to others, is no registry or was written by a newer Hatchway.
+    """
+    _protect(path)
+    # Unchecked, because rebuilding a table (migrations) drops it, which with foreign keys on would empty those below.
+    engine = _engine(path, foreign_keys=False)
+    try:
+        with engine.execution_options(**{WRITES: True}).begin() as connection:
+            _upgrade(connection, path)
+    except DBAPIError as exc:
+        raise ConfigError(f"{path}: cannot be used as the registry: {exc.orig}") from exc
+    finally:
+        engine.dispose()
+    return _engine(path, foreign_keys=True)
+
+
+def _protect(path: str) -> None:
+    """Make the file, or check that it and SQLite's files beside it are ours alone. Raises ConfigError."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        raise ConfigError(f"{path}: the registry cannot be made: {exc.strerror}") from exc
+    else:
+        try:
+            os.fchmod(descriptor, 0o600)  # the umask may have taken our own bits
+        finally:
+            os.close(descriptor)
+    for name in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+        try:
+            # Never opened: closing any descriptor of a database drops this process's locks on it (sqlite.org,
+            # "How To Corrupt An SQLite Database File", 2.2).
+            status = os.lstat(name)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise ConfigError(f"{name}: {exc.strerror}") from exc
+        require_private(name, status)
+
+
+def _engine(path: str, *, foreign_keys: bool) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=path),
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        hide_parameters=True,  # exceptions would otherwise show hashes and sealed secrets
+    )
+
+    def connect(connection: sqlite3.Connection, _record: object) -> None:
+        # Off, sqlite3 begins no transaction of its own, which it would not do before CREATE TABLE or SELECT.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A uid that was given must not be forgotten in a power cut: NORMAL may lose the last commits in WAL mode.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once (SQLITE_BUSY_SNAPSHOT, busy timeout or not) if
+    # somebody wrote in between; IMMEDIATE waits at the beginning instead.
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _upgrade(connection: Connection, path: str) -> None:
+    """Bring the tables up to date in the transaction that `connection` is in. Raises ConfigError."""
+    config = alembic.config.Config(attributes={"connection": connection})
+    place = os.path.dirname(os.path.abspath(migrations.__file__))
+    config.set_main_option("script_location", place.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    current = MigrationContext.configure(connection).get_current_revision()
+    script = alembic.script.ScriptDirectory.from_config(config)
+    if current is None and inspect(connection).get_table_names():
+        raise ConfigError(f"{path}: a database, but no registry of Hatchway; move it away, or name another path")
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        raise ConfigError(
+            f"{path}: written by a newer Hatchway (version {current} of the tables, this one knows "
+            f"{script.get_current_head()}); install that one again, or restore the registry from before"
+        )
+    alembic.command.upgrade(config, "head")
+    dangling: Any = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if dangling is not None:
+        raise ConfigError(f"{path}: a row of {dangling[0]} refers to a row of {dangling[2]} that does not exist")

@@ -1,0 +1,97 @@
+"""What the registry takes and gives. Plain values: changing one changes nothing in the database."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeKind
+
+
+class CredentialKind(enum.StrEnum):
+    """What a credential is. A login has at most one of each."""
+
+    KEY = "key"
+    PASSWORD = "password"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """Access to one volume, which is described as it was when granted; see VolumeInfo for the fields they share.
+
+    `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read.
+    """
+
+    path: str
+    name: str
+    kind: VolumeKind
+    driver: str
+    created: str
+    source: str | None
+    mode: Mode
+    identity: str
+    granted_at: float
+    granted_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """An instance that somebody shared at least once. `created_at` is Unix seconds; grants are in order of path."""
+
+    key: InstanceKey
+    login: Login
+    uid: Uid
+    created_at: float
+    grants: tuple[GrantRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    """A credential to keep.
+
+    `public` is an authorized_keys line without options, or an argon2id hash; `sealed` the private key or password,
+    None when it is not to be shown again; `fingerprint` "SHA256:…", None for a password.
+    """
+
+    kind: CredentialKind
+    public: str = field(repr=False)  # a password's hash belongs in no log
+    sealed: bytes | None = field(default=None, repr=False)
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewLogin:
+    """What an instance gets at its first enable: a login nobody has, a uid nobody had, and its credentials."""
+
+    login: Login
+    uid: Uid
+    credentials: tuple[NewCredential, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRecord:
+    """A credential of a login; fields as in NewCredential. `created_at` is Unix seconds; `id` outlives replacing."""
+
+    id: int
+    kind: CredentialKind
+    public: str = field(repr=False)
+    sealed: bytes | None = field(repr=False)
+    fingerprint: str | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session. Times in Unix seconds, `closed_at` None while it is open.
+
+    `address` is the client's, `method` sshd's word ("publickey", "password"), `credential` the key's fingerprint,
+    None when no key was used.
+    """
+
+    id: str
+    login: Login
+    opened_at: float
+    closed_at: float | None
+    address: str
+    method: str
+    credential: str | None

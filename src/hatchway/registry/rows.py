@@ -1,0 +1,190 @@
+"""Between rows and records: reading the one as the other, and the inserts that several methods of the store share.
+
+Runs inside the transaction of whoever calls; never begins or ends one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, CursorResult, Select, and_, exists, insert, select, update
+
+from hatchway.errors import ConflictError, NotFoundError, UsageError
+from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
+from hatchway.registry import tables as t
+from hatchway.registry.records import (
+    CredentialKind,
+    CredentialRecord,
+    GrantRecord,
+    InstanceRecord,
+    NewCredential,
+    NewLogin,
+    SessionRecord,
+)
+
+Condition = ColumnElement[bool]
+
+
+def called(key: InstanceKey) -> Condition:
+    """That an instance is the one called `key`."""
+    columns = t.instances.c
+    return and_(
+        columns.environment == key.environment, columns.container == key.container, columns.number == key.number
+    )
+
+
+def instance_id(connection: Connection, key: InstanceKey) -> int | None:
+    """The row of the instance called `key`, None if it was never shared."""
+    found: int | None = connection.execute(select(t.instances.c.id).where(called(key))).scalar()
+    return found
+
+
+def login_id(connection: Connection, login: str) -> int:
+    """The row of `login`. Raises NotFoundError."""
+    found: int | None = connection.execute(select(t.logins.c.id).where(t.logins.c.name == login)).scalar()
+    if found is None:
+        raise NotFoundError(f"there is no login {login!r}")
+    return found
+
+
+def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceRecord, ...]:
+    """The instances that meet all `conditions` (on instances and logins), in the order of their keys."""
+
+    def matching(query: Select[Any]) -> Select[Any]:
+        return query.join(t.logins, t.logins.c.instance_id == t.instances.c.id).where(*conditions)
+
+    granted: dict[int, list[GrantRecord]] = {}
+    of_grants = select(t.volumes, t.grants.c.mode, t.grants.c.identity, t.grants.c.granted_at, t.grants.c.granted_by)
+    of_grants = of_grants.join(t.grants, t.grants.c.volume_id == t.volumes.c.id).join(t.instances)
+    for row in connection.execute(matching(of_grants)):
+        granted.setdefault(row.instance_id, []).append(
+            GrantRecord(
+                path=row.path,
+                name=row.name,
+                kind=VolumeKind(row.kind),
+                driver=row.driver,
+                created=row.created,
+                source=row.source,
+                mode=Mode(row.mode),
+                identity=row.identity,
+                granted_at=row.granted_at,
+                granted_by=row.granted_by,
+            )
+        )
+    # Sorted here and not by the database, whose order of text may be another (PostgreSQL's collations).
+    records = [
+        InstanceRecord(
+            key=InstanceKey(row.environment, row.container, row.number),
+            login=Login(row.name),
+            uid=Uid(row.uid),
+            created_at=row.created_at,
+            grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: grant.path)),
+        )
+        for row in connection.execute(matching(select(t.instances, t.logins.c.name, t.logins.c.uid)))
+    ]
+    return tuple(sorted(records, key=lambda record: record.key))
+
+
+def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now: float) -> int:
+    """Make the instance `key` with its login and credentials. Gives its row.
+
+    Raises ConflictError when the name or uid was ever given, UsageError for two credentials of a kind.
+    """
+    if connection.execute(select(exists().where(t.logins.c.name == new.login))).scalar_one():
+        raise ConflictError(f"the login {new.login} is taken")
+    if connection.execute(select(exists().where(t.logins.c.uid == new.uid))).scalar_one():
+        raise ConflictError(f"the uid {new.uid} was given before")
+    if len({credential.kind for credential in new.credentials}) != len(new.credentials):
+        raise UsageError(f"{new.login}: a login has at most one key and one password")
+    made = connection.execute(
+        insert(t.instances).values(
+            environment=key.environment, container=key.container, number=key.number, created_at=now, changed_at=now
+        )
+    )
+    instance = _key_of(made)
+    made = connection.execute(
+        insert(t.logins).values(name=new.login, uid=new.uid, instance_id=instance, created_at=now)
+    )
+    login = _key_of(made)
+    for credential in new.credentials:
+        connection.execute(insert(t.credentials).values(login_id=login, **credential_values(credential, now)))
+    return instance
+
+
+def put_grant(connection: Connection, instance: int, volume: VolumeInfo, mode: Mode, by: str, now: float) -> None:
+    """Grant the `volume` of the instance in row `instance`, in place of the grant at its path if there is one."""
+    described = {
+        "name": volume.name,
+        "kind": volume.kind.value,
+        "driver": volume.driver,
+        "created": volume.created,
+        "source": volume.source,
+    }
+    granted = {"mode": mode.value, "identity": volume.identity, "granted_at": now, "granted_by": by}
+    at_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == volume.path)
+    row: int | None = connection.execute(select(t.volumes.c.id).where(at_path)).scalar()
+    if row is None:
+        made = connection.execute(insert(t.volumes).values(instance_id=instance, path=volume.path, **described))
+        row = _key_of(made)
+    else:
+        connection.execute(update(t.volumes).where(t.volumes.c.id == row).values(described))
+    of_volume = t.grants.c.volume_id == row
+    if connection.execute(update(t.grants).where(of_volume).values(granted)).rowcount == 0:
+        connection.execute(insert(t.grants).values(volume_id=row, **granted))
+
+
+def credential_values(new: NewCredential, now: float) -> dict[str, Any]:
+    """The columns of `new`, made at `now`."""
+    return {
+        "kind": new.kind.value,
+        "public": new.public,
+        "sealed": new.sealed,
+        "fingerprint": new.fingerprint,
+        "created_at": now,
+    }
+
+
+def credentials(connection: Connection, login: str) -> tuple[CredentialRecord, ...]:
+    """The credentials of `login`, keys first."""
+    of_login = select(t.credentials).join(t.logins).where(t.logins.c.name == login)
+    records = [
+        CredentialRecord(
+            id=row.id,
+            kind=CredentialKind(row.kind),
+            public=row.public,
+            sealed=row.sealed,
+            fingerprint=row.fingerprint,
+            created_at=row.created_at,
+        )
+        for row in connection.execute(of_login)
+    ]
+    return tuple(sorted(records, key=lambda record: record.kind))
+
+
+def sessions(connection: Connection, condition: Condition) -> tuple[SessionRecord, ...]:
+    """The sessions that meet `condition`, oldest first."""
+    query = select(t.sessions, t.logins.c.name).join(t.logins).where(condition)
+    return tuple(
+        SessionRecord(
+            id=row.id,
+            login=Login(row.name),
+            opened_at=row.opened_at,
+            closed_at=row.closed_at,
+            address=row.address,
+            method=row.method,
+            credential=row.credential,
+        )
+        for row in connection.execute(query.order_by(t.sessions.c.opened_at, t.sessions.c.id))
+    )
+
+
+def close_sessions(connection: Connection, now: float, *conditions: Condition) -> int:
+    """End the open sessions that meet all `conditions`. Gives how many."""
+    ending = update(t.sessions).where(t.sessions.c.closed_at.is_(None), *conditions).values(closed_at=now)
+    return connection.execute(ending).rowcount
+
+
+def _key_of(made: CursorResult[Any]) -> int:
+    key = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])

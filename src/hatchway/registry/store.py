@@ -1,0 +1,205 @@
+"""The registry: every way in which what Hatchway remembers is asked for or changed.
+
+Each method is one transaction, which takes place whole or not at all. Methods block, on the disk and for at most
+`opening.BUSY_TIMEOUT_S` on another process: call them in a worker thread, one at a time (a second one waits). Time is
+a parameter; nothing here reads a clock. Database errors pass through as SQLAlchemy's, without the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
+
+from hatchway.errors import ConflictError, InternalError, UsageError
+from hatchway.model import InstanceKey, Mode, Uid, VolumeInfo
+from hatchway.registry import rows
+from hatchway.registry import tables as t
+from hatchway.registry.opening import WRITES, open_database
+from hatchway.registry.records import CredentialRecord, InstanceRecord, NewCredential, NewLogin, SessionRecord
+
+
+class Registry:
+    """The database of one host. Made by `open`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(**{WRITES: True})
+
+    @classmethod
+    def open(cls, path: str) -> Registry:
+        """Open the registry in the file `path`, made (mode 0600) if there is none. Its directory must exist.
+
+        An older version's tables are brought up to date. Raises ConfigError when the file cannot be made or used, is
+        open to other users, is no registry or was written by a newer Hatchway.
+        """
+        return cls(open_database(path))
+
+    def close(self) -> None:
+        """Let go of the file. The object is of no more use."""
+        self._engine.dispose()
+
+    def instances(self) -> tuple[InstanceRecord, ...]:
+        """All instances that were ever shared, in the order of their keys."""
+        with self._read() as connection:
+            return rows.instances(connection)
+
+    def instance(self, key: InstanceKey) -> InstanceRecord | None:
+        """The instance called `key`, None if it was never shared."""
+        with self._read() as connection:
+            return _only(rows.instances(connection, rows.called(key)))
+
+    def by_login(self, login: str) -> InstanceRecord | None:
+        """The instance that `login`, any text, enters; None if there is none."""
+        with self._read() as connection:
+            return _only(rows.instances(connection, t.logins.c.name == login))
+
+    def login_taken(self, name: str) -> bool:
+        """Whether `name` was ever given to an instance, be it gone since."""
+        with self._read() as connection:
+            return connection.execute(select(exists().where(t.logins.c.name == name))).scalar_one()
+
+    def next_uid(self, first: int, last: int) -> Uid:
+        """A uid of the range `first` to `last`, inclusive, that was never given. `enable` gives it, not this.
+
+        Raises ConflictError when all were.
+        """
+        given = select(t.logins.c.uid).where(t.logins.c.uid.between(first, last))
+        with self._read() as connection:
+            highest = connection.execute(select(func.max(given.subquery().c.uid))).scalar_one()
+            if highest is None:
+                return Uid(first)
+            if highest < last:
+                return Uid(highest + 1)
+            # Gaps are left when the range was configured differently before.
+            taken = set(connection.execute(given).scalars())
+        for candidate in range(first, last + 1):
+            if candidate not in taken:
+                return Uid(candidate)
+        raise ConflictError(f"all {last - first + 1} uids from {first} to {last} were given; widen ids.login_uids")
+
+    def enable(
+        self,
+        key: InstanceKey,
+        volumes: Sequence[tuple[VolumeInfo, Mode]],
+        *,
+        by: str,
+        now: float,
+        new: NewLogin | None,
+    ) -> InstanceRecord:
+        """Grant access to `volumes` of the instance `key`, each in its mode; other grants stay as they are.
+
+        A grant at the same path is replaced: it is for the volume given now. If the instance was never shared, it
+        gets the login `new` with its credentials. `by` says who did it, `now` is Unix seconds.
+        Raises UsageError when there is no volume or two at one path; ConflictError when the name or uid of `new` was
+        ever given, or the instance has a login already; InternalError when it has none and `new` is None.
+        """
+        paths = [volume.path for volume, _ in volumes]
+        if not paths or len(set(paths)) != len(paths):
+            raise UsageError(f"{key}: at least one volume must be named, and each only once")
+        with self._write() as connection:
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                if new is None:
+                    raise InternalError(f"{key} was never shared, and no login was made for it")
+                instance = rows.insert_instance(connection, key, new, now)
+            elif new is not None:
+                # The caller has made credentials, and would show a password that opens nothing.
+                raise ConflictError(f"{key} has a login already; {new.login} was not made")
+            else:
+                self._changed(connection, instance, now)
+            for volume, mode in volumes:
+                rows.put_grant(connection, instance, volume, mode, by, now)
+            (record,) = rows.instances(connection, t.instances.c.id == instance)
+            return record
+
+    def disable(self, key: InstanceKey, paths: Sequence[str], now: float) -> tuple[str, ...]:
+        """Take access to the volumes at `paths` away, at `now`, Unix seconds. Login and credentials stay.
+
+        Gives the paths at which access was on, sorted; none for an instance that was never shared.
+        """
+        with self._write() as connection:
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                return ()
+            on = and_(t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths)))
+            query = select(t.volumes.c.id, t.volumes.c.path).join(t.grants).where(on)
+            found = connection.execute(query).all()
+            if found:
+                # Their grants go with them (tables.grants).
+                connection.execute(delete(t.volumes).where(t.volumes.c.id.in_([row.id for row in found])))
+                self._changed(connection, instance, now)
+            return tuple(sorted(row.path for row in found))
+
+    def credentials(self, login: str) -> tuple[CredentialRecord, ...]:
+        """The credentials of `login`, any text, keys first; none for an unknown one."""
+        with self._read() as connection:
+            return rows.credentials(connection, login)
+
+    def replace_credential(self, login: str, new: NewCredential, now: float) -> None:
+        """Give `login` the credential `new`, made at `now` (Unix seconds), in place of the one of its kind, if any.
+
+        Raises NotFoundError for an unknown login.
+        """
+        with self._write() as connection:
+            owner = rows.login_id(connection, login)
+            values = rows.credential_values(new, now)
+            same_kind = and_(t.credentials.c.login_id == owner, t.credentials.c.kind == new.kind.value)
+            if connection.execute(select(exists().where(same_kind))).scalar_one():
+                connection.execute(update(t.credentials).where(same_kind).values(values))
+            else:
+                connection.execute(insert(t.credentials).values(login_id=owner, **values))
+
+    def open_session(
+        self, session: str, login: str, *, address: str, method: str, credential: str | None, now: float
+    ) -> SessionRecord:
+        """Record that the session with the id `session` was let in at `now`, Unix seconds.
+
+        The other fields are those of SessionRecord. Raises NotFoundError for an unknown login, ConflictError for an id that was used.
+        """
+        with self._write() as connection:
+            owner = rows.login_id(connection, login)
+            if connection.execute(select(exists().where(t.sessions.c.id == session))).scalar_one():
+                raise ConflictError(f"a session {session!r} was recorded already")
+            entry = {"id": session, "login_id": owner, "opened_at": now}
+            how = {"address": address, "method": method, "credential": credential}
+            connection.execute(insert(t.sessions).values(**entry, **how))
+            (record,) = rows.sessions(connection, t.sessions.c.id == session)
+            return record
+
+    def close_session(self, session: str, now: float) -> bool:
+        """Record that a session ended at `now`, Unix seconds. False if it had ended or there is no such session."""
+        with self._write() as connection:
+            return rows.close_sessions(connection, now, t.sessions.c.id == session) > 0
+
+    def close_all_sessions(self, now: float) -> int:
+        """Record that every open session ended at `now`, Unix seconds. Gives how many there were."""
+        with self._write() as connection:
+            return rows.close_sessions(connection, now)
+
+    def open_sessions(self) -> tuple[SessionRecord, ...]:
+        """The sessions that have not ended, oldest first."""
+        with self._read() as connection:
+            return rows.sessions(connection, t.sessions.c.closed_at.is_(None))
+
+    def trim_sessions(self, older_than: float) -> int:
+        """Forget the sessions that ended before `older_than`, Unix seconds. Gives how many; open ones stay."""
+        with self._write() as connection:
+            # closed_at of an open session is NULL, which is less than nothing.
+            return connection.execute(delete(t.sessions).where(t.sessions.c.closed_at < older_than)).rowcount
+
+    def _read(self) -> AbstractContextManager[Connection]:
+        # In a transaction too: several statements then see one state.
+        return self._engine.begin()
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return self._writing.begin()
+
+    @staticmethod
+    def _changed(connection: Connection, instance: int, now: float) -> None:
+        connection.execute(update(t.instances).where(t.instances.c.id == instance).values(changed_at=now))
+
+
+def _only(found: tuple[InstanceRecord, ...]) -> InstanceRecord | None:
+    return found[0] if found else None

@@ -1,0 +1,138 @@
+"""The tables, and what each column and each NULL means. `migrations` must produce exactly these (a test compares).
+
+Times are Unix seconds and named `*_at`. Text from containers (names, paths) is data.
+
+People will come as tables of their own: a login is a row apart from its instance so that it can belong to one person
+of several, a grant a row apart from its volume so that it can be one of several.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Migrations name what they change, so no name may be left to the database.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# A row means: access to a volume of this instance was enabled at least once. Its key is model.InstanceKey.
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("environment", Text, nullable=False),
+    Column("container", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    # When a grant was last made, changed or taken away.
+    Column("changed_at", Float, nullable=False),
+    UniqueConstraint("environment", "container", "number"),
+)
+
+# A name and a uid once given. Rows are never deleted: files on disk and lines in logs name them for good, and whoever
+# got a used uid would own what its predecessor left.
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # The login grammar of model.valid_login.
+    Column("name", Text, nullable=False, unique=True),
+    # Unsigned 32 bit, which Integer is not on PostgreSQL.
+    Column("uid", BigInteger, nullable=False, unique=True),
+    # NULL: the instance's row is gone; the name and the uid stay taken. Unique: an instance has one login.
+    Column("instance_id", ForeignKey("instances.id", ondelete="SET NULL"), nullable=True, unique=True),
+    Column("created_at", Float, nullable=False),
+)
+
+# A volume of an instance as it was when access to it was last enabled: model.VolumeInfo. Exists as long as its grant.
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_id", ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    # Absolute, inside the container.
+    Column("path", Text, nullable=False),
+    # '': it has no name.
+    Column("name", Text, nullable=False),
+    # model.VolumeKind.
+    Column("kind", Text, nullable=False),
+    # '': no driver (a bind, a directory).
+    Column("driver", Text, nullable=False),
+    # The engine's word for when it was created, opaque. '': the engine says none.
+    Column("created", Text, nullable=False),
+    # The directory on the host. NULL: there was none (a tmpfs, a volume mounted on demand).
+    Column("source", Text, nullable=True),
+    UniqueConstraint("instance_id", "path"),
+)
+
+# The instance's login may use the volume. No row: access is off.
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("volume_id", ForeignKey("volumes.id", ondelete="CASCADE"), nullable=False, unique=True),
+    # model.Mode.
+    Column("mode", Text, nullable=False),
+    # VolumeInfo.identity when it was granted, kept as it was: if the instance shows another one, the grant is not for
+    # that volume.
+    Column("identity", Text, nullable=False),
+    Column("granted_at", Float, nullable=False),
+    # Who did it, as the admin socket names its callers; for people to read.
+    Column("granted_by", Text, nullable=False),
+)
+
+# What lets a login in: at most one of each kind.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("login_id", ForeignKey("logins.id"), nullable=False),
+    # 'key' or 'password'.
+    Column("kind", Text, nullable=False),
+    # key: a line of authorized_keys without options. password: its argon2id hash, encoded.
+    Column("public", Text, nullable=False),
+    # The private key or the password, sealed (credentials.sealing). NULL: it cannot be shown again.
+    Column("sealed", LargeBinary, nullable=True),
+    # key: "SHA256:…". NULL: a password, which has none.
+    Column("fingerprint", Text, nullable=True),
+    # When this key or password was made; a new one replaces it in its row.
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("login_id", "kind"),
+)
+
+# Sessions that were let in. Old ones are trimmed: this is no audit log.
+sessions = Table(
+    "sessions",
+    metadata,
+    # Whoever opens the session names it; never used twice.
+    Column("id", Text, primary_key=True),
+    Column("login_id", ForeignKey("logins.id"), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    # NULL: it is open.
+    Column("closed_at", Float, nullable=True),
+    # The client's, as sshd writes it. '': unknown.
+    Column("address", Text, nullable=False),
+    # sshd's word for how it came in: 'publickey', 'password', 'keyboard-interactive'.
+    Column("method", Text, nullable=False),
+    # The key's fingerprint. NULL: no key was used, or it is not known which.
+    Column("credential", Text, nullable=True),
+    Index(None, "closed_at"),
+)

@@ -1,0 +1,405 @@
+"""`hatchway run`: the same processes systemd would run, in the foreground of one.
+
+It makes what units and package would have made (accounts, directories, sockets, sshd's files), starts each process
+with the uid and sockets it is to have, restarts what dies, and on SIGTERM or Ctrl-C stops everything and takes away
+what it made. Nothing of what it does itself is on the way of a login.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from hatchway import log
+from hatchway.config import Config
+from hatchway.errors import ConflictError, HostError, plain_errors
+from hatchway.host import processes
+from hatchway.host.records import Records
+from hatchway.kernel import mounts
+from hatchway.sshd import install
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+RESTART_AFTER_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+STEADY_S = 60.0
+"""A process that ran this long starts again at once when it dies."""
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "SYSTEMD_BYPASS_USERDB": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of one of our processes."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process to keep running. `notifies`: it says when it is ready."""
+
+    name: str
+    argv: tuple[str, ...]
+    account: Account
+    groups: tuple[int, ...] = ()
+    sockets: tuple[str, ...] = ()
+    notifies: bool = True
+
+
+@dataclass(slots=True)
+class Running:
+    """A service and its present process."""
+
+    service: Service
+    process: subprocess.Popen[bytes] | None = None
+    stopping: bool = False
+    ready: trio.Event = field(default_factory=trio.Event)
+
+
+def run(config: Config, config_path: Path | None) -> None:
+    """Run everything until SIGTERM or SIGINT. Needs root. Raises HatchwayError when it cannot start."""
+    if os.geteuid() != 0:
+        raise HostError("'hatchway run' needs root: it mounts volumes and starts sshd")
+    log.configure("supervisor", config.log.level)
+    os.umask(0o022)
+    with plain_errors():
+        trio.run(_run, config, config_path)
+
+
+async def _run(config: Config, config_path: Path | None) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(_run_directory(config))
+        records = Records(config.paths.userdb_dir, config.paths.run_dir)
+        stack.callback(records.withdraw_all)
+        accounts = _accounts(config, records)
+        _state_directory(config, accounts["core"])
+        prepared = install.prepare(config)
+        stack.callback(install.withdraw, prepared)
+        listeners = stack.enter_context(_sockets(config, accounts))
+        services = _services(config, config_path, accounts, prepared.argv)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as nursery:
+                running = [Running(service) for service in services]
+                try:
+                    for one in running:
+                        nursery.start_soon(_keep_running, config, one, listeners)
+                        with trio.move_on_after(READY_TIMEOUT_S) as waiting:
+                            await one.ready.wait()
+                        if waiting.cancelled_caught:
+                            raise HostError(f"{one.service.name} was not ready in {READY_TIMEOUT_S:g} s")
+                    await _sshd_answers(config)
+                    log.get().info("running", port=config.sshd.port, listen=list(config.sshd.listen))
+                    async for _ in signals:
+                        break
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await _stop(running)
+                    nursery.cancel_scope.cancel()
+
+
+def _accounts(config: Config, records: Records) -> dict[str, Account]:
+    """The accounts of our processes: the host's if it has them, else records of ours for as long as we run."""
+    first = config.ids.service_uids[0]
+    accounts = {"root": Account("root", 0, 0)}
+    names = {"core": config.ids.core_user, "catalog": config.ids.catalog_user, "keys": config.ids.keys_user}
+    for offset, (role, name) in enumerate(names.items()):
+        entry = _host_user(name)
+        if entry is None or records.users().get(name) is not None:
+            records.publish_service(name, first + offset)
+            entry = _host_user(name)
+        if entry is None:
+            raise HostError(
+                f"user {name} was published in {config.paths.userdb_dir} but name look-ups do not find it: "
+                "install libnss-systemd and have 'systemd' in the passwd and group lines of /etc/nsswitch.conf"
+            )
+        accounts[role] = entry
+    try:
+        grp.getgrnam(config.ids.session_group)
+    except KeyError:
+        records.publish_group(config.ids.session_group, first + len(names))
+    uids = [account.uid for account in accounts.values()]
+    if len(set(uids)) != len(uids):
+        raise ConflictError(f"the accounts of [ids] share a uid: {accounts}")
+    return accounts
+
+
+def _host_user(name: str) -> Account | None:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(name, entry.pw_uid, entry.pw_gid)
+
+
+def _state_directory(config: Config, core: Account) -> None:
+    directory = config.paths.state_dir
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.chown(directory, core.uid, core.gid)
+    os.chmod(directory, 0o700)
+    # An account published anew may have another uid than the one the files were made with.
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if not os.path.islink(path) and os.path.isfile(path):
+            os.chown(path, core.uid, core.gid, follow_symlinks=False)
+
+
+@contextmanager
+def _run_directory(config: Config) -> Iterator[None]:
+    """The run directory, for one `hatchway run` at a time."""
+    directory = config.paths.run_dir
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    os.chmod(directory, 0o755)
+    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"another 'hatchway run' uses {directory}") from None
+        try:
+            yield
+        finally:
+            _remove_run_directory(config)
+    finally:
+        os.close(lock)
+
+
+def _remove_run_directory(config: Config) -> None:
+    directory = config.paths.run_dir
+    if any(entry.target.startswith(f"{config.mount_dir}/") for entry in mounts.mount_table()):
+        log.get().error("mounts are left", directory=config.mount_dir)
+        return
+    if any(entry.target == config.mount_dir for entry in mounts.mount_table()):
+        mounts.unmount(config.mount_dir, mounts.MNT_DETACH)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _sockets(config: Config, accounts: dict[str, Account]) -> Iterator[dict[str, socket.socket]]:
+    """The listening sockets: made here, so that owner and mode are right before anybody can connect."""
+    wanted = {
+        # sshd's key helper and, as root, its PAM helper.
+        "auth": (config.auth_socket, accounts["keys"].gid),
+        "admin": (config.admin_socket, 0),
+        "hostd": (config.hostd_socket, accounts["core"].gid),
+        "catalog": (config.catalog_socket, accounts["catalog"].gid),
+    }
+    made: dict[str, socket.socket] = {}
+    try:
+        for name, (path, gid) in wanted.items():
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made[name] = sock
+            if os.path.lexists(path):
+                os.unlink(path)
+            before = os.umask(0o177)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            os.chown(path, 0, gid)
+            os.chmod(path, 0o660 if gid else 0o600)
+            sock.listen(128)
+        yield made
+    finally:
+        for sock in made.values():
+            sock.close()
+
+
+def _services(
+    config: Config, config_path: Path | None, accounts: dict[str, Account], sshd: tuple[str, ...]
+) -> list[Service]:
+    def python(module: str) -> tuple[str, ...]:
+        option = () if config_path is None else ("--config", str(config_path))
+        return (sys.executable, "-I", "-m", module, *option)
+
+    return [
+        Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",)),
+        Service("core", python("hatchway.daemon"), accounts["core"], sockets=("auth", "admin", "catalog")),
+        Service(
+            "catalog",
+            python("hatchway.catalog.main"),
+            accounts["catalog"],
+            groups=_engine_groups(config),
+            notifies=False,
+        ),
+        Service("sshd", sshd, accounts["root"], notifies=False),
+    ]
+
+
+def _engine_groups(config: Config) -> tuple[int, ...]:
+    """The group that may use the engine's socket. It is root-equivalent, so only the catalog has it."""
+    if not config.engine.enabled:
+        return ()
+    try:
+        status = os.stat(config.engine.url.removeprefix("unix://"))
+    except OSError:
+        try:
+            return (grp.getgrnam("docker").gr_gid,)
+        except KeyError:
+            return ()
+    return (status.st_gid,) if status.st_gid != 0 and stat.S_IMODE(status.st_mode) & 0o060 == 0o060 else ()
+
+
+async def _keep_running(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
+    logger = log.get(service=one.service.name)
+    failures = 0
+    while True:
+        started = trio.current_time()
+        await _run_once(config, one, listeners)
+        if one.stopping:
+            return
+        if not one.ready.is_set():
+            raise HostError(f"{one.service.name} ended before it was ready; its message is above")
+        failures = 0 if trio.current_time() - started > STEADY_S else failures + 1
+        delay = RESTART_AFTER_S[min(failures, len(RESTART_AFTER_S) - 1)]
+        logger.error("process ended, starting it again", delay_s=delay)
+        await trio.sleep(delay)
+
+
+async def _run_once(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
+    service = one.service
+    passed = [listeners[name] for name in service.sockets]
+    with _notify_socket(config, service) as (address, incoming):
+        environment = dict(_ENVIRONMENT)
+        if service.notifies:
+            environment["NOTIFY_SOCKET"] = address
+        one.process = process = _start(service, passed, environment)
+        async with trio.open_nursery() as nursery:
+            if service.notifies:
+                nursery.start_soon(_await_ready, incoming, one.ready)
+            else:
+                one.ready.set()
+            watch = processes.Process(process.pid)
+            try:
+                await watch.wait()
+            finally:
+                watch.close()
+            process.wait()
+            nursery.cancel_scope.cancel()
+
+
+def _start(service: Service, passed: list[socket.socket], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process with its sockets as descriptors 3, 4, … (sd_listen_fds(3))."""
+    account = service.account
+    if passed:
+        environment["LISTEN_FDS"] = str(len(passed))
+        environment["LISTEN_FDNAMES"] = ":".join(service.sockets)
+    # subprocess can only pass descriptors under the numbers they have here, so a shell-free helper moves them.
+    argv = list(service.argv)
+    if passed:
+        numbers = ",".join(str(sock.fileno()) for sock in passed)
+        argv = [sys.executable, "-IS", "-c", _MOVE_DESCRIPTORS, numbers, *argv]
+    try:
+        return subprocess.Popen(
+            argv,
+            executable=argv[0],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env=environment,
+            cwd="/",
+            pass_fds=[sock.fileno() for sock in passed],
+            start_new_session=True,
+            user=account.uid if account.uid else None,
+            group=account.gid if account.uid else None,
+            extra_groups=list(service.groups) if account.uid else None,
+        )
+    except OSError as exc:
+        raise HostError(f"{service.name} cannot be started: {exc}") from exc
+
+
+_MOVE_DESCRIPTORS = """
+import os, sys
+numbers = [int(number) for number in sys.argv[1].split(",")]
+# First away from where they are to go: one of them may already lie there.
+high = [os.dup2(number, 200 + place, inheritable=False) for place, number in enumerate(numbers)]
+for number in numbers:
+    os.close(number)
+for place, number in enumerate(high):
+    os.dup2(number, 3 + place, inheritable=True)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@contextmanager
+def _notify_socket(config: Config, service: Service) -> Iterator[tuple[str, socket.socket]]:
+    path = f"{config.paths.run_dir}/notify-{service.name}.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        if os.path.lexists(path):
+            os.unlink(path)
+        before = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        os.chown(path, service.account.uid, service.account.gid)
+        try:
+            yield path, sock
+        finally:
+            if os.path.lexists(path):
+                os.unlink(path)
+
+
+async def _await_ready(incoming: socket.socket, ready: trio.Event) -> None:
+    sock = trio.socket.from_stdlib_socket(incoming.dup())
+    with sock:
+        while b"READY=1" not in (await sock.recv(4096)).split(b"\n"):
+            pass
+    ready.set()
+
+
+async def _sshd_answers(config: Config) -> None:
+    """Wait until sshd listens. Raises HostError when it does not."""
+    addresses = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    candidates = [addresses.get(address, address) for address in config.sshd.listen]
+    with trio.move_on_after(READY_TIMEOUT_S / 3):
+        while True:
+            for address in candidates:
+                try:
+                    stream = await trio.open_tcp_stream(address, config.sshd.port)
+                except OSError:
+                    continue
+                await stream.aclose()
+                return
+            await trio.sleep(0.05)
+    raise HostError(f"sshd does not listen on port {config.sshd.port}; its message is above")
+
+
+async def _stop(running: list[Running]) -> None:
+    """Stop in the reverse order of starting: first nobody new comes in, last the mounts go."""
+    for one in running:
+        one.stopping = True
+    left: list[processes.Process] = []
+    for one in reversed(running):
+        process = one.process
+        if process is None or process.poll() is not None:
+            continue
+        watch = processes.Process(process.pid)
+        if one.service.name == "sshd":
+            # Its connections outlive it; hostd ends those that are sessions, we what has not logged in yet.
+            left = processes.descendants(process.pid)
+        watch.signal(signal.SIGTERM)
+        with trio.move_on_after(STOP_TIMEOUT_S):
+            await watch.wait()
+        if watch.alive():
+            log.get().error("process killed, it did not stop", service=one.service.name)
+            watch.signal(signal.SIGKILL)
+            await watch.wait()
+        watch.close()
+    for process_left in left:
+        process_left.signal(signal.SIGKILL)
+        process_left.close()

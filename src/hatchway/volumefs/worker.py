@@ -1,0 +1,146 @@
+"""A volume worker: the process that serves one volume of one login, and what it gives up before it does.
+
+It is forked by the zygote with three descriptors: the volume's detached mount, the FUSE connection that hostd has
+already mounted, and its control socket. Before the first request it has: mount, network, IPC and UTS namespaces of
+its own, an empty read-only root, a uid no other worker shares, four capabilities, no_new_privs, no core dumps, and a
+system call filter. docs/security.md shows what that looks like in /proc.
+
+Concurrency: one thread, one trio loop. It must not start threads: capabilities belong to a thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import socket
+import traceback
+
+import structlog
+import trio
+
+from hatchway import log
+from hatchway.kernel import mounts, privileges, seccomp
+from hatchway.volumefs.adapter import serve
+from hatchway.volumefs.tree import VolumeTree
+from hatchway.wire.frames import decode
+from hatchway.wire.worker import MAX_PACKET, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
+
+MAX_OPEN_FILES = 4096
+"""Descriptors of a worker: open handles of all sessions of one login on one volume, and directories in use."""
+
+MAX_MEMORY = 2 * 1024**3
+"""Bytes of address space. One tenant's listing must not use up the host's memory."""
+
+
+def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
+    """Confine this freshly forked process and serve until the file system is unmounted. Never returns.
+
+    Exit status 0 after an unmount, 1 after a failure, which is reported on the control socket first.
+    """
+    status = 1
+    control = socket.socket(fileno=control_fd)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        log.configure("worker", spec.log_level)
+        structlog.contextvars.bind_contextvars(login=spec.login, path=spec.path)
+        proc_fd = _confine(spec, {volume_fd, fuse_fd, control_fd})
+        tree = VolumeTree(
+            root_fd=volume_fd,
+            proc_fd_dir=proc_fd,
+            uid=spec.uid,
+            gid=spec.gid,
+            keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
+            read_only=spec.read_only,
+        )
+        gc.enable()
+        trio.run(_main, tree, fuse_fd, control)
+        status = 0
+    except BaseException as exc:
+        traceback.print_exc()
+        try:
+            control.send(pack(WorkerFailed(f"{type(exc).__name__}: {exc}")))
+        except OSError:
+            pass  # hostd is gone too; the traceback is in the log
+    finally:
+        os._exit(status)
+
+
+def _confine(spec: Spawn, keep: set[int]) -> int:
+    """Give up everything but the descriptors in `keep`. Returns the directory of our own descriptors."""
+    os.setsid()
+    _close_all_but(keep | {2})
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+
+    flags = mounts.CLONE_NEWNS | mounts.CLONE_NEWNET | mounts.CLONE_NEWIPC | mounts.CLONE_NEWUTS
+    mounts.unshare(flags)
+    mounts.make_private("/", recursive=True)
+    # Re-opens our O_PATH descriptors by magic link, which NOSYMFOLLOW on the volume does not forbid. A mount of its
+    # own: through a plain descriptor of /proc/self/fd, "../.." would reach all of /proc.
+    here = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    proc_fd = mounts.clone_tree(here)
+    os.close(here)
+    mounts.set_attributes(
+        proc_fd,
+        add=mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC,
+        propagation=mounts.MS_PRIVATE,
+    )
+    mounts.enter_empty_root(spec.scratch)
+
+    os.umask(0)  # the kernel has applied the session's umask; what arrives is the mode that is wanted
+    privileges.become(
+        spec.worker_uid,
+        spec.worker_uid,
+        permitted=privileges.WORKER_CAPS,
+        effective=privileges.WORKER_EFFECTIVE,
+    )
+    seccomp.confine()
+    return proc_fd
+
+
+def _close_all_but(keep: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the descriptor listdir itself used
+
+
+async def _main(tree: VolumeTree, fuse_fd: int, control: socket.socket) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_control, tree, trio.socket.from_stdlib_socket(control))
+        await serve(tree, fuse_fd)
+        nursery.cancel_scope.cancel()
+
+
+async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
+    logger = log.get()
+    await sock.send(pack(_state(tree)))
+    while True:
+        data = await sock.recv(MAX_PACKET)
+        if not data:
+            # hostd is gone. The session goes on; hostd's successor decides what becomes of us.
+            logger.warning("hostd is gone")
+            return
+        try:
+            message = decode(data, Ping | Restrict)
+        except Exception as exc:
+            logger.error("bad control message", error=str(exc))
+            continue
+        if isinstance(message, Restrict):
+            tree.restrict(refuse=message.refuse, read_only=message.read_only)
+            logger.info("restricted", refuse=message.refuse, read_only=message.read_only)
+        await sock.send(pack(_state(tree)))
+
+
+def _state(tree: VolumeTree) -> WorkerState:
+    return WorkerState(handles=tree.open_handles, refused=tree.refused, read_only=tree.read_only)

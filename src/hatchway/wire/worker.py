@@ -1,0 +1,121 @@
+"""What hostd says to the zygote and to a worker: one message per packet of a SOCK_SEQPACKET socket (unix(7)).
+
+The worker's end is the socket it was born with; nobody else can reach it.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from typing import Any
+
+import msgspec
+import trio
+
+from hatchway.wire.frames import decode
+
+MAX_PACKET = 65536
+
+
+class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
+    """Fork a worker. Sent with three descriptors: the volume's mount, the FUSE connection, the worker's control end.
+
+    `worker_uid` is what the worker runs as (uid and gid); `uid` and `gid` are what the session sees as owner of
+    everything. `scratch` is a directory to mount an empty root on.
+    """
+
+    login: str
+    path: str
+    worker_uid: int
+    uid: int
+    gid: int
+    read_only: bool
+    scratch: str
+    log_level: str
+
+
+class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
+    """The worker's pid; comes with a pidfd of it."""
+
+    pid: int
+
+
+class SpawnFailed(msgspec.Struct, frozen=True, tag="spawn-failed"):
+    """Why there is no worker."""
+
+    text: str
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Say how you are. Answer: WorkerState."""
+
+
+class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
+    """From now on answer every request (`refuse`), or every change (`read_only`), with EACCES. Answer: WorkerState.
+
+    Open handles are included. There is no way back.
+    """
+
+    refuse: bool
+    read_only: bool
+
+
+class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
+    """Sent once when the worker is ready to serve, then as an answer. `handles` are open files and directories."""
+
+    handles: int
+    refused: bool
+    read_only: bool
+
+
+class WorkerFailed(msgspec.Struct, frozen=True, tag="worker-failed"):
+    """The worker could not start; it exits."""
+
+    text: str
+
+
+def pack(message: object) -> bytes:
+    """One packet."""
+    return msgspec.msgpack.encode(message)
+
+
+def receive_with_fds(sock: socket.socket, kind: Any, count: int) -> tuple[Any, list[int]]:
+    """One packet and up to `count` descriptors (close-on-exec) from a blocking socket; (None, []) at the end.
+
+    Raises ProtocolError on a packet that is no message of `kind`; the descriptors are then closed.
+    """
+    data, ancillary, _flags, _address = sock.recvmsg(
+        MAX_PACKET, socket.CMSG_SPACE(count * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = _descriptors(ancillary)
+    return _decoded(data, fds, kind)
+
+
+async def receive_with_fds_async(sock: trio.socket.SocketType, kind: Any, count: int) -> tuple[Any, list[int]]:
+    """As `receive_with_fds`, for trio."""
+    data, ancillary, _flags, _address = await sock.recvmsg(
+        MAX_PACKET, socket.CMSG_SPACE(count * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    return _decoded(data, _descriptors(ancillary), kind)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _decoded(data: bytes, fds: list[int], kind: Any) -> tuple[Any, list[int]]:
+    if not data:
+        for fd in fds:
+            os.close(fd)
+        return None, []
+    try:
+        return decode(data, kind), fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
