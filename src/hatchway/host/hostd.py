@@ -130,7 +130,7 @@ class Hostd:
         first, last = self._config.ids.login_uids
         if self._records.logins(first, last).get(request.login) != request.uid:
             raise RefusedError(f"{request.login} is not published with uid {request.uid}")
-        monitor = processes.session_monitor(request.helper_pid, request.login)
+        monitor = processes.session_monitor(request.helper_pid, request.login, self._config.sshd.pam_service)
         root = self._roots.get(request.login)
         if root is None:
             root = self._roots[request.login] = LoginRoot(

@@ -78,11 +78,12 @@ def _stat(pid: int) -> tuple[str, int] | None:
         return None
 
 
-def session_monitor(helper_pid: int, login: str) -> Process:
+def session_monitor(helper_pid: int, login: str, program: str) -> Process:
     """The sshd process that waits for the PAM helper `helper_pid` while it opens a session for `login`.
 
-    It is the helper's parent, runs as root, and names itself "sshd: <login> [priv]" (sshd.c, sshd-session.c). The
-    helper is still waiting for our answer, so its parent cannot have changed in between.
+    It is the helper's parent, runs as root, and names itself "<program>: <login> [priv]", the name our sshd was started
+    by, or from 9.8 on "sshd-session: <login> [priv]" (setproctitle in sshd.c, sshd-session.c). The helper is still
+    waiting for our answer, so its parent cannot have changed in between.
     Raises RefusedError when the process is anything else: hostd signals nothing else on the core's word.
     """
     try:
@@ -97,7 +98,7 @@ def session_monitor(helper_pid: int, login: str) -> Process:
             monitor = Process(status[1])
         except OSError:
             raise RefusedError(f"the parent of process {helper_pid} has ended") from None
-        if not (helper.alive() and _stat(helper_pid) == status and _is_monitor(monitor.pid, login)):
+        if not (helper.alive() and _stat(helper_pid) == status and _is_monitor(monitor.pid, login, program)):
             monitor.close()
             raise RefusedError(f"process {helper_pid} is no PAM helper of a session of {login}")
         return monitor
@@ -105,14 +106,14 @@ def session_monitor(helper_pid: int, login: str) -> Process:
         helper.close()
 
 
-def _is_monitor(pid: int, login: str) -> bool:
+def _is_monitor(pid: int, login: str, program: str) -> bool:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             title = file.read().rstrip(b"\0 ")
         real, effective, saved, _ = _uids(pid)
     except (OSError, ValueError):
         return False
-    titles = (f"sshd: {login} [priv]".encode(), f"sshd-session: {login} [priv]".encode())
+    titles = (f"{program}: {login} [priv]".encode(), f"sshd-session: {login} [priv]".encode())
     return real == effective == saved == 0 and title in titles
 
 

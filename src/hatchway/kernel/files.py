@@ -157,7 +157,7 @@ def chmod(proc_fd_dir: int, fd: int, mode: int) -> None:
 
 
 def reports_errors_at_close(fd: int) -> bool:
-    """Whether a write may fail as late as at close(2) on the file system of `fd`: NFS, SMB, FUSE, anything unknown."""
+    """Whether a write may fail as late as at close(2) on the file system of `fd`: NFS, SMB, FUSE, the unknown."""
     buffer = _Statfs()
     _call(_fstatfs, fd, ctypes.byref(buffer))
     return int(buffer.kind) not in _LOCAL_MAGIC

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, CursorResult, Select, and_, exists, insert, select, update
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
-from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
+from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind, valid_login
 from hatchway.registry import tables as t
 from hatchway.registry.records import (
     CredentialKind,
@@ -41,7 +41,9 @@ def instance_id(connection: Connection, key: InstanceKey) -> int | None:
 
 def login_id(connection: Connection, login: str) -> int:
     """The row of `login`. Raises NotFoundError."""
-    found: int | None = connection.execute(select(t.logins.c.id).where(t.logins.c.name == login)).scalar()
+    found: int | None = None
+    if valid_login(login):
+        found = connection.execute(select(t.logins.c.id).where(t.logins.c.name == login)).scalar()
     if found is None:
         raise NotFoundError(f"there is no login {login!r}")
     return found
@@ -88,8 +90,11 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
 def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now: float) -> int:
     """Make the instance `key` with its login and credentials. Gives its row.
 
-    Raises ConflictError when the name or uid was ever given, UsageError for two credentials of a kind.
+    Raises ConflictError when the name or uid was ever given, UsageError for an invalid name or two credentials of a
+    kind.
     """
+    if not valid_login(new.login):
+        raise UsageError(f"{new.login!r} cannot be a login")
     if connection.execute(select(exists().where(t.logins.c.name == new.login))).scalar_one():
         raise ConflictError(f"the login {new.login} is taken")
     if connection.execute(select(exists().where(t.logins.c.uid == new.uid))).scalar_one():

@@ -2,7 +2,9 @@
 
 Each method is one transaction, which takes place whole or not at all. Methods block, on the disk and for at most
 `opening.BUSY_TIMEOUT_S` on another process: call them in a worker thread, one at a time (a second one waits). Time is
-a parameter; nothing here reads a clock. Database errors pass through as SQLAlchemy's, without the values.
+a parameter; nothing here reads a clock. Database errors pass through as SQLAlchemy's, without the values. What a
+stranger gives as a login reaches the database only if it could be one: other text (a lone surrogate, a NUL on
+PostgreSQL) is an error there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
 
 from hatchway.errors import ConflictError, InternalError, UsageError
-from hatchway.model import InstanceKey, Mode, Uid, VolumeInfo
+from hatchway.model import InstanceKey, Mode, Uid, VolumeInfo, valid_login
 from hatchway.registry import rows
 from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, open_database
@@ -52,11 +54,15 @@ class Registry:
 
     def by_login(self, login: str) -> InstanceRecord | None:
         """The instance that `login`, any text, enters; None if there is none."""
+        if not valid_login(login):
+            return None
         with self._read() as connection:
             return _only(rows.instances(connection, t.logins.c.name == login))
 
     def login_taken(self, name: str) -> bool:
         """Whether `name` was ever given to an instance, be it gone since."""
+        if not valid_login(name):
+            return False
         with self._read() as connection:
             return connection.execute(select(exists().where(t.logins.c.name == name))).scalar_one()
 
@@ -92,8 +98,10 @@ class Registry:
 
         A grant at the same path is replaced: it is for the volume given now. If the instance was never shared, it
         gets the login `new` with its credentials. `by` says who did it, `now` is Unix seconds.
-        Raises UsageError when there is no volume or two at one path; ConflictError when the name or uid of `new` was
-        ever given, or the instance has a login already; InternalError when it has none and `new` is None.
+
+        Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
+        of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
+        InternalError when it has none and `new` is None.
         """
         paths = [volume.path for volume, _ in volumes]
         if not paths or len(set(paths)) != len(paths):
@@ -134,6 +142,8 @@ class Registry:
 
     def credentials(self, login: str) -> tuple[CredentialRecord, ...]:
         """The credentials of `login`, any text, keys first; none for an unknown one."""
+        if not valid_login(login):
+            return ()
         with self._read() as connection:
             return rows.credentials(connection, login)
 
@@ -156,7 +166,8 @@ class Registry:
     ) -> SessionRecord:
         """Record that the session with the id `session` was let in at `now`, Unix seconds.
 
-        The other fields are those of SessionRecord. Raises NotFoundError for an unknown login, ConflictError for an id that was used.
+        The other fields are those of SessionRecord. Raises NotFoundError for an unknown login, ConflictError for an
+        id that was used.
         """
         with self._write() as connection:
             owner = rows.login_id(connection, login)

@@ -1,0 +1,253 @@
+"""The engine's socket through the `docker` SDK: reading calls only, none of which can change anything.
+
+The SDK blocks, so each call runs in a thread; a cancelled call returns at once and leaves its thread to end by itself
+(threads of trio do not keep a process alive). The stream of events has a client and a thread of its own.
+One call and one stream at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+
+import docker
+import requests
+import trio
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import CancellableStream
+from docker.utils import version_lt
+
+from hatchway.catalog.names import encodable, printable
+from hatchway.errors import EngineError
+
+T = TypeVar("T")
+
+FIRST_API_WITH_CREATION_TIME = "1.42"
+"""API version of Engine 23.0. Before it a local volume's CreatedAt was the change time of its directory, which moves
+with every file made in it (moby/moby#38274, fixed by #44719)."""
+
+_NOISE = (
+    "exec_", "health_status", "top", "attach", "detach", "resize", "copy", "export", "archive-path", "extract-to-dir",
+    "commit", "mount", "unmount",
+)  # fmt: skip
+"""Beginnings of actions that change nothing we show. A health check alone makes three events, every few seconds."""
+
+
+class AnswerError(EngineError):
+    """The engine answered this call with an error, or not in time; it may be well otherwise."""
+
+
+class Event(NamedTuple):
+    """Something happened to the container or volume `id`. `kind` is the engine's word, "" if it gave none."""
+
+    kind: str
+    id: str
+
+
+class About(NamedTuple):
+    """The engine itself. `creation_times`: a volume's CreatedAt is the time of its creation."""
+
+    data_root: str | None
+    creation_times: bool
+
+
+class Engine(Protocol):
+    """What `docker_source` asks of an engine. All raise EngineError when it cannot be reached."""
+
+    async def about(self) -> About:
+        """What kind of engine this is."""
+        ...
+
+    async def probe(self) -> None:
+        """Whether the engine answers at all; cheap."""
+        ...
+
+    async def containers(self) -> list[Any]:
+        """All containers in any state, as the engine lists them."""
+        ...
+
+    async def inspect(self, container_id: str) -> object | None:
+        """The full description of one container, None when there is none. Raises AnswerError too."""
+        ...
+
+    async def volumes(self) -> list[Any]:
+        """All volumes, as the engine lists them."""
+        ...
+
+    async def events(self, seen: Callable[[Event], None], opened: Callable[[], None]) -> NoReturn:
+        """Call `seen` for each event until the stream ends, which raises EngineError.
+
+        Calls `opened` once no event can be missed any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        ...
+
+
+class DockerEngine:
+    """An Engine behind a unix socket: Docker's, or Podman's imitation of it."""
+
+    def __init__(self, client: docker.APIClient, url: str, timeout_s: int) -> None:
+        self._client = client
+        self._url = url
+        self._timeout_s = timeout_s
+
+    @classmethod
+    async def connect(cls, url: str, timeout_s: int) -> DockerEngine:
+        """Agree on an API version with the engine at `url`. Each wait for it is at most `timeout_s` seconds.
+
+        Raises EngineError when it cannot be reached.
+        """
+        client = await _call(
+            url, timeout_s, partial(docker.APIClient, base_url=url, version="auto", timeout=timeout_s)
+        )
+        return cls(client, url, timeout_s)
+
+    async def about(self) -> About:
+        """See Engine."""
+        info = await self._ask(self._client.info)
+        version = await self._ask(self._client.version)
+        root = info.get("DockerRootDir") if isinstance(info, dict) else None
+        components = (version.get("Components") if isinstance(version, dict) else None) or ()
+        podman = any(str(part.get("Name", "")).startswith("Podman") for part in components if isinstance(part, dict))
+        modern = not version_lt(self._client.api_version, FIRST_API_WITH_CREATION_TIME)
+        return About(encodable(root) if isinstance(root, str) and root else None, podman or modern)
+
+    async def probe(self) -> None:
+        """See Engine."""
+        # A list never waits for a container's lock, as an inspect does.
+        await self._ask(partial(self._client.containers, limit=1))
+
+    async def containers(self) -> list[Any]:
+        """See Engine."""
+        return self._list(await self._ask(partial(self._client.containers, all=True)))
+
+    async def inspect(self, container_id: str) -> object | None:
+        """See Engine."""
+        try:
+            raw: object = await self._ask(partial(self._client.inspect_container, container_id))
+        except AnswerError as exc:
+            if isinstance(exc.__cause__, NotFound):
+                return None
+            raise
+        return raw
+
+    async def volumes(self) -> list[Any]:
+        """See Engine."""
+        answer = await self._ask(self._client.volumes)
+        return self._list(answer.get("Volumes") if isinstance(answer, dict) else answer)
+
+    async def events(self, seen: Callable[[Event], None], opened: Callable[[], None]) -> NoReturn:
+        """See Engine."""
+        client = await _call(
+            self._url,
+            self._timeout_s,
+            partial(docker.APIClient, base_url=self._url, version=self._client.api_version, timeout=self._timeout_s),
+        )
+        stream: CancellableStream[Any] | None = None
+        try:
+            with trio.move_on_after(self._timeout_s) as waiting:  # the SDK waits for a stream without a limit
+                stream = await _call(
+                    self._url,
+                    self._timeout_s,
+                    partial(client.events, filters={"type": ["container", "volume"]}, decode=True),
+                )
+            if stream is None or waiting.cancelled_caught:
+                raise EngineError(_silent(self._url, f"no events within {self._timeout_s} s"))
+            opened()
+            await trio.to_thread.run_sync(_pump, stream, seen, abandon_on_cancel=True)
+            raise EngineError(_silent(self._url, "it ended the stream of events"))
+        finally:
+            if stream is not None:
+                _end(stream)
+            client.close()
+
+    def close(self) -> None:
+        """See Engine."""
+        self._client.close()
+
+    async def _ask(self, call: Callable[[], Any]) -> Any:
+        return await _call(self._url, self._timeout_s, call)
+
+    def _list(self, answer: object) -> list[Any]:
+        if answer is None:  # Go's way of writing an empty list
+            return []
+        if not isinstance(answer, list):
+            raise EngineError(f"the engine at {self._url} gave an unusable answer: no list")
+        return answer
+
+
+async def _call(url: str, timeout_s: int, call: Callable[[], T]) -> T:
+    try:
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+    except APIError as exc:
+        raise AnswerError(f"the engine at {url} refused: {_short(exc.explanation or exc)}") from exc
+    except requests.exceptions.ReadTimeout as exc:
+        raise AnswerError(_silent(url, f"nothing within {timeout_s} s")) from exc
+    except (DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
+        raise EngineError(_silent(url, _reason(exc, timeout_s))) from exc
+
+
+def _silent(url: str, reason: str) -> str:
+    return f"the engine at {url} does not answer: {reason}"
+
+
+def _reason(exc: BaseException, timeout_s: int) -> str:
+    """What is behind an error of the SDK, which wraps the system's answer several times."""
+    queue, seen = [exc], set[int]()
+    while queue:
+        cause = queue.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, PermissionError):
+            return "Permission denied; is this process in the group of that socket?"
+        # requests' exceptions are OSErrors too, without an errno.
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, (TimeoutError, requests.exceptions.Timeout)):
+            return f"nothing within {timeout_s} s"
+        links = [*cause.args, cause.__cause__, cause.__context__]
+        queue.extend(link for link in links if isinstance(link, BaseException))
+    return _short(exc)
+
+
+def _short(text: object) -> str:
+    return printable(" ".join(str(text).split()))[:200]
+
+
+def _pump(stream: CancellableStream[Any], seen: Callable[[Event], None]) -> None:
+    """In a thread: pass events on until the stream ends."""
+    try:
+        for event in stream:
+            if (noted := _event(event)) is not None:
+                trio.from_thread.run_sync(seen, noted)
+    except trio.RunFinishedError:
+        pass
+    except Exception as exc:
+        # A stream that is closed while it is read fails in whatever way urllib3 comes upon it.
+        raise EngineError(f"the engine's stream of events broke: {_short(exc)}") from exc
+
+
+def _event(raw: object) -> Event | None:
+    """What `raw` says, None when it is of no interest."""
+    if not isinstance(raw, dict):
+        return Event("", "")
+    action, actor = raw.get("Action") or raw.get("status"), raw.get("Actor")
+    if isinstance(action, str) and action.startswith(_NOISE):
+        return None
+    ident = (actor.get("ID") if isinstance(actor, dict) else None) or raw.get("id")
+    kind = raw.get("Type")
+    if not isinstance(kind, str) or not isinstance(ident, str):
+        return Event("", "")
+    return Event(kind, ident)
+
+
+def _end(stream: CancellableStream[Any]) -> None:
+    try:
+        stream.close()
+    except (AttributeError, OSError, DockerException):
+        pass  # it had ended already

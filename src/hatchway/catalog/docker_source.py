@@ -1,0 +1,287 @@
+"""Follows a container engine: lists everything once, then looks again only at what the engine's events name.
+
+Events are hints, never data: what is published always comes from an inspect made after the event. A list every minute
+finds what no event told. Knows no SDK: see `docker_engine`. One task, besides the one that hears events.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import msgspec
+import trio
+
+from hatchway import log
+from hatchway.catalog.docker_engine import AnswerError, DockerEngine, Engine, Event
+from hatchway.catalog.docker_instances import Container, Volume, build, instances, read_container, read_volume
+from hatchway.catalog.feeder import Sink
+from hatchway.config import Engine as EngineConfig
+from hatchway.errors import EngineError
+from hatchway.model import InstanceInfo, Snapshot
+
+__all__ = ["DockerSource", "instances"]
+
+SOURCE = "docker"
+
+SETTLE_S = 0.2
+"""Events that follow each other this closely are answered together …"""
+SETTLE_MAX_S = 1.0
+"""… but none waits longer than this."""
+RESYNC_EVERY_S = 60.0
+PROBE_EVERY_S = 3.0
+RETRY_STUCK_S = 600.0
+"""How long a container that does not answer is left alone: each attempt may cost the whole timeout."""
+BACKOFF_MIN_S = 0.5
+BACKOFF_MAX_S = 10.0
+MANY = 500
+"""More changed containers than this are met by a list of all."""
+
+
+_ID = re.compile(r"[0-9a-f]{12,64}")
+"""What may be asked for by id: it becomes a part of a request's path."""
+
+
+class _Wanted:
+    """What events say must be looked at again."""
+
+    def __init__(self) -> None:
+        self.containers: set[str] = set()
+        self.volumes = False
+        self.everything = False
+        self.woken = trio.Event()
+        self._first = self._last = 0.0
+
+    def note(self, event: Event) -> None:
+        """Something happened."""
+        if event.kind == "container" and _ID.fullmatch(event.id) and len(self.containers) < MANY:
+            self.containers.add(event.id)
+        elif event.kind == "volume":
+            self.volumes = True
+        else:
+            self.everything = True
+        self._last = trio.current_time()
+        if not self.woken.is_set():
+            self._first = self._last
+            self.woken.set()
+
+    async def settle(self) -> None:
+        """Wait until events pause for SETTLE_S, at most SETTLE_MAX_S after the first."""
+        while (until := min(self._last + SETTLE_S, self._first + SETTLE_MAX_S)) > trio.current_time():  # noqa: ASYNC110 - events move it
+            await trio.sleep_until(until)
+
+    def take(self) -> tuple[set[str], bool, bool]:
+        """Containers, whether volumes, whether everything; forgotten here."""
+        taken = self.containers, self.volumes, self.everything
+        self.containers, self.volumes, self.everything = set(), False, False
+        self.woken = trio.Event()
+        return taken
+
+
+class DockerSource:
+    """The source "docker". `connect` reaches the engine or raises EngineError; `now` gives Unix time in seconds."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        sink: Sink,
+        *,
+        now: Callable[[], float] = time.time,
+        connect: Callable[[str, int], Awaitable[Engine]] = DockerEngine.connect,
+    ) -> None:
+        self._config = config
+        self._sink = sink
+        self._now = now
+        self._connect = connect
+        self._logger = log.get(source=SOURCE)
+        self._containers: dict[str, Container | None] = {}
+        """By id; None for one whose description is of no use."""
+        self._listed: dict[str, object] = {}
+        """By id, what of its line in the list can change during a container's life."""
+        self._stuck: dict[str, float] = {}
+        """By id, when to try again."""
+        self._nameless = 0
+        self._volumes: dict[str, Volume] = {}
+        self._data_root: str | None = None
+        self._creation_times = True
+        self._published: Snapshot | None = None
+        self._instances: tuple[InstanceInfo, ...] = ()
+        self._taken_at = 0.0
+
+    async def follow(self) -> NoReturn:
+        """Follow the engine, through its absences, until cancelled."""
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            start = trio.current_time()
+            try:
+                await self._session()
+            except EngineError as exc:
+                problem = str(exc)
+            except Exception:
+                # A description nobody thought of must not take the other sources along.
+                self._logger.exception("engine not followed")
+                problem = (
+                    f"the answers of the engine at {self._config.url} made a fault here; the log has the details"
+                )
+            if self._published is None or self._published.problem != problem:
+                self._logger.warning("engine lost", error=problem)
+            self._publish(problem)
+            if trio.current_time() - start > BACKOFF_MAX_S:
+                backoff_s = BACKOFF_MIN_S
+            await trio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _session(self) -> NoReturn:
+        """From one connection to its loss, which raises EngineError."""
+        engine = await self._connect(self._config.url, self._config.timeout_s)
+        lost: list[EngineError] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                wanted, opened = _Wanted(), trio.Event()
+
+                async def listen() -> None:
+                    try:
+                        await engine.events(wanted.note, opened.set)
+                    except EngineError as exc:
+                        lost.append(exc)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(listen)
+                try:
+                    # Events first: what happens while the list is made must not be missed.
+                    await opened.wait()
+                    await self._keep_up(engine, wanted)
+                except EngineError as exc:
+                    lost.append(exc)
+                nursery.cancel_scope.cancel()
+        finally:
+            engine.close()
+        raise lost[0]
+
+    async def _keep_up(self, engine: Engine, wanted: _Wanted) -> NoReturn:
+        about = await engine.about()
+        self._data_root, self._creation_times = about.data_root, about.creation_times
+        self._stuck.clear()
+        await self._list(engine, again=True)
+        self._answered()
+        next_list = trio.current_time() + RESYNC_EVERY_S
+        while True:
+            with trio.move_on_after(PROBE_EVERY_S) as quiet:
+                await wanted.woken.wait()
+            if trio.current_time() >= next_list:
+                await self._list(engine)
+                next_list = trio.current_time() + RESYNC_EVERY_S
+            elif quiet.cancelled_caught:
+                await engine.probe()
+            if wanted.woken.is_set():
+                await wanted.settle()
+                containers, volumes, everything = wanted.take()
+                for ident in containers:
+                    self._stuck.pop(ident, None)
+                    await self._inspect(engine, ident)
+                if everything:
+                    await self._list(engine)
+                elif volumes or self._unknown_volumes(containers):
+                    await self._list_volumes(engine)
+            self._answered()
+
+    async def _list(self, engine: Engine, *, again: bool = False) -> None:
+        """Look at all containers that are new or changed; `again`: at all."""
+        listed: dict[str, object] = {}
+        self._nameless = 0
+        for line in await engine.containers():
+            ident = line.get("Id") if isinstance(line, dict) else None
+            if isinstance(ident, str) and _ID.fullmatch(ident):
+                listed[ident] = line.get("State"), line.get("Names")
+            else:
+                self._nameless += 1
+        for ident in self._containers.keys() - listed.keys():
+            self._forget(ident)
+        for ident, changing in listed.items():
+            known = ident in self._containers and ident not in self._stuck
+            if again or not known or self._listed.get(ident) != changing:
+                await self._inspect(engine, ident)
+                self._listed[ident] = changing
+        await self._list_volumes(engine)
+
+    async def _list_volumes(self, engine: Engine) -> None:
+        found = [volume for raw in await engine.volumes() if (volume := read_volume(raw)) is not None]
+        if not self._creation_times:
+            found = [msgspec.structs.replace(volume, created_at=None) for volume in found]
+        self._volumes = {volume.name: volume for volume in found}
+
+    def _unknown_volumes(self, containers: set[str]) -> bool:
+        names = {
+            mount.name
+            for ident in containers
+            if (container := self._containers.get(ident)) is not None
+            for mount in container.mounts or ()
+            if mount.type == "volume"
+        }
+        return not names <= self._volumes.keys()
+
+    async def _inspect(self, engine: Engine, ident: str) -> None:
+        start = trio.current_time()
+        if self._stuck.get(ident, start) > start:
+            return
+        try:
+            raw = await engine.inspect(ident)
+        except AnswerError as exc:
+            # A container whose lock is held, as when its runtime hangs, answers no inspect; the others do.
+            await engine.probe()
+            self._logger.warning("container not read", container=ident, error=str(exc))
+            waited = trio.current_time() > start + 1
+            self._stuck[ident] = trio.current_time() + (RETRY_STUCK_S if waited else 0)
+            self._containers.setdefault(ident, None)
+        else:
+            self._stuck.pop(ident, None)
+            if raw is None:
+                self._forget(ident)
+            else:
+                self._containers[ident] = read_container(raw)
+        self._sink.alive(SOURCE)
+
+    def _forget(self, ident: str) -> None:
+        for table in (self._containers, self._listed, self._stuck):
+            table.pop(ident, None)
+
+    def _answered(self) -> None:
+        self._instances = build(filter(None, self._containers.values()), self._volumes)
+        self._taken_at = self._now()
+        self._sink.alive(SOURCE)
+        self._publish(self._unread())
+
+    def _unread(self) -> str | None:
+        """What is wrong although the engine answers."""
+        problems = []
+        bad = sorted(ident for ident, container in self._containers.items() if container is None)
+        if bad:
+            problems.append(f"{len(bad)} containers cannot be read and are left out: {_some(bad)}")
+        if self._nameless:
+            problems.append(f"{self._nameless} containers in the engine's list have no usable id and are left out")
+        stale = sorted(ident for ident in self._stuck if self._containers.get(ident) is not None)
+        if stale:
+            problems.append(f"{len(stale)} containers do not answer, shown as they were last: {_some(stale)}")
+        return "; ".join(problems) or None
+
+    def _publish(self, problem: str | None) -> None:
+        """Publish what is known, unless that is what was published last."""
+        snapshot = Snapshot(
+            source=SOURCE,
+            taken_at=self._taken_at,
+            instances=self._instances,
+            data_root=self._data_root,
+            problem=problem,
+        )
+        last = self._published
+        if last is None or msgspec.structs.replace(snapshot, taken_at=last.taken_at) != last:
+            self._published = snapshot
+            self._sink.publish(snapshot)
+
+
+def _some(idents: list[str]) -> str:
+    """The first few of `idents`, short."""
+    more = ", …" if len(idents) > 3 else ""
+    return ", ".join(ident[:12] for ident in idents[:3]) + more

@@ -1,0 +1,69 @@
+"""The process `hatchway-catalog`: follows the configured sources and feeds the core. Listens on nothing.
+
+Whoever starts it sets its user, which is in the engine's group and never root, and no_new_privs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from hatchway import config as configuration
+from hatchway import log
+from hatchway.catalog.docker_source import DockerSource
+from hatchway.catalog.feeder import Feeder
+from hatchway.catalog.static_source import StaticSource
+from hatchway.config import Config
+from hatchway.errors import HatchwayError, RefusedError
+from hatchway.wire import notify
+
+
+async def run(config: Config, *, now: Callable[[], float] = time.time) -> None:
+    """Follow the sources and feed the core until cancelled. `now` gives Unix time in seconds."""
+    feeder = Feeder(config.catalog_socket, now=now)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeder.run)
+        if config.engine.enabled:
+            nursery.start_soon(DockerSource(config.engine, feeder, now=now).follow)
+        if config.static.file:
+            nursery.start_soon(StaticSource(config, feeder, now=now).follow)
+
+
+async def _until_told(config: Config) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, config)
+            notify.ready()
+            async for _ in signals:
+                break
+            nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """Entry point: `python -I -m hatchway.catalog.main --config FILE`. Exit status 0 after SIGTERM."""
+    parser = argparse.ArgumentParser(prog="hatchway-catalog")
+    parser.add_argument("--config", type=Path, help="the configuration file")
+    arguments = parser.parse_args()
+    try:
+        config = configuration.load(arguments.config)
+        log.configure("catalog", config.log.level)
+        if 0 in os.getresuid():
+            raise RefusedError(
+                "hatchway-catalog must not run as root: it holds the engine's socket and needs nothing else. "
+                f"Start it as {config.ids.catalog_user}, with the engine's group"
+            )
+        trio.run(_until_told, config)
+    except HatchwayError as exc:
+        sys.stderr.write(f"hatchway-catalog: {exc}\n")
+        sys.exit(exc.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Running another program for a finding: bounded in time, never through a shell."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """`status` is None when the program could not be run or took too long; `output` then says so."""
+
+    status: int | None
+    output: str
+
+
+def run(argv: Sequence[str], timeout_s: float = TIMEOUT_S) -> Ran:
+    """Run `argv` and return its status and what it printed, on both streams."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return Ran(None, f"no answer within {timeout_s:g} s")
+    except OSError as exc:
+        return Ran(None, exc.strerror or str(exc))
+    return Ran(done.returncode, (done.stdout + done.stderr).strip())

@@ -1,0 +1,44 @@
+"""The daemon itself, as it says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hatchway.cli.doctor.finding import Finding, failed, ok, warning
+from hatchway.cli.text import ago, count
+from hatchway.errors import HatchwayError, NotRunningError
+from hatchway.wire.admin import Status
+
+STALE_S = 60.0
+"""A source that said nothing for so long is not followed any more."""
+
+
+def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
+    """What the daemon says of itself, and whether it runs. `status` asks it."""
+    try:
+        answer = status()
+    except NotRunningError:
+        return [warning("daemon", "does not run", "start it: hatchway run")], False
+    except HatchwayError as exc:
+        return [failed("daemon", str(exc), "see its log")], True
+    findings = [
+        ok(
+            "daemon",
+            f"version {answer.version}, {count(answer.logins, 'login')}, {count(answer.sessions, 'session')}, "
+            f"{count(answer.mounts, 'mount')}",
+        )
+    ]
+    if answer.host_problem is None:
+        findings.append(ok("hostd", "answers"))
+    else:
+        findings.append(failed("hostd", answer.host_problem, "see the log of 'hatchway run'"))
+    for source in answer.sources:
+        name = f"source {source.source}"
+        if source.problem is not None:
+            findings.append(failed(name, source.problem, "see the engine's finding, and the catalog's log"))
+        elif source.age_s is None or source.age_s > STALE_S:
+            seen = "never seen" if source.age_s is None else f"last seen {ago(source.age_s)}"
+            findings.append(warning(name, f"{seen}: what is shown may be old", "see the catalog's log"))
+        else:
+            findings.append(ok(name, f"{count(source.instances, 'instance')}, seen {ago(source.age_s)}"))
+    return findings, True

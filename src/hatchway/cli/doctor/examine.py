@@ -1,0 +1,63 @@
+"""All findings, in the order of a login: host, sshd, names, PAM, engine, our own files and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from hatchway.cli.app import App
+from hatchway.cli.doctor import daemon, engine, files, kernel, names, openssh, pam, sockets
+from hatchway.cli.doctor.finding import Finding, failed
+from hatchway.errors import ConfigError
+from hatchway.wire.admin import DaemonStatus, Status
+
+
+def examine(app: App) -> Iterator[Finding]:
+    """Look at everything. A configuration that cannot be read is the only finding then."""
+    try:
+        config = app.config
+    except ConfigError as exc:
+        yield failed("configuration", str(exc), "mend the file; hatchway.toml.example explains every key")
+        return
+    told: list[Finding] = []
+    running = False
+
+    def ask() -> list[Finding]:
+        nonlocal running
+        found, running = daemon.ask(lambda: app.ask(DaemonStatus(), Status))
+        return found
+
+    told = list(_guarded("daemon", ask))
+    checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
+        ("configuration", lambda: files.configuration(app.config_path)),
+        ("kernel", kernel.version),
+        ("containment", kernel.containment),
+        ("/dev/fuse", kernel.fuse_device),
+        ("libfuse3", kernel.fuse_library),
+        ("sshd", lambda: openssh.installed(config)),
+        ("login helpers", lambda: openssh.helpers(config)),
+        ("host keys", lambda: openssh.host_keys(config)),
+        ("port", lambda: openssh.port(config)),
+        ("nsswitch", names.switch),
+        ("nss-systemd", lambda: names.answers(config)),
+        ("PAM service", lambda: pam.service_file(config, running)),
+        ("PAM login", lambda: pam.refuses_strangers(config, running)),
+        ("engine", lambda: engine.check(config)),
+        ("static instances", lambda: files.static(config)),
+        ("secrets", lambda: files.secrets(config)),
+    ]
+    for name, check in checks:
+        yield from _guarded(name, check)
+    yield from told
+    yield from _guarded("sockets", lambda: sockets.modes(config, running))
+    yield from _guarded("login decisions", lambda: sockets.auth(config, running))
+
+
+def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> Iterator[Finding]:
+    """The findings of one check; one that breaks is a finding itself and spoils no other."""
+    try:
+        found = check()
+    except Exception as exc:  # whatever it is, the other findings are wanted
+        found = failed(
+            name, f"could not be looked at: {type(exc).__name__}: {exc}", "report this as a fault of Hatchway"
+        )
+    yield from found if isinstance(found, list) else [found]

@@ -1,0 +1,114 @@
+"""sshd and what it is given: its version, the helpers, the host keys, the port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hatchway.cli.doctor.finding import Finding, failed, ok, warning
+from hatchway.config import Config
+from hatchway.errors import HatchwayError
+from hatchway.sshd import hostkeys, install, render, trust, version
+
+_LISTEN = "0A"
+"""TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
+
+
+def installed(config: Config, version_of: Callable[[str], version.Version] = version.of) -> Finding:
+    """Whether sshd is there and new enough."""
+    try:
+        found = version_of(config.sshd.binary)
+    except HatchwayError as exc:
+        return failed("sshd", str(exc), "apt install openssh-server, or set sshd.binary")
+    if found < version.OLDEST:
+        return failed(
+            "sshd",
+            f"OpenSSH {version.text(found)} is older than {version.text(version.OLDEST)}",
+            "install a newer OpenSSH, or set sshd.binary to one",
+        )
+    return ok("sshd", f"OpenSSH {version.text(found)} at {config.sshd.binary}")
+
+
+def helpers(config: Config, flaw: Callable[[str], str | None] | None = None) -> Finding:
+    """Whether sshd and PAM can trust the programs they run. `flaw` says what is wrong with a path."""
+    look = flaw if flaw is not None else _executable_flaw
+    for name in install.HELPERS:
+        found = look(f"{config.paths.libexec_dir}/{name}")
+        if found is not None:
+            return failed(
+                "login helpers",
+                found,
+                f"install Hatchway where only root can write, and see that paths.libexec_dir "
+                f"({config.paths.libexec_dir}) and every directory above it is root's and mode 0755",
+            )
+    return ok("login helpers", f"{config.paths.libexec_dir} is root's alone")
+
+
+def _executable_flaw(path: str) -> str | None:
+    return trust.flaw(path, executable=True)
+
+
+def host_keys(config: Config) -> Finding:
+    """Whether the host keys are there and closed."""
+    directory = config.sshd.host_key_dir
+    if not os.path.lexists(directory):
+        return ok("host keys", f"none yet: 'hatchway run' makes them in {directory}")
+    try:
+        keys = hostkeys.read(directory)
+        for name in render.HOST_KEYS:
+            mode = os.stat(f"{directory}/{name}").st_mode & 0o777
+            if mode & 0o077:
+                return failed("host keys", f"{directory}/{name} has mode {mode:04o}", f"chmod 600 {directory}/{name}")
+    except HatchwayError as exc:
+        return failed("host keys", str(exc), "restore the missing half of the pair, or remove both")
+    except OSError as exc:
+        return failed("host keys", f"{exc.filename}: {exc.strerror}", f"look at {directory} as root")
+    return ok("host keys", ", ".join(f"{key.algorithm} {key.fingerprint}" for key in keys))
+
+
+def port(config: Config, proc: str = "/proc") -> Finding:
+    """Whether the port is free, or taken by our own sshd. `proc` is where proc(5) is mounted."""
+    name = f"port {config.sshd.port}"
+    inodes = _listening(config.sshd.port, proc)
+    if not inodes:
+        return ok(name, "is free; nothing listens there now")
+    owners = _owners(inodes, proc)
+    if any(install.link_path(config) in owner for owner in owners):
+        return ok(name, "Hatchway's sshd listens")
+    if not owners:
+        return warning(name, "something listens there", "run 'hatchway doctor' as root to see what")
+    return failed(
+        name,
+        f"is taken by {owners[0]!r}",
+        "stop that program, or set sshd.port to another port",
+    )
+
+
+def _listening(number: int, proc: str) -> set[str]:
+    """Inodes of the sockets that listen on a TCP port (proc_pid_net(5))."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(proc, "net", table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue  # no IPv6
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == number:
+                found.add(fields[9])
+    return found
+
+
+def _owners(inodes: set[str], proc: str) -> list[str]:
+    """Command lines of the processes that hold one of the sockets; only root sees those of others."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    found = []
+    for process in Path(proc).glob("[0-9]*"):
+        try:
+            if any(os.readlink(entry) in wanted for entry in (process / "fd").iterdir()):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").strip()
+                found.append(command.decode("utf-8", "backslashreplace"))
+        except OSError:
+            continue  # gone meanwhile, or somebody else's
+    return found

@@ -1,0 +1,123 @@
+"""`hatchway enable` and `hatchway disable`: access to volumes, on and off."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from hatchway.cli.app import App, json_option
+from hatchway.cli.listing import print_instance, remarks, volume_cells
+from hatchway.cli.output import Terminal, columns
+from hatchway.cli.text import safe
+from hatchway.connect import info as connect
+from hatchway.errors import HatchwayError, UsageError
+from hatchway.wire.admin import (
+    Changed,
+    ConnectionInfo,
+    Disable,
+    Enable,
+    InstanceStatus,
+    Listing,
+    ListInstances,
+    Show,
+)
+
+
+@click.command()
+@click.argument("instance")
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.option("--all", "every", is_flag=True, help="Every volume of the instance that can be shared.")
+@click.option("--read-only", is_flag=True, help="Nothing can be changed over SFTP.")
+@json_option
+@click.pass_obj
+def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_only: bool) -> None:
+    """Give SFTP access to volumes of an instance.
+
+    The first time, INSTANCE gets its login, key and password. Without VOLUME and --all it lists the volumes there
+    are and changes nothing.
+    """
+    _require_choice(app, "enable", instance, volumes, every)
+    changed = app.ask(Enable(instance=instance, volumes=volumes, every=every, read_only=read_only), Changed)
+    info, problem = _connection(app, instance)
+    answer = {"changed": changed, "connection": info, "problem": problem}
+    app.emit(answer, lambda out: _print_enabled(out, changed, info, problem))
+
+
+@click.command()
+@click.argument("instance")
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.option("--all", "every", is_flag=True, help="Every volume that is enabled.")
+@json_option
+@click.pass_obj
+def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> None:
+    """Take SFTP access away; sessions end at once.
+
+    INSTANCE keeps its login, key and password. Without VOLUME and --all it lists the volumes there are and changes
+    nothing.
+    """
+    _require_choice(app, "disable", instance, volumes, every)
+    changed = app.ask(Disable(instance=instance, volumes=volumes, every=every), Changed)
+    app.emit({"changed": changed}, lambda out: _print_volumes(out, changed, "Access taken away."))
+
+
+def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, ...], every: bool) -> None:
+    """Raise UsageError unless there are either volumes or --all; without both, show the volumes there are first."""
+    if volumes and every:
+        raise UsageError("either name volumes or say --all, not both")
+    if volumes or every:
+        return
+    found = _find(app.ask(ListInstances(), Listing), instance)
+    if found is not None and not app.json:
+        print_instance(app.out, found)
+    paths = [volume.path for volume in found.volumes] if found is not None else []
+    known = f" (it has: {', '.join(repr(path) for path in paths)})" if app.json and paths else ""
+    raise UsageError(
+        f"which volumes? Name them by path or name, 'hatchway {command} {instance} VOLUME...', or say --all{known}"
+    )
+
+
+def _find(listing: Listing, name: str) -> InstanceStatus | None:
+    """The one instance called `name`, for showing it; which one is meant is decided by the daemon alone."""
+    found = [item for item in listing.instances if name in (str(item.key), item.login, item.runtime_name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _connection(app: App, instance: str) -> tuple[ConnectionInfo | None, str | None]:
+    """How to connect, and what prevents saying so: the access is on by now, whatever happens here."""
+    try:
+        return app.ask(Show(instance=instance), ConnectionInfo), None
+    except HatchwayError as exc:
+        return None, str(exc)
+
+
+def _print_volumes(out: Terminal, changed: Changed, text: str) -> None:
+    if not changed.changed:
+        text = "Nothing to change."
+    out.out(Text.assemble(safe(str(changed.instance.key), "bold"), "  ", text))
+    shown = [volume for volume in changed.instance.volumes if volume.path in changed.changed]
+    for volume, line in zip(shown, columns([volume_cells(volume) for volume in shown]), strict=True):
+        out.out(Text.assemble("  ", line))
+        for remark in remarks(volume):
+            out.out(Text.assemble("      ", remark))
+
+
+def _print_enabled(out: Terminal, changed: Changed, info: ConnectionInfo | None, problem: str | None) -> None:
+    _print_volumes(out, changed, "SFTP access is on.")
+    login = changed.instance.login or str(changed.instance.key)
+    if changed.password is not None:
+        out.heading("Password, shown this once")
+        out.out(Text.assemble("  ", safe(changed.password)))
+    out.heading("Connect")
+    if info is None:
+        out.sentence(f"How to connect cannot be said now: {problem}", "yellow", label="  ")
+        return
+    for text in info.problems:
+        out.sentence(text, "yellow", label="  ")
+    with_key, with_password = connect.sftp_with_key(info), connect.sftp_with_password(info)
+    if with_key is not None:
+        out.out(Text.assemble("  ", safe(f"hatchway key export {login}")))
+        out.out(Text.assemble("  ", safe(with_key)))
+    elif with_password is not None:
+        out.out(Text.assemble("  ", safe(with_password)))
+    out.out()
+    out.out(Text.assemble("'", safe(f"hatchway show {login}"), "' has everything a client needs."))

@@ -1,0 +1,110 @@
+"""`hatchway ls`: environment, container, instance, volumes, and the access to each."""
+
+from __future__ import annotations
+
+import itertools
+
+import click
+from rich.text import Text
+from rich.tree import Tree
+
+from hatchway.cli.app import App, json_option
+from hatchway.cli.output import Terminal, columns
+from hatchway.cli.status import source_lines
+from hatchway.cli.text import count, safe
+from hatchway.model import InstanceState
+from hatchway.wire.admin import Access, InstanceStatus, Listing, ListInstances, VolumeStatus
+
+_ACCESS_STYLE = {
+    Access.OFF: "dim",
+    Access.READ_ONLY: "cyan",
+    Access.READ_WRITE: "green",
+    Access.SUSPENDED: "yellow",
+}
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def ls(app: App) -> None:
+    """List instances, volumes and access."""
+    answer = app.ask(ListInstances(), Listing)
+    app.emit(answer, lambda out: _print(out, answer))
+
+
+def _print(out: Terminal, answer: Listing) -> None:
+    if not answer.instances:
+        out.out(Text("No instances.", style="bold"))
+    for environment, instances in itertools.groupby(answer.instances, lambda item: item.key.environment):
+        tree = Tree(safe(environment, "bold"), guide_style="dim")
+        for container, replicas in itertools.groupby(instances, lambda item: item.key.container):
+            branch = tree.add(safe(container))
+            for instance in replicas:
+                _add(branch, instance)
+        out.out(tree)
+        out.out()
+    for line in source_lines(answer.sources):
+        out.out(line)
+
+
+def _add(branch: Tree, instance: InstanceStatus) -> None:
+    _add_volumes(branch.add(instance_line(instance)), instance)
+
+
+def _add_volumes(node: Tree, instance: InstanceStatus) -> None:
+    lines = columns([volume_cells(volume) for volume in instance.volumes])
+    for volume, line in zip(instance.volumes, lines, strict=True):
+        leaf = node.add(line)
+        for remark in remarks(volume):
+            leaf.add(remark)
+    if not instance.volumes:
+        node.add(Text("no volumes", style="dim"))
+
+
+def instance_line(instance: InstanceStatus) -> Text:
+    """Key, state, login, number of sessions."""
+    parts = [safe(str(instance.key), "bold"), _state(instance)]
+    if instance.login is not None:
+        parts.append(Text.assemble(("login ", "dim"), safe(instance.login)))
+    if instance.sessions:
+        parts.append(Text(count(instance.sessions, "session")))
+    return Text("  ").join(parts)
+
+
+def _state(instance: InstanceStatus) -> Text:
+    if not instance.present:
+        return Text("gone", style="yellow")
+    good = instance.state in (InstanceState.RUNNING, InstanceState.STATIC)
+    return safe(instance.state.value, "green" if good else "dim")
+
+
+def volume_cells(volume: VolumeStatus) -> list[Text]:
+    """Access, path and name: the cells of a volume's line."""
+    return [
+        Text(volume.access.value, style=_ACCESS_STYLE[volume.access]),
+        safe(volume.path),
+        safe(volume.name, "dim"),
+    ]
+
+
+def remarks(volume: VolumeStatus) -> list[Text]:
+    """What else there is to know about a volume, each a line of its own."""
+    found = []
+    if volume.session_path is not None and volume.session_path != volume.path:
+        found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
+    if not volume.present:
+        found.append(Text("the container has no volume there any more", style="yellow"))
+    if volume.access is Access.SUSPENDED:
+        found.append(Text("another volume stands here than the one access was given to", style="yellow"))
+    if volume.refusal is not None:
+        found.append(Text.assemble(("cannot be shared: ", "yellow"), safe(volume.refusal, "yellow")))
+    elif volume.read_only:
+        found.append(Text("read-only in the container", style="dim"))
+    return found
+
+
+def print_instance(out: Terminal, instance: InstanceStatus) -> None:
+    """An instance with its volumes, as `ls` shows it."""
+    tree = Tree(instance_line(instance), guide_style="dim")
+    _add_volumes(tree, instance)
+    out.out(tree)

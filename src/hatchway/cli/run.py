@@ -1,0 +1,25 @@
+"""`hatchway run`: all processes in the foreground."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from hatchway.cli.app import App, json_option
+from hatchway.cli.output import document
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def run(app: App) -> None:
+    """Run everything in the foreground.
+
+    That is the daemons, the workers and sshd. Needs root. Logs to standard error; ends with Ctrl-C or SIGTERM.
+    """
+    # By name and only now: the supervisor stands above the command line and brings all daemons with it.
+    supervisor = importlib.import_module("hatchway.supervisor")
+    supervisor.run(app.config, app.config_path)
+    if app.json:
+        document({"stopped": True})

@@ -1,0 +1,144 @@
+"""Puts the dedicated sshd's files in place and has sshd check them. Starts nothing; needs root.
+
+What is written: the rendered configuration and policy and the link by which sshd is started, all below
+`<run_dir>/sshd`, the PAM service file, and host keys where there are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hatchway.config import Config
+from hatchway.errors import ConfigError, HostError
+from hatchway.sshd import hostkeys, render, trust, version
+from hatchway.sshd.files import replace, replace_link
+from hatchway.wire.admin import HostKey
+
+PRIVSEP_DIR = "/run/sshd"
+"""Where Debian's sshd confines its unprivileged half; the host's own ssh.service makes and removes it."""
+
+HELPERS = ("authorized-keys", "pam")
+"""The programs in `paths.libexec_dir` that sshd and PAM run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` left behind. `pam_created`: the PAM file was not there before, so `withdraw` may remove it."""
+
+    argv: tuple[str, ...]
+    version: version.Version
+    host_keys: tuple[HostKey, ...]
+    pam_path: str
+    pam_created: bool
+
+
+def config_path(config: Config) -> str:
+    """Where the dedicated sshd's configuration is written."""
+    return f"{config.paths.run_dir}/sshd/sshd_config"
+
+
+def policy_path(config: Config) -> str:
+    """Where the policy it includes is written."""
+    return f"{config.paths.run_dir}/sshd/hatchway.conf"
+
+
+def link_path(config: Config) -> str:
+    """The link to sshd whose name is the PAM service: below 9.8 sshd asks PAM by the name it was started by."""
+    return f"{config.paths.run_dir}/sshd/{config.sshd.pam_service}"
+
+
+def pam_path(config: Config) -> str:
+    """The PAM service file."""
+    return f"{config.paths.pam_dir}/{config.sshd.pam_service}"
+
+
+def argv(config: Config) -> tuple[str, ...]:
+    """The command that runs the dedicated sshd in the foreground, logging to standard error.
+
+    By absolute path, since sshd starts itself again for each connection (sshd(8)), and through the link.
+    """
+    return (link_path(config), "-D", "-e", "-f", config_path(config))
+
+
+def prepare(
+    config: Config,
+    *,
+    pid_file: str | None = None,
+    privsep_dir: str = PRIVSEP_DIR,
+    require: Callable[[str, bool], None] = lambda path, executable: trust.require(path, executable=executable),
+) -> Prepared:
+    """Write everything the dedicated sshd needs and have it checked by `sshd -t`.
+
+    `require(path, executable)` raises when somebody but root can change `path`.
+    Raises ConfigError when the PAM service file is there and not ours, HostError when a path cannot be trusted, a
+    file cannot be written, or sshd refuses the result (with sshd's own words).
+    """
+    for name in HELPERS:
+        require(f"{config.paths.libexec_dir}/{name}", True)
+    require(config.sshd.binary, True)
+    known = version.of(config.sshd.binary)
+    directory = os.path.dirname(config_path(config))
+    try:
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        os.chmod(directory, 0o755)
+        require(directory, False)
+        os.makedirs(privsep_dir, mode=0o755, exist_ok=True)
+        replace(policy_path(config), render.policy(config, known), 0o644)
+        replace(config_path(config), render.dedicated(config, known, policy_path(config), pid_file), 0o644)
+        replace_link(link_path(config), config.sshd.binary)
+    except OSError as exc:
+        raise HostError(f"cannot write the files of sshd: {exc}") from exc
+    keys = hostkeys.ensure(config.sshd.host_key_dir)
+    check(config)
+    return Prepared(argv(config), known, keys, pam_path(config), _put_pam_service(config))
+
+
+def check(config: Config, timeout_s: float = 20.0) -> None:
+    """Run `sshd -t` on the written files. Raises HostError with sshd's own words."""
+    command = [link_path(config), "-t", "-f", config_path(config)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise HostError(f"{' '.join(command)}: {exc}") from exc
+    if done.returncode != 0:
+        raise HostError(f"sshd refuses {config_path(config)}: {(done.stderr + done.stdout).strip()}")
+
+
+def is_ours(path: str) -> bool:
+    """Whether the file at `path` carries our marker line. Raises OSError."""
+    return render.MARKER in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _put_pam_service(config: Config) -> bool:
+    """Write the PAM file; whether it was not there before."""
+    path = pam_path(config)
+    text = render.pam_service(config)
+    try:
+        try:
+            found = is_ours(path)
+        except FileNotFoundError:
+            replace(path, text, 0o644)
+            return True
+        if not found:
+            raise ConfigError(
+                f"{path} is there and was not written by Hatchway: remove it, or set sshd.pam_service to another name"
+            )
+        if Path(path).read_text(encoding="utf-8") != text:
+            replace(path, text, 0o644)
+        return False
+    except OSError as exc:
+        raise HostError(f"cannot write the PAM service: {exc}") from exc
+
+
+def withdraw(prepared: Prepared) -> None:
+    """Remove the PAM file if `prepare` made it and it is still ours. Never raises: this runs while stopping."""
+    with contextlib.suppress(OSError):
+        if prepared.pam_created and is_ours(prepared.pam_path):
+            os.unlink(prepared.pam_path)

@@ -1,0 +1,240 @@
+"""The text of the three files that make an sshd speak SFTP and nothing else. Pure: no I/O, no state.
+
+The policy is one `Match LocalPort` block, so the same file serves the dedicated sshd and, later, a drop-in for the
+host's own. The dedicated file sets the keywords that sshd takes only globally and includes the policy. The PAM file
+hands every stage to our helper and names no other source of truth.
+
+Each line says why it is there; sources are sshd_config(5) of OpenSSH 8.7 to 10.0, pam.conf(5) and pam_exec(8).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from hatchway.config import Config, Paths
+from hatchway.sshd.version import Version
+
+MARKER = "# Written by Hatchway; changes are lost."
+"""The line by which we know a file in the PAM directory as our own."""
+
+PACKAGED = Config(paths=Paths(libexec_dir="/usr/libexec/hatchway"))
+"""What sshd_config.d/hatchway.conf in the source tree is rendered from: all defaults, installed as a package."""
+PACKAGED_VERSION: Version = (9, 2)
+"""The OpenSSH that file is for: Debian 12's, the oldest we test."""
+
+HOST_KEYS = ("ssh_host_ed25519_key", "ssh_host_rsa_key")
+"""Names of the private host keys in `sshd.host_key_dir`, the one clients should prefer first."""
+
+SINCE_REQUIRED_RSA_SIZE: Version = (9, 1)
+SINCE_UNUSED_CONNECTION_TIMEOUT: Version = (9, 2)
+SINCE_PAM_SERVICE_NAME: Version = (9, 8)
+SINCE_PENALTIES: Version = (9, 8)
+
+
+def _rule(why: str, *lines: str, indent: str = "") -> Iterator[str]:
+    yield ""
+    yield from textwrap.wrap(
+        why, width=110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
+    )
+    for line in lines:
+        yield indent + line
+
+
+def policy(config: Config, version: Version) -> str:
+    """The policy for connections to `config.sshd.port`, for an sshd of `version`: sshd_config.d/hatchway.conf."""
+
+    def rule(why: str, *lines: str) -> None:
+        text.extend(_rule(why, *lines, indent="    "))
+
+    helper = f"{config.paths.libexec_dir}/authorized-keys"
+    text = [
+        MARKER,
+        "# What a connection to Hatchway's port may do: SFTP, below one directory, and nothing else.",
+        "# Connections to other ports are not touched. See sshd_config(5), Match.",
+        "",
+        f"Match LocalPort {config.sshd.port}",
+    ]
+    rule(
+        "Only Hatchway's logins, which are all in this group and in no other. No account of the host can enter here, "
+        "whatever its password or keys.",
+        f"AllowGroups {config.ids.session_group}",
+    )
+    rule("root is in no such group; this says it twice.", "PermitRootLogin no")
+    rule("Either a key or a password. Which of them a login has is decided by Hatchway.", "AuthenticationMethods any")
+    rule(
+        "Keys come from Hatchway alone: no file of any user is read for them, so nothing a container writes can let "
+        "anybody in by itself.",
+        "PubkeyAuthentication yes",
+        "AuthorizedKeysFile none",
+    )
+    rule(
+        "The helper asks Hatchway and prints the keys of this login. It runs as a user that owns nothing and can "
+        "only reach that one socket.",
+        f"AuthorizedKeysCommand {helper} {config.auth_socket} %u",
+        f"AuthorizedKeysCommandUser {config.ids.keys_user}",
+    )
+    rule(
+        "No certificate authority of the host is trusted here: a host certificate for a name must not open a "
+        "container's volume.",
+        "TrustedUserCAKeys none",
+        "AuthorizedPrincipalsFile none",
+        "AuthorizedPrincipalsCommand none",
+    )
+    if version >= SINCE_REQUIRED_RSA_SIZE:
+        rule("Shorter RSA keys are within reach of an attacker.", "RequiredRSASize 2048")
+    rule(
+        "Passwords are asked for once and checked by PAM, that is by Hatchway. Keyboard-interactive would ask the "
+        "same again in another form and confuse clients.",
+        "PasswordAuthentication yes",
+        "KbdInteractiveAuthentication no",
+        "PermitEmptyPasswords no",
+    )
+    rule(
+        "No other way in.",
+        "HostbasedAuthentication no",
+        "GSSAPIAuthentication no",
+        "KerberosAuthentication no",
+    )
+    rule(
+        "Clients may try several keys of an agent before the right one; from here on it is guessing.",
+        "MaxAuthTries 6",
+    )
+    rule(
+        "The session's root: a directory of root's that holds nothing but this login's volumes.",
+        f"ChrootDirectory {config.mount_dir}/%u",
+    )
+    rule(
+        "Whatever is asked for - shell, command, scp - the answer is SFTP, served by sshd itself: the root holds no "
+        "program to run. The umask is for new files. The extension left out looks names up inside the root, where "
+        "there are none.",
+        f"ForceCommand internal-sftp -u {config.sshd.sftp_umask} -P users-groups-by-id@openssh.com",
+    )
+    rule(
+        "No tunnels of any kind: a login to a volume must not become a way into the host's network. The first line "
+        "forbids them all; the others hold should it ever be overridden.",
+        "DisableForwarding yes",
+        "AllowTcpForwarding no",
+        "AllowStreamLocalForwarding no",
+        "AllowAgentForwarding no",
+        "X11Forwarding no",
+        "PermitTunnel no",
+        "GatewayPorts no",
+        "PermitOpen none",
+        "PermitListen none",
+    )
+    rule("No terminal, and no file of the user's is run at login.", "PermitTTY no", "PermitUserRC no")
+    rule("sshd has nothing to say before login that would help anybody but a stranger.", "Banner none")
+    rule("Programs that open several transfers on one connection stay below this.", "MaxSessions 10")
+    rule(
+        "A client that vanished is noticed after three minutes, so that its volumes can be unmounted.",
+        "ClientAliveInterval 60",
+        "ClientAliveCountMax 3",
+    )
+    if version >= SINCE_UNUSED_CONNECTION_TIMEOUT:
+        rule("A login that opens no SFTP session is of no use and would count as one.", "UnusedConnectionTimeout 60")
+    return "\n".join(text) + "\n"
+
+
+def dedicated(config: Config, version: Version, policy_path: str, pid_file: str | None = None) -> str:
+    """The configuration of the dedicated sshd of `version`, which includes the policy at `policy_path`.
+
+    `pid_file` None means none is written. Both paths are absolute.
+    """
+
+    def rule(why: str, *lines: str) -> None:
+        text.extend(_rule(why, *lines))
+
+    text = [
+        MARKER,
+        "# Hatchway's own sshd: a process beside the host's, with its own port, keys and PAM service.",
+        "# Here stands what sshd takes only globally; the policy is included at the end.",
+    ]
+    rule(
+        "Never port 22, which stays the host's own.",
+        f"Port {config.sshd.port}",
+        *(f"ListenAddress {address}" for address in config.sshd.listen),
+    )
+    rule(
+        "Host keys of its own: this service can move to another host with them, and the host's keys stay unread.",
+        *(f"HostKey {config.sshd.host_key_dir}/{name}" for name in HOST_KEYS),
+    )
+    rule("Whoever starts this sshd knows its process.", f"PidFile {pid_file or 'none'}")
+    rule("Passwords, and leave to enter for every kind of login, come from Hatchway through PAM.", "UsePAM yes")
+    if version >= SINCE_PAM_SERVICE_NAME:
+        rule(
+            "Which file of the PAM directory is asked. Older versions use the name they were started by.",
+            f"PAMServiceName {config.sshd.pam_service}",
+        )
+    rule("The one service. ForceCommand in the policy needs this line to exist.", "Subsystem sftp internal-sftp")
+    rule("Time to log in, in seconds. Typing a password must fit in.", f"LoginGraceTime {config.sshd.login_grace_s}")
+    rule(
+        "Connections that have not logged in yet. One address may hold part of them only, or one attacker would lock "
+        "everybody out.",
+        f"MaxStartups {config.sshd.max_startups}",
+        f"PerSourceMaxStartups {_per_source(config)}",
+    )
+    if version >= SINCE_PENALTIES:
+        rule(
+            "sshd slows down addresses that keep failing. Its defaults would shut out an office behind one address "
+            "for a few mistyped passwords, and load balancers that only open the port; Hatchway counts failures by "
+            "address and login itself.",
+            "PerSourcePenalties authfail:1s noauth:0s grace-exceeded:2s crash:90s max:60s min:15s",
+            "PerSourcePenaltyExemptList 127.0.0.0/8,::1",
+        )
+    rule("Names would make a login wait for the network and are not used anywhere.", "UseDNS no")
+    rule("Nothing is sent that is not SFTP.", "PrintMotd no", "PrintLastLog no")
+    rule(
+        "A client sets no environment: AcceptEnv is not given, and no file of the user's is read for it.",
+        "PermitUserEnvironment no",
+    )
+    rule("The log names the keys that were tried.", "LogLevel VERBOSE")
+    rule("The policy. Last, because its Match block reaches to the end.", f"Include {policy_path}")
+    return "\n".join(text) + "\n"
+
+
+def _per_source(config: Config) -> int:
+    """Half of what all addresses together may hold before sshd begins to refuse, at least 10."""
+    return max(10, int(config.sshd.max_startups.split(":")[0]) // 2)
+
+
+def pam_service(config: Config) -> str:
+    """The PAM service file: <pam_dir>/<pam_service>. No account of the host can be used through it."""
+    helper = f"{config.paths.libexec_dir}/pam {config.auth_socket}"
+
+    def rule(why: str, *lines: str) -> None:
+        text.extend(_rule(why, *lines))
+
+    text = [
+        MARKER,
+        "# PAM for Hatchway's sshd. Every stage asks Hatchway; no password file, module or rule of the host takes",
+        "# part, and nothing is included. `quiet`: the helper's path and status are not told to the client.",
+    ]
+    rule(
+        "Password logins. The password reaches the helper on its standard input. Anything but success ends it.",
+        f"auth [success=ok default=die] pam_exec.so quiet expose_authtok {helper}",
+    )
+    rule(
+        "pam_exec has no answer to pam_setcred(3), which sshd calls next; this one has. No login that "
+        "failed gets here.",
+        "auth required pam_permit.so",
+    )
+    rule(
+        "Every login, by key or password: may it enter, from there, now?",
+        f"account [success=ok default=die] pam_exec.so quiet {helper}",
+        "account required pam_permit.so",
+    )
+    rule(
+        "Before the session starts: its volumes are mounted, or it does not start. After it: it is recorded.",
+        f"session required pam_exec.so quiet {helper}",
+    )
+    rule(
+        "Passwords are not changed here. Without this line PAM would use /etc/pam.d/other for that (pam.conf(5)).",
+        "password required pam_deny.so",
+    )
+    return "\n".join(text) + "\n"
+
+
+def packaged_policy() -> str:
+    """sshd_config.d/hatchway.conf as it stands in the source tree."""
+    return policy(PACKAGED, PACKAGED_VERSION)

@@ -1,0 +1,273 @@
+"""pyfuse3's view of a `VolumeTree`: inodes, attributes and errnos in and out, nothing else.
+
+No exception but FUSEError and cancellation leaves a handler: pyfuse3 ends the mount on any other. Handlers run one
+after another in the event loop and do not give way, except while a container's lease is waited for.
+
+Caching is what coherence allows: the container changes the same files underneath. Names and attributes are good for
+one second, file contents are never cached (direct_io), and there is no write-back cache.
+
+Sources: pyfuse3's handlers.pxi and internal.pxi, fs/fuse/ in the kernel, lib/fuse_lowlevel.c in libfuse.
+"""
+
+# ruff: noqa: ARG002 - pyfuse3 passes every handler a context, needed or not
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
+
+from hatchway import log
+from hatchway.volumefs.fault import client_errno, failure
+from hatchway.volumefs.tree import Entry, VolumeTree
+
+CACHE_S: Final = 1.0
+"""How long the kernel may believe a name or attributes, in seconds."""
+
+LEASE_WAITS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Pauses before an open is tried again while the container has a lease on the file, in seconds."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _refuse(name: str, exc: Exception) -> NoReturn:
+    """Answer `exc`, raised by the handler `name`, as an errno."""
+    if isinstance(exc, FUSEError):
+        raise exc
+    if isinstance(exc, OSError):
+        raise FUSEError(client_errno(exc)) from None
+    try:
+        log.get().error("a file system operation failed", operation=name, exc_info=exc)
+    except Exception:  # noqa: S110 - a log that cannot be written must not end the mount
+        pass
+    raise FUSEError(errno.EIO) from None
+
+
+def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Make a synchronous method a handler: nothing but FUSEError leaves it, and it waits a little for a lease."""
+
+    async def again(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        for pause in LEASE_WAITS_S:
+            await trio.sleep(pause)
+            try:
+                return method(self, *args, **kwargs)
+            except BlockingIOError:
+                continue
+        raise failure(errno.EBUSY)
+
+    @functools.wraps(method)
+    async def handler(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            try:
+                return method(self, *args, **kwargs)
+            except BlockingIOError:
+                return await again(self, *args, **kwargs)
+        except Exception as exc:
+            _refuse(method.__name__, exc)
+
+    return handler
+
+
+class VolumeOperations(pyfuse3.Operations):
+    """The handlers pyfuse3 calls, over `tree`.
+
+    What is missing here the base class answers with ENOSYS, after which the kernel does not ask again: extended
+    attributes (else it asks before every write), access (default_permissions decides in the kernel), poll.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, tree: VolumeTree) -> None:
+        super().__init__()
+        self._tree = tree
+
+    @answers
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.lookup(parent_inode, name))
+
+    @answers
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            self._tree.forget(inode, count)
+
+    @answers
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.getattr(inode))
+
+    @answers
+    def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        entry = self._tree.setattr(
+            inode,
+            handle=fh,
+            size=attr.st_size if fields.update_size else None,
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            # "Now" has become a time before it comes here.
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return shown(self._tree, entry)
+
+    @answers
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return self._tree.readlink(inode)
+
+    @answers
+    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.mknod(parent_inode, name, mode))
+
+    @answers
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.mkdir(parent_inode, name, mode))
+
+    @answers
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._tree.unlink(parent_inode, name)
+
+    @answers
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._tree.rmdir(parent_inode, name)
+
+    @answers
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.symlink(parent_inode, name, target))
+
+    @answers
+    def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    @answers
+    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return shown(self._tree, self._tree.link(inode, new_parent_inode, new_name))
+
+    @answers
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        handle = self._tree.open(inode, flags)
+        return FileInfo(fh=handle, direct_io=True, keep_cache=False)
+
+    @answers
+    def create(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        handle, entry = self._tree.create(parent_inode, name, mode, flags)
+        return FileInfo(fh=handle, direct_io=True, keep_cache=False), shown(self._tree, entry)
+
+    @answers
+    def read(self, fh: int, off: int, size: int) -> bytes:
+        return self._tree.read(fh, off, size)
+
+    @answers
+    def write(self, fh: int, off: int, buf: bytes) -> int:
+        return self._tree.write(fh, off, buf)
+
+    @answers
+    def flush(self, fh: int) -> None:
+        if not self._tree.flush_matters:
+            # Saves a round trip at every close: local file systems report at the write.
+            raise FUSEError(errno.ENOSYS)
+        self._tree.flush(fh)
+
+    @answers
+    def fsync(self, fh: int, datasync: bool) -> None:
+        self._tree.fsync(fh, datasync)
+
+    @answers
+    def release(self, fh: int) -> None:
+        self._tree.release(fh)
+
+    @answers
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self._tree.opendir(inode)
+
+    @answers
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        def show(name: bytes, entry: Entry, offset: int) -> bool:
+            return pyfuse3.readdir_reply(token, name, shown(self._tree, entry), offset)
+
+        self._tree.readdir(fh, start_id, show)
+
+    @answers
+    def releasedir(self, fh: int) -> None:
+        self._tree.release(fh)
+
+    @answers
+    def fsyncdir(self, fh: int, datasync: bool) -> None:
+        self._tree.fsync(fh, datasync)
+
+    @answers
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        space = self._tree.statfs()
+        answer = StatvfsData()
+        answer.f_bsize = space.block_size
+        answer.f_frsize = space.fragment_size
+        answer.f_blocks = space.blocks
+        answer.f_bfree = answer.f_bavail = space.available
+        answer.f_files = space.files
+        answer.f_ffree = answer.f_favail = space.files_available
+        answer.f_namemax = space.name_max
+        return answer
+
+
+def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
+    """`entry` as pyfuse3 wants it. The inode number shown is the node id: pyfuse3 knows no other."""
+    st = entry.stat
+    answer = EntryAttributes()
+    answer.st_ino = entry.node.id
+    answer.entry_timeout = answer.attr_timeout = CACHE_S
+    answer.st_mode = entry.mode
+    answer.st_nlink = st.st_nlink
+    answer.st_uid = tree.view.uid
+    answer.st_gid = tree.view.gid
+    answer.st_rdev = st.st_rdev
+    answer.st_size = st.st_size
+    answer.st_blksize = st.st_blksize
+    answer.st_blocks = st.st_blocks
+    answer.st_atime_ns = st.st_atime_ns
+    answer.st_mtime_ns = st.st_mtime_ns
+    answer.st_ctime_ns = st.st_ctime_ns
+    return answer
+
+
+async def serve(tree: VolumeTree, fuse_fd: int) -> None:
+    """Answer the FUSE connection `fuse_fd`, already mounted, until it is unmounted or this is cancelled.
+
+    Takes `fuse_fd` over and closes it; that ends the connection if it is the last copy, and clients get ENOTCONN.
+    Closes what `tree` has open. One per process (pyfuse3 has one session). Raises an exception group with OSError if
+    the connection cannot be read. A signal is not handled: SIGTERM ends the process, with the same effect.
+    """
+    # The mount options were fixed by whoever mounted; libfuse only checks that it knows these.
+    pyfuse3.init(VolumeOperations(tree), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
+    try:
+        await pyfuse3.main(min_tasks=1, max_tasks=1)
+    finally:
+        pyfuse3.close(unmount=False)
+        tree.close()

@@ -1,0 +1,599 @@
+"""The volume as a tree of nodes: every operation a session can cause, on descriptors, without FUSE.
+
+What holds for all of them:
+- One name at a time, in a directory we hold by descriptor, symlinks never followed; then by descriptor. `finder`
+  checks that what was found is what the node means.
+- Only regular files and directories are opened. Opening a FIFO, even without blocking, wakes or hangs a process of
+  the container; so an O_PATH descriptor is looked at first, and opened anew by its magic link.
+- Something new is never seen with a wrong owner: a file gets its name last. What fails half way leaves nothing.
+- Errors are OSError as the kernel raises them, or as `fault.failure` makes them.
+
+The root directory, the fd directory and `keep_sgid` come from whoever confined this process.
+
+Concurrency: no operation waits for another or gives way in the middle; all are called from one thread. They block
+while the file system beneath does, except on a container's lease: opening is always O_NONBLOCK, and raises
+BlockingIOError instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from hatchway.kernel import files
+from hatchway.volumefs.fault import failure
+from hatchway.volumefs.finder import Finder
+from hatchway.volumefs.handles import HandleTable
+from hatchway.volumefs.names import component
+from hatchway.volumefs.nodes import Node, NodeTable
+from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, REGULAR, SYMLINK, Owner, SquashView, is_special
+
+KEPT_DIRECTORIES = 256
+"""Descriptors kept for directories in use."""
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors left for everything else: the event loop, sockets, a file between two calls."""
+
+_O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+"""What a client's flags may ask for. O_DIRECT would demand aligned buffers; the rest is the kernel's affair."""
+_O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS})
+
+
+class Entry(NamedTuple):
+    """What is shown of an object. `mode` is st_mode as the session sees it, `stat` what is on disk."""
+
+    node: Node
+    mode: int
+    stat: os.stat_result
+
+
+class Space(NamedTuple):
+    """Room of the file system. Block counts in units of `fragment_size` bytes; `files` are inodes.
+
+    `available` is what a session can use: blocks kept back for root count as used.
+    """
+
+    block_size: int
+    fragment_size: int
+    blocks: int
+    available: int
+    files: int
+    files_available: int
+    name_max: int
+
+
+def descriptor_limit() -> int:
+    """Open handles this process has room for, by its RLIMIT_NOFILE."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - KEPT_DIRECTORIES - SPARE_DESCRIPTORS, 16)
+
+
+class VolumeTree:
+    """One volume. Borrows `root_fd` (O_PATH, its root directory) and `proc_fd_dir` (this process's fd directory).
+
+    `uid` and `gid` are what everything is shown as; `keep_sgid` is entered around a chmod that must keep a
+    directory's sgid bit (CAP_FSETID). The process's umask must be 0: modes arrive with the session's umask applied.
+    `activity` counts operations and never goes back: an idle worker is one where it stays.
+    """
+
+    def __init__(
+        self,
+        *,
+        root_fd: int,
+        proc_fd_dir: int,
+        uid: int,
+        gid: int,
+        keep_sgid: Callable[[], AbstractContextManager[None]],
+        read_only: bool = False,
+        max_handles: int | None = None,
+    ) -> None:
+        self.view = SquashView(uid, gid)
+        self.activity = 0
+        self._root_fd = root_fd
+        self._proc_fd_dir = proc_fd_dir
+        self._keep_sgid = keep_sgid
+        self._read_only = read_only
+        self._refused = False
+        self._our_uid = os.geteuid()
+        self._tmpfile_works = True
+        self._nodes = NodeTable(os.fstat(root_fd))
+        self._finder = Finder(self._nodes, root_fd, KEPT_DIRECTORIES)
+        self._handles = HandleTable(descriptor_limit() if max_handles is None else max_handles)
+        self.flush_matters = files.reports_errors_at_close(root_fd)
+
+    @property
+    def open_handles(self) -> int:
+        """Open files and directories."""
+        return len(self._handles)
+
+    @property
+    def live_nodes(self) -> int:
+        """Objects the kernel knows, the root included."""
+        return len(self._nodes)
+
+    @property
+    def refused(self) -> bool:
+        """Whether every operation is answered with EACCES."""
+        return self._refused
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every change is answered with EACCES."""
+        return self._read_only
+
+    def restrict(self, *, refuse: bool, read_only: bool) -> None:
+        """From now on answer everything (`refuse`) or every change (`read_only`) with EACCES, open handles included.
+
+        Handles can still be released and nodes forgotten. Calling it again with False lifts a restriction.
+        """
+        self._refused = refuse
+        self._read_only = read_only
+
+    def close(self) -> None:
+        """Close all handles and kept descriptors. The two borrowed descriptors stay open."""
+        self._handles.close()
+        self._finder.close()
+
+    # Looking
+
+    def lookup(self, parent_id: int, name: bytes) -> Entry:
+        """What `name` in the directory is, counted as told to the kernel. Raises OSError ENOENT."""
+        self._admit()
+        directory = self._finder.directory(self._nodes.get(parent_id))
+        st = os.stat(component(name), dir_fd=directory, follow_symlinks=False)
+        return self._told(self._nodes.seen(parent_id, name, st), st)
+
+    def getattr(self, node_id: int) -> Entry:
+        """Attributes as they are now, of an open file without a name too."""
+        self._admit()
+        node = self._nodes.get(node_id)
+        return self._entry(node, self._finder.stat(node))
+
+    def readlink(self, node_id: int) -> bytes:
+        """A symlink's target, as it is on disk: data, which the caller's kernel resolves in the caller's root."""
+        self._admit()
+        node = self._nodes.get(node_id)
+        if node.kind != SYMLINK:
+            raise failure(errno.EINVAL)
+        fd = self._finder.open(node)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def statfs(self) -> Space:
+        """Room on the file system the root directory is on (statvfs(3))."""
+        self._admit()
+        st = os.fstatvfs(self._root_fd)
+        return Space(
+            block_size=st.f_bsize,
+            fragment_size=st.f_frsize,
+            blocks=st.f_blocks,
+            available=st.f_bavail,
+            files=st.f_files,
+            files_available=st.f_favail,
+            name_max=st.f_namemax,
+        )
+
+    def forget(self, node_id: int, count: int) -> None:
+        """The kernel takes back `count` times it was told of a node. Never refused, never raises."""
+        self._dropped(self._nodes.forget(node_id, count))
+
+    # Changing names
+
+    def mkdir(self, parent_id: int, name: bytes, mode: int) -> Entry:
+        """Make a directory: unusable until it has its owner, sgid inherited (mkdir(2)). Raises OSError EEXIST."""
+        self._admit_change()
+        directory, owner = self._place(parent_id)
+        os.mkdir(component(name), 0, dir_fd=directory)
+        try:
+            # O_DIRECTORY: whatever else might stand there by now is not opened.
+            fd = os.open(name, _O_LIST | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                made = os.fstat(fd)
+                self._check_ours(made, DIRECTORY, owner)
+                self._give(fd, owner)
+                self._chmod(fd, made.st_mode, self.view.directory_bits(mode, made.st_mode))
+                st = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            _undo(os.rmdir, name, directory)
+            raise
+        return self._told(self._nodes.made(parent_id, name, st), st)
+
+    def symlink(self, parent_id: int, name: bytes, target: bytes) -> Entry:
+        """Make a symlink with any target. Raises OSError EEXIST."""
+        self._admit_change()
+        directory, owner = self._place(parent_id)
+        os.symlink(target, component(name), dir_fd=directory)
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                self._check_ours(os.fstat(fd), SYMLINK, owner)
+                self._give(fd, owner)
+                st = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            _undo(os.unlink, name, directory)
+            raise
+        return self._told(self._nodes.made(parent_id, name, st), st)
+
+    def mknod(self, parent_id: int, name: bytes, mode: int) -> Entry:
+        """Make an empty regular file; anything else mknod(2) makes is EPERM. Raises OSError EEXIST."""
+        self._admit_change()
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise failure(errno.EPERM)
+        fd, st = self._make_file(parent_id, name, mode, os.O_WRONLY)
+        os.close(fd)
+        return self._told(self._nodes.made(parent_id, name, st), st)
+
+    def link(self, node_id: int, parent_id: int, name: bytes) -> Entry:
+        """Give a file (or symlink, or FIFO) another name. Raises OSError EPERM for a directory, EEXIST, EXDEV."""
+        self._admit_change()
+        node = self._nodes.get(node_id)
+        if node.kind == DIRECTORY:
+            raise failure(errno.EPERM)
+        fd = self._finder.open(node)
+        try:
+            directory = self._finder.directory(self._nodes.get(parent_id))
+            files.link(self._proc_fd_dir, fd, directory, component(name))
+            st = os.fstat(fd)
+        finally:
+            os.close(fd)
+        node.add_name(parent_id, name)
+        return self._told(node, st)
+
+    def unlink(self, parent_id: int, name: bytes) -> None:
+        """Remove a name that is no directory. Raises OSError."""
+        self._admit_change()
+        os.unlink(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
+
+    def rmdir(self, parent_id: int, name: bytes) -> None:
+        """Remove an empty directory. Raises OSError ENOTEMPTY."""
+        self._admit_change()
+        os.rmdir(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
+
+    def rename(self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int = 0) -> None:
+        """rename(2), with `flags` 0, RENAME_NOREPLACE or RENAME_EXCHANGE. Raises OSError, EINVAL for other flags."""
+        self._admit_change()
+        if flags not in (0, files.RENAME_NOREPLACE, files.RENAME_EXCHANGE):
+            raise failure(errno.EINVAL)
+        component(name)
+        component(new_name)
+        old = self._finder.directory(self._nodes.get(parent_id))
+        new = self._finder.directory(self._nodes.get(new_parent_id))
+        if flags:
+            files.renameat2(old, name, new, new_name, flags)
+        else:
+            os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
+        self._moved(parent_id, name, new, new_parent_id, new_name)
+        if flags == files.RENAME_EXCHANGE:
+            self._moved(new_parent_id, new_name, old, parent_id, name)
+
+    # Changing attributes
+
+    def setattr(
+        self,
+        node_id: int,
+        *,
+        handle: int | None = None,
+        size: int | None = None,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Entry:
+        """Change what is not None: size, then mode, then times. `handle` is an open file of this node.
+
+        A symlink's own times can be set; special files cannot be changed (EACCES). uid and gid: see
+        `SquashView.check_chown`. Raises OSError; BlockingIOError when a size meets a lease.
+        """
+        self._admit_change()
+        node = self._nodes.get(node_id)
+        self.view.check_chown(uid, gid)
+        if is_special(node.kind):
+            raise failure(errno.EACCES)
+        fd, ours, direct = self._to_change(node, handle)
+        try:
+            if size is not None:
+                self._truncate(node, fd, direct, size)
+            if mode is not None:
+                self._change_mode(node, fd, direct, mode)
+            if atime_ns is not None or mtime_ns is not None:
+                files.set_times(fd, atime_ns, mtime_ns)
+            st = os.fstat(fd)
+        finally:
+            if ours:
+                os.close(fd)
+        return self._entry(node, st)
+
+    # Files
+
+    def open(self, node_id: int, flags: int) -> int:
+        """Open a regular file as open(2) does with `flags`. Returns a handle's number.
+
+        Raises OSError EACCES for anything that is no regular file, ENFILE when too many are open, and
+        BlockingIOError when the container holds a lease on it: the kernel has asked for it back, so try again soon.
+        """
+        self._admit()
+        if self._read_only and _writes(flags):
+            raise failure(errno.EACCES)
+        node = self._nodes.get(node_id)
+        self._handles.check_room()
+        if node.kind != REGULAR:
+            raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EACCES)
+        return self._handles.add(self._open_file(node, flags), node)
+
+    def create(self, parent_id: int, name: bytes, mode: int, flags: int) -> tuple[int, Entry]:
+        """Open `name`, made if it is not there (open(2) with O_CREAT). Returns a handle's number and what it is of.
+
+        Raises OSError as `open` does; EEXIST with O_EXCL; ESTALE when something else than a file has appeared there
+        since the kernel looked, on which it looks again.
+        """
+        self._admit_change()
+        self._handles.check_room()
+        try:
+            # O_TMPFILE must be opened for writing (open(2)); what the client may do is the kernel's check.
+            access = os.O_RDWR if flags & os.O_ACCMODE == os.O_RDONLY else flags & os.O_ACCMODE
+            fd, st = self._make_file(parent_id, name, mode, flags & _O_CLIENT & ~os.O_ACCMODE & ~os.O_TRUNC | access)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            return self._open_existing(parent_id, name, flags)
+        node = self._nodes.made(parent_id, name, st)
+        return self._handles.add(fd, node), self._told(node, st)
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Up to `size` bytes at `offset`; fewer only at the end of the file. Raises OSError EBADF."""
+        self._admit()
+        return os.pread(self._handles.get(handle).fd, size, offset)
+
+    def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Write at `offset`, or at the end if opened with O_APPEND. Returns how many bytes were written, 1 at least.
+
+        Raises OSError: ENOSPC, EDQUOT, EFBIG, EBADF.
+        """
+        self._admit_change()
+        return os.pwrite(self._handles.get(handle).fd, data, offset)
+
+    def flush(self, handle: int) -> None:
+        """What close(2) on the file system beneath would report now. Raises OSError. See `flush_matters`."""
+        self._admit()
+        os.close(os.dup(self._handles.get(handle).fd))
+
+    def fsync(self, handle: int, data_only: bool) -> None:
+        """fsync(2) or fdatasync(2), of a file or a directory. Raises OSError."""
+        self._admit()
+        fd = self._handles.get(handle).fd
+        if data_only:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+
+    def release(self, handle: int) -> None:
+        """Close a file's or directory's handle. Never refused. Raises OSError EBADF."""
+        self._handles.release(handle)
+
+    # Directories
+
+    def opendir(self, node_id: int) -> int:
+        """Open a directory for reading. Returns a handle's number. Raises OSError ENOTDIR, ENFILE."""
+        self._admit()
+        node = self._nodes.get(node_id)
+        self._handles.check_room()
+        fd = os.open(b".", _O_LIST, dir_fd=self._finder.directory(node))
+        return self._handles.add(fd, node, files.DirectoryReader(fd))
+
+    def readdir(self, handle: int, offset: int, show: Callable[[bytes, Entry, int], bool]) -> None:
+        """Give entries from `offset` on to `show` (name, entry, offset after it) until it answers False.
+
+        `offset` is 0 or one given out for this directory. An entry for which `show` answered True counts as told to
+        the kernel. Entries that vanish meanwhile are left out; one that cannot be looked at is shown without
+        permissions rather than spoiling the listing. Raises OSError EBADF.
+        """
+        self._admit()
+        opened = self._handles.get(handle)
+        reader = opened.reader
+        if reader is None:
+            raise failure(errno.ENOTDIR)
+        reader.seek(offset)
+        fd, parent_id = opened.fd, opened.node.id
+        while (found := reader.read()) is not None:
+            name = found.name
+            try:
+                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                st = self._unknowable(found, opened.node)
+            node = self._nodes.seen(parent_id, name, st)
+            if not show(name, Entry(node, self.view.mode(st.st_mode), st), found.offset):
+                reader.unread()
+                self._dropped(self._nodes.drop_unused(node))
+                return
+            node.lookups += 1
+
+    # Below: steps the operations share
+
+    def _admit(self) -> None:
+        self.activity += 1
+        if self._refused:
+            raise failure(errno.EACCES)
+
+    def _admit_change(self) -> None:
+        self.activity += 1
+        if self._refused or self._read_only:
+            raise failure(errno.EACCES)
+
+    def _entry(self, node: Node, st: os.stat_result) -> Entry:
+        return Entry(node, self.view.mode(st.st_mode), st)
+
+    def _told(self, node: Node, st: os.stat_result) -> Entry:
+        node.lookups += 1
+        return Entry(node, self.view.mode(st.st_mode), st)
+
+    def _dropped(self, node: Node | None) -> None:
+        if node is not None:
+            self._finder.forgotten(node)
+
+    def _place(self, parent_id: int) -> tuple[int, Owner]:
+        """Where something new goes, and whom it will belong to."""
+        directory = self._finder.directory(self._nodes.get(parent_id))
+        return directory, self.view.owner_of_new(os.fstat(directory))
+
+    def _give(self, fd: int, owner: Owner) -> None:
+        try:
+            files.chown(fd, owner.uid, owner.gid)
+        except OSError:
+            # File systems without owners (vfat, some network ones) refuse, and need no change either.
+            st = os.fstat(fd)
+            if (st.st_uid, st.st_gid) != owner:
+                raise
+
+    def _check_ours(self, st: os.stat_result, kind: int, owner: Owner) -> None:
+        """Raise ESTALE unless `st` is what we have just made by name.
+
+        The container may have put something else there: giving that away would let its users take each other's
+        files. No other process has this one's uid.
+        """
+        if st.st_mode >> KIND_SHIFT != kind or st.st_uid not in (self._our_uid, owner.uid):
+            raise failure(errno.ESTALE)
+
+    def _make_file(self, parent_id: int, name: bytes, mode: int, flags: int) -> tuple[int, os.stat_result]:
+        """A new file that had its owner before it had its name. Returns a descriptor, and its attributes."""
+        directory, owner = self._place(parent_id)
+        component(name)
+        bits = self.view.file_bits(mode)
+        if self._tmpfile_works:
+            try:
+                fd = os.open(b".", flags | os.O_TMPFILE | _O_OPEN, bits, dir_fd=directory)
+            except OSError as exc:
+                if exc.errno not in _NO_TMPFILE:
+                    raise
+            else:
+                try:
+                    self._give(fd, owner)
+                    files.link(self._proc_fd_dir, fd, directory, name)
+                    return fd, os.fstat(fd)
+                except BaseException:
+                    os.close(fd)
+                    raise
+        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _O_OPEN, 0, dir_fd=directory)
+        self._tmpfile_works = False
+        try:
+            self._give(fd, owner)
+            os.fchmod(fd, bits)
+            return fd, os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            _undo(os.unlink, name, directory)
+            raise
+
+    def _open_file(self, node: Node, flags: int) -> int:
+        path = self._finder.open(node)
+        try:
+            return files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | _O_OPEN)
+        finally:
+            os.close(path)
+
+    def _open_existing(self, parent_id: int, name: bytes, flags: int) -> tuple[int, Entry]:
+        directory = self._finder.directory(self._nodes.get(parent_id))
+        try:
+            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            raise failure(errno.ESTALE) from None
+        if st.st_mode >> KIND_SHIFT != REGULAR:
+            raise failure(errno.ESTALE)
+        # The kernel has checked the directory only, since it saw no file: the file's own bits are ours to check.
+        needed = (stat.S_IRUSR if flags & os.O_ACCMODE != os.O_WRONLY else 0) | (
+            stat.S_IWUSR if _writes(flags) else 0
+        )
+        if st.st_mode & needed != needed:
+            raise failure(errno.EACCES)
+        node = self._nodes.seen(parent_id, name, st)
+        try:
+            fd = self._open_file(node, flags)
+        except BaseException:
+            self._dropped(self._nodes.drop_unused(node))
+            raise
+        handle = self._handles.add(fd, node)
+        return handle, self._told(node, os.fstat(fd))
+
+    def _to_change(self, node: Node, handle: int | None) -> tuple[int, bool, bool]:
+        """A descriptor of `node`, whether we must close it, and whether it is more than O_PATH."""
+        if handle is not None:
+            opened = self._handles.get(handle)
+            if opened.node is node:
+                return opened.fd, False, True
+        if node.kind == DIRECTORY:
+            return self._finder.directory(node), False, False
+        return self._finder.open(node), True, False
+
+    def _truncate(self, node: Node, fd: int, direct: bool, size: int) -> None:
+        if node.kind != REGULAR:
+            raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EINVAL)
+        if direct:
+            os.ftruncate(fd, size)
+            return
+        writable = files.reopen(self._proc_fd_dir, fd, os.O_WRONLY | _O_OPEN)
+        try:
+            os.ftruncate(writable, size)
+        finally:
+            os.close(writable)
+
+    def _change_mode(self, node: Node, fd: int, direct: bool, mode: int) -> None:
+        if node.kind == SYMLINK:
+            raise failure(errno.EOPNOTSUPP)
+        if node.kind == DIRECTORY:
+            current = os.fstat(fd).st_mode
+            self._chmod(fd, current, self.view.directory_bits(mode, current))
+        elif direct:
+            os.fchmod(fd, self.view.file_bits(mode))
+        else:
+            files.chmod(self._proc_fd_dir, fd, self.view.file_bits(mode))
+
+    def _chmod(self, fd: int, current: int, bits: int) -> None:
+        """Set a directory's mode. Without CAP_FSETID the kernel would clear sgid: we are in no group (chmod(2))."""
+        if current & stat.S_ISGID:
+            with self._keep_sgid():
+                files.chmod(self._proc_fd_dir, fd, bits)
+        else:
+            files.chmod(self._proc_fd_dir, fd, bits)
+
+    def _moved(self, parent_id: int, name: bytes, new_directory: int, new_parent_id: int, new_name: bytes) -> None:
+        """Note that what was `name` is now `new_name`. What was replaced loses its name when next looked for."""
+        try:
+            st = os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
+        except OSError:
+            return  # gone again already
+        node = self._nodes.known(st)
+        if node is not None:
+            node.drop_name(parent_id, name)
+            node.add_name(new_parent_id, new_name)
+
+    def _unknowable(self, found: files.DirectoryEntry, parent: Node) -> os.stat_result:
+        kind = found.kind or REGULAR
+        fields = (kind << KIND_SHIFT, found.inode, parent.key >> 64, 1, 0, 0, 0, 0, 0, 0)
+        nanoseconds = {"st_atime_ns": 0, "st_mtime_ns": 0, "st_ctime_ns": 0}
+        return os.stat_result(fields, {**nanoseconds, "st_blksize": 4096, "st_blocks": 0, "st_rdev": 0})
+
+
+def _writes(flags: int) -> bool:
+    return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
+
+
+def _undo(remove: Callable[..., None], name: bytes, directory: int) -> None:
+    try:
+        remove(name, dir_fd=directory)
+    except OSError:
+        pass  # what was made is no longer there, or something else is

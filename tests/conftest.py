@@ -1,0 +1,217 @@
+"""Tiers, what each needs, and the check that nothing is left behind. Fixtures of a tier stand in the tier's conftest.
+
+A tier is a directory below tests/. What a tier needs and does not find is a skip with its reason, or a failure when
+HATCHWAY_REQUIRE_ALL is set, as scripts/test does: a run that counts must not be green because it ran nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+# --import-mode=importlib puts no directory of ours in sys.path.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests import leftovers
+
+TIERS = ("unit", "mount", "sshd", "long")
+CHECKED_TIERS = ("mount", "sshd", "long")
+REQUIRE_ALL = os.environ.get("HATCHWAY_REQUIRE_ALL") == "1"
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+def _kernel() -> str | None:
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    if match and (int(match[1]), int(match[2])) >= (5, 14):
+        return None
+    return f"kernel {platform.release()} is older than 5.14"
+
+
+def _fuse() -> str | None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        return f"/dev/fuse: {exc.strerror}"
+    return None
+
+
+def _sshd() -> str | None:
+    for path in ("/usr/sbin/sshd", "/usr/bin/sftp"):
+        if not os.access(path, os.X_OK):
+            return f"no {path}"
+    return None
+
+
+def _nss() -> str | None:
+    # nsswitch.conf(5); the module itself is libnss_systemd.so.2 in one of ld.so's directories.
+    with open("/etc/nsswitch.conf", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("passwd:") and "systemd" in line.split():
+                return None
+    return "no systemd in the passwd line of /etc/nsswitch.conf"
+
+
+def _engine() -> str | None:
+    url = os.environ.get("HATCHWAY_TEST_DOCKER", "")
+    if not url:
+        return "HATCHWAY_TEST_DOCKER names no container engine"
+    try:
+        leftovers.engine_objects(url)
+    except OSError as exc:
+        return f"{url}: {exc}"
+    return None
+
+
+NEEDS = {"root": _root, "kernel": _kernel, "/dev/fuse": _fuse, "sshd": _sshd, "nss-systemd": _nss, "engine": _engine}
+TIER_NEEDS = {
+    "unit": (),
+    "mount": ("root", "kernel", "/dev/fuse"),
+    "sshd": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
+    "long": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
+}
+
+
+@functools.cache
+def missing(need: str) -> str | None:
+    """Why `need` is not met, None when it is."""
+    return NEEDS[need]()
+
+
+def _tier_of(path: Path) -> str:
+    parts = path.relative_to(Path(__file__).parent).parts
+    return parts[0] if parts[0] in TIERS else "unit"
+
+
+def _absent(reason: str) -> NoReturn:
+    if REQUIRE_ALL:
+        pytest.fail(f"this run must not skip, but: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Marks, and sight of all our descendants."""
+    config.addinivalue_line("markers", "engine: needs the container engine that HATCHWAY_TEST_DOCKER names")
+    config.addinivalue_line("markers", "leaves(reason): the check for leftovers does not apply, and why")
+    leftovers.adopt_orphans()
+
+
+def pytest_report_header() -> list[str]:
+    """What this run can do, so that a log says what was tested where."""
+    lines = [f"host: kernel {platform.release()}, {_os_name()}, {_version_of('sshd')}, uid {os.geteuid()}"]
+    for tier in TIERS:
+        reasons = [reason for need in TIER_NEEDS[tier] if (reason := missing(need)) is not None]
+        lines.append(f"tier {tier}: {'enabled' if not reasons else 'skipped: ' + '; '.join(reasons)}")
+    engine = missing("engine")
+    lines.append(f"engine: {engine if engine else os.environ['HATCHWAY_TEST_DOCKER']}")
+    return lines
+
+
+def _os_name() -> str:
+    return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown system")
+
+
+def _version_of(program: str) -> str:
+    path = shutil.which(program, path="/usr/sbin:/usr/bin")
+    if path is None:
+        return f"no {program}"
+    # `sshd -V` is an unknown option before OpenSSH 9.3, which prints the version just as well.
+    done = subprocess.run([path, "-V"], capture_output=True, text=True, check=False, timeout=10)
+    match = re.search(r"OpenSSH_\S+", done.stderr + done.stdout)
+    return match[0].rstrip(",") if match else program
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail, what lacks its prerequisites."""
+    needs = TIER_NEEDS[_tier_of(item.path)]
+    if item.get_closest_marker("engine"):
+        needs = (*needs, "engine")
+    for need in needs:
+        if (reason := missing(need)) is not None:
+            _absent(reason)
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> str:
+    """The engine that tests may use as they like; the test is skipped when there is none."""
+    if (reason := missing("engine")) is not None:
+        _absent(reason)
+    return os.environ["HATCHWAY_TEST_DOCKER"]
+
+
+class _Before:
+    """What there was before a test, a module or the session, and what is there in addition when it has ended.
+
+    Programs that were running before (those of a fixture of a wider scope) may start processes and make mounts of
+    their own meanwhile: these are looked for when that scope ends.
+    """
+
+    def __init__(self) -> None:
+        self.mounts = leftovers.mounts()
+        self.processes = leftovers.processes()
+        self.descriptors = leftovers.descriptors()
+
+    def fail_if_more(self, what: str, wait_s: float) -> None:
+        left = [str(process) for process in leftovers.settle(self.processes, wait_s)]
+        if not self.processes:
+            left += sorted(leftovers.mounts() - self.mounts)
+        left += self._descriptors()
+        if left:
+            pytest.fail(f"left behind by the {what}:\n  " + "\n  ".join(left), pytrace=False)
+
+    def _descriptors(self) -> list[str]:
+        now = leftovers.descriptors()
+        if len(now) > len(self.descriptors):
+            # Tracebacks hold frames, and frames hold files, in cycles.
+            gc.collect()
+            now = leftovers.descriptors()
+        if len(now) <= len(self.descriptors):
+            return []
+        return [f"descriptor {fd}: {what}" for fd, what in sorted(now.items()) if self.descriptors.get(fd) != what]
+
+
+def _checked(request: pytest.FixtureRequest) -> bool:
+    if _tier_of(request.node.path) not in CHECKED_TIERS:
+        return False
+    return not any(True for _ in request.node.iter_markers("leaves"))
+
+
+# pytest sets up fixtures of wider scopes first, and autouse ones first within a scope (and the other way round at the
+# end): so each of these three surrounds all other fixtures of its scope and nothing of a wider one.
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test of the kernel's tiers that leaves a mount, a process or a descriptor."""
+    before = _Before() if _checked(request) else None
+    yield
+    if before:
+        before.fail_if_more("test", 5.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for the fixtures of a module."""
+    before = _Before() if _checked(request) else None
+    yield
+    if before:
+        before.fail_if_more("module", 10.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _session_leaves_nothing() -> Iterator[None]:
+    """The same for the fixtures of the session."""
+    before = _Before()
+    yield
+    before.fail_if_more("session", 10.0)

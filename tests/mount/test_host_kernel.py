@@ -1,0 +1,302 @@
+"""Detached mounts, and what a process that became a worker can still do: nothing else. Real kernel, root."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hatchway.config import Config, Host
+from hatchway.errors import HatchwayError, HostError
+from hatchway.host.sources import open_volume
+from hatchway.kernel import mounts, privileges, seccomp
+from hatchway.kernel.libc import LIBC
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and dropping privileges need root")
+
+_OPEN_BY_HANDLE_AT = {"x86_64": 304, "aarch64": 265}
+_UID = 1_901_777_777
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    root = tmp_path / "root" / "vol"
+    root.mkdir(parents=True)
+    (root / "file").write_text("mine")
+    (root / "sub").mkdir()
+    (root / "shadow").symlink_to("/etc/shadow")
+    (root / "up").symlink_to("../..")
+    return root
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(host=Host(volume_roots=(), bind_prefixes=(str(tmp_path / "root"),)))
+
+
+@pytest.fixture
+def opened(config: Config, volume: Path) -> Iterator[int]:
+    fd = open_volume(config, str(volume), read_only=False)
+    yield fd
+    os.close(fd)
+
+
+def test_the_root_of_a_volume_has_no_parent(opened: int, volume: Path) -> None:
+    here = os.stat(volume)
+    for path in (".", "..", "../..", "sub/../.."):
+        found = os.stat(path, dir_fd=opened)
+        assert (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino)
+
+
+@pytest.mark.parametrize("name", ["shadow", "up", "up/file", "sub/../shadow"])
+def test_no_symlink_is_ever_followed(opened: int, name: str) -> None:
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        os.open(name, os.O_RDONLY, dir_fd=opened)
+    assert caught.value.errno == errno.ELOOP
+
+
+def test_a_read_only_volume_is_read_only_in_the_kernel(config: Config, volume: Path) -> None:
+    fd = open_volume(config, str(volume), read_only=True)
+    try:
+        for attempt in (
+            lambda: os.open("file", os.O_WRONLY, dir_fd=fd),
+            lambda: os.mkdir("new", dir_fd=fd),
+            lambda: os.unlink("file", dir_fd=fd),
+            lambda: os.chmod("file", 0o777, dir_fd=fd),
+        ):
+            with pytest.raises(OSError) as caught:
+                attempt()
+            assert caught.value.errno == errno.EROFS
+    finally:
+        os.close(fd)
+    assert (volume / "file").read_text() == "mine"
+
+
+def test_a_mount_below_the_volume_is_not_part_of_it(config: Config, volume: Path) -> None:
+    mounts.mount("none", str(volume / "sub"), "tmpfs", 0, "size=64k")
+    try:
+        (volume / "sub" / "hidden").touch()
+        fd = open_volume(config, str(volume), read_only=False)
+        try:
+            inner = os.open("sub", os.O_RDONLY, dir_fd=fd)
+            assert os.listdir(inner) == []
+            os.close(inner)
+        finally:
+            os.close(fd)
+    finally:
+        mounts.unmount(str(volume / "sub"))
+
+
+def test_a_symlink_in_the_way_to_the_source_is_refused(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir(exist_ok=True)
+    (tmp_path / "root" / "link").symlink_to("/etc")
+    for source in ("root/link", "root/link/ssh"):
+        with pytest.raises(HostError, match="symlink"):
+            open_volume(config, str(tmp_path / source), read_only=False)
+
+
+def test_a_directory_swapped_for_a_symlink_while_it_is_opened(config: Config, tmp_path: Path) -> None:
+    """CVE-2018-15664 and its kin: whatever the timing, only the directory itself is ever opened."""
+    root = tmp_path / "root"
+    (root / "a" / "vol").mkdir(parents=True)
+    (root / "a" / "vol" / "mine").touch()
+    outside = tmp_path / "outside"
+    (outside / "vol").mkdir(parents=True)
+    (outside / "vol" / "secret").touch()
+    (root / "b").symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        call = LIBC.renameat2
+        one, other = os.fsencode(root / "a"), os.fsencode(root / "b")
+        while not stop.is_set():
+            assert call(-100, one, -100, other, 2) == 0  # RENAME_EXCHANGE
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    opened_count = refused = 0
+    try:
+        for _ in range(3000):
+            try:
+                fd = open_volume(config, str(root / "a" / "vol"), read_only=False)
+            except HostError:
+                refused += 1
+                continue
+            inner = os.open(".", os.O_RDONLY, dir_fd=fd)
+            assert os.listdir(inner) == ["mine"]
+            os.close(inner)
+            os.close(fd)
+            opened_count += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert opened_count > 0
+    assert refused > 0
+
+
+def in_child(attempts: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Run `attempts` in a forked child and return what it found."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            found = attempts()
+        except BaseException as exc:
+            found = {"failed": f"{type(exc).__name__}: {exc}"}
+        os.write(write_end, json.dumps(found).encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as file:
+        data = file.read()
+    os.waitpid(pid, 0)
+    found = json.loads(data)
+    assert isinstance(found, dict)
+    return found
+
+
+def outcome(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as exc:
+        return errno.errorcode.get(exc.errno or 0, "?")
+    return "worked"
+
+
+def raw(number: int, *args: object) -> None:
+    converted = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
+    if LIBC.syscall(ctypes.c_long(number), *converted) < 0:
+        raise OSError(ctypes.get_errno(), "call")
+
+
+def test_a_worker_keeps_four_capabilities_and_cannot_get_more() -> None:
+    def attempts() -> dict[str, str]:
+        privileges.become(
+            _UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE
+        )
+        status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        wanted = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
+        found = {name: status[name].strip() for name in wanted}
+        with privileges.effective(privileges.Cap.FSETID):
+            found["raised"] = hex(privileges.held()[0])
+        found["after"] = hex(privileges.held()[0])
+        return found
+
+    found = in_child(attempts)
+    ids = "\t".join([str(_UID)] * 4)
+    assert found == {
+        "Uid": ids,
+        "Gid": ids,
+        "Groups": "",
+        "CapInh": f"{0:016x}",
+        "CapPrm": f"{0b11011:016x}",  # CHOWN, DAC_OVERRIDE, FOWNER, FSETID
+        "CapEff": f"{0b01011:016x}",
+        "CapBnd": f"{0:016x}",
+        "CapAmb": f"{0:016x}",
+        "NoNewPrivs": "1",
+        "raised": hex(0b11011),
+        "after": hex(0b01011),
+    }
+
+
+def test_file_handles_are_refused_with_and_without_the_filter(opened: int) -> None:
+    """With CAP_DAC_READ_SEARCH, open_by_handle_at on a volume's descriptor opens the host's root directory."""
+    handle = ctypes.create_string_buffer(128)
+    ctypes.memmove(handle, (120).to_bytes(4, "little"), 4)
+    mount_id = ctypes.c_int()
+    anchor = os.open("/", os.O_PATH)
+    assert LIBC.name_to_handle_at(anchor, b"", handle, ctypes.byref(mount_id), 0x1000) == 0
+    number = _OPEN_BY_HANDLE_AT[seccomp.MACHINE]
+    directory = os.open(".", os.O_RDONLY, dir_fd=opened)
+    worked = LIBC.syscall(ctypes.c_long(number), ctypes.c_long(directory), handle, ctypes.c_long(os.O_RDONLY))
+    assert worked >= 0, "as root it works: else this test would show nothing"
+    os.close(worked)
+
+    def attempts() -> dict[str, str]:
+        privileges.become(
+            _UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE
+        )
+        before = outcome(lambda: raw(number, directory, handle, os.O_RDONLY))
+        seccomp.confine()
+        return {"capabilities": before, "filter": outcome(lambda: raw(number, directory, handle, os.O_RDONLY))}
+
+    found = in_child(attempts)
+    os.close(anchor)
+    os.close(directory)
+    assert found == {"capabilities": "EPERM", "filter": "EPERM"}
+
+
+def test_the_filter_leaves_files_and_nothing_else(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_PATH)
+
+    def attempts() -> dict[str, str]:
+        privileges.no_new_privileges()
+        seccomp.confine()
+        found = {
+            "execve": outcome(lambda: os.execv("/bin/true", ["true"])),
+            "fork": outcome(os.fork),
+            "socket": outcome(lambda: socket.socket(socket.AF_INET)),
+            "unix socket": outcome(lambda: socket.socket(socket.AF_UNIX)),
+            "mount": outcome(lambda: mounts.mount("none", str(tmp_path), "tmpfs", 0)),
+            "unshare": outcome(lambda: mounts.unshare(mounts.CLONE_NEWNS)),
+            "chroot": outcome(lambda: os.chroot("/")),
+            "setuid": outcome(lambda: os.setuid(0)),
+            "kill": outcome(lambda: os.kill(1, 0)),
+            "ptrace": outcome(lambda: raw(101 if seccomp.MACHINE == "x86_64" else 117, 16, 1, 0, 0)),
+            "bpf": outcome(lambda: raw(321 if seccomp.MACHINE == "x86_64" else 280, 0, 0, 0)),
+            "io_uring_setup": outcome(lambda: raw(425, 1, 0)),
+            "open_tree": outcome(lambda: raw(428, -100, b"/", 1)),
+            "clone3": outcome(lambda: raw(435, 0, 0)),
+            "pidfd_open": outcome(lambda: os.pidfd_open(1)),
+            "file": outcome(lambda: (tmp_path / "file").write_text("x")),
+            "mkdir": outcome(lambda: os.mkdir("dir", dir_fd=directory)),
+        }
+        return found
+
+    found = in_child(attempts)
+    os.close(directory)
+    allowed = {name for name, result in found.items() if result == "worked"}
+    assert allowed == {"file", "mkdir"}
+    assert found.pop("clone3") == "ENOSYS"  # so that glibc falls back to clone, whose flags the filter can see
+    assert {result for name, result in found.items() if name not in allowed} == {"EPERM"}
+
+
+def test_the_filter_refuses_other_machines() -> None:
+    with pytest.raises(HatchwayError, match="riscv64"):
+        seccomp.program("riscv64")
+    assert len(seccomp.program("aarch64")) % 8 == 0
+
+
+def test_hostd_keeps_a_bounded_set() -> None:
+    def attempts() -> dict[str, str]:
+        privileges.bound(privileges.HOSTD_CAPS)
+        status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return {name: status[name].strip() for name in ("CapPrm", "CapEff", "CapBnd")} | {
+            "chroot": outcome(lambda: os.chroot("/")),
+        }
+
+    mask = f"{sum(1 << cap for cap in privileges.HOSTD_CAPS):016x}"
+    assert in_child(attempts) == {"CapPrm": mask, "CapEff": mask, "CapBnd": mask, "chroot": "EPERM"}
+
+
+def test_an_empty_root_holds_nothing(tmp_path: Path) -> None:
+    def attempts() -> dict[str, str]:
+        mounts.unshare(mounts.CLONE_NEWNS)
+        mounts.make_private("/", recursive=True)
+        mounts.enter_empty_root(str(tmp_path))
+        return {
+            "entries": str(os.listdir("/")),
+            "passwd": outcome(lambda: os.stat("/etc/passwd")),
+            "up": str(os.listdir("/../../..")),
+            "write": outcome(lambda: os.mkdir("/x")),
+        }
+
+    found = in_child(attempts)
+    assert found == {"entries": "[]", "passwd": "ENOENT", "up": "[]", "write": "EROFS"}
+    assert not any(entry.target == str(tmp_path) for entry in mounts.mount_table())

@@ -1,0 +1,54 @@
+"""Text from an engine, made fit for keys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hatchway.catalog.names import KEY_PART_MAX, encodable, key_part, printable
+from hatchway.model import InstanceKey, parse_instance_key
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("shop", "shop"),
+        ("Größe 2", "Größe 2"),
+        ("a/b/../c", "a_b_.._c"),
+        ("two\nlines\r\n", "twolines"),
+        ("\x1b[31mred\x07", "[31mred"),
+        ("\u202eexe.txt\u200f", "exe.txt"),
+        ("a\u2028b\u2029c", "abc"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("\ud800lone", "lone"),
+        (" blanks ", "blanks"),
+        ("", ""),
+        ("\n\u200f ", ""),
+    ],
+)
+def test_key_part(text: str, part: str) -> None:
+    assert key_part(text) == part
+
+
+def test_long_parts_are_cut_but_stay_different() -> None:
+    one, two = key_part("x" * 300), key_part("x" * 299 + "y")
+    assert len(one) == len(two) == KEY_PART_MAX
+    assert one != two
+    assert key_part("x" * KEY_PART_MAX) == "x" * KEY_PART_MAX
+
+
+def test_printable_leaves_slashes_and_blanks() -> None:
+    assert printable("docker.io/library/nginx:1 \t") == "docker.io/library/nginx:1 "
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=())))
+def test_every_key_survives_being_written(text: str) -> None:
+    part = key_part(text)
+    assert key_part(part) == part
+    part.encode()
+    encodable(text).encode()
+    printable(text).encode()
+    if part:
+        key = InstanceKey(part, part, 1)
+        assert parse_instance_key(str(key)) == key

@@ -1,0 +1,325 @@
+"""Operations of the command line and questions of sshd's helpers, on a real registry with hostd faked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from hatchway.access.service import Gate
+from hatchway.admin.core import Core
+from hatchway.admin.hostlink import HostLink
+from hatchway.admin.inventory import Inventory
+from hatchway.admin.operations import Operations
+from hatchway.config import Config, Credentials, Paths
+from hatchway.credentials.sealing import SealingKey
+from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
+from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
+from hatchway.registry.store import Registry
+from hatchway.wire.admin import (
+    Access,
+    Disable,
+    Enable,
+    ExportKey,
+    ListInstances,
+    PasswordKind,
+    ResetPassword,
+    ShowPassword,
+)
+from hatchway.wire.host import HostStatus, UserRecord, View
+from hatchway.wire.service import Peer
+
+ROOT = Peer(1, 0, 0)
+WEB = InstanceKey("shop", "web", 1)
+
+
+class FakeHost(HostLink):
+    """A hostd that does at once what it is told and remembers it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.problem = None
+        self.published: tuple[UserRecord, ...] = ()
+        self.applied: list[tuple[str, tuple[View, ...]]] = []
+        self.sessions: dict[str, tuple[str, tuple[View, ...], int]] = {}
+        self.failure: HostError | None = None
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def publish(self, users: tuple[UserRecord, ...]) -> None:
+        self._fail()
+        self.published = users
+
+    async def apply(self, login: str, views: tuple[View, ...]) -> None:
+        self._fail()
+        self.applied.append((login, views))
+
+    async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
+        self._fail()
+        self.sessions[session] = (user.login, views, helper_pid)
+
+    async def status(self) -> HostStatus:
+        self._fail()
+        return HostStatus((), {session: login for session, (login, _, _) in self.sessions.items()})
+
+
+@dataclass
+class Stage:
+    """The core with everything around it."""
+
+    core: Core
+    host: FakeHost
+    inventory: Inventory
+    gate_path: str
+    clock: list[float] = field(default_factory=lambda: [1000.0])
+
+    @property
+    def table(self) -> dict[type, Any]:
+        return {kind: row.handler for kind, row in Operations(self.core).table().items()}
+
+    async def do(self, request: object) -> Any:
+        return await self.table[type(request)](request, ROOT)
+
+    async def ask(self, op: str, **fields: str | bytes) -> tuple[bool, str]:
+        """What a helper would hear."""
+        parts = [f"op={op}".encode()]
+        for name, value in fields.items():
+            parts.append(name.encode() + b"=" + (value.encode() if isinstance(value, str) else value))
+        stream = await trio.open_unix_socket(self.gate_path)
+        async with stream:
+            await stream.send_all(b"\0".join(parts))
+            await stream.send_eof()
+            data = b""
+            while chunk := await stream.receive_some(65536):
+                data += chunk
+        first, _, rest = data.decode().partition("\n")
+        assert first in ("ok", "no")
+        return first == "ok", rest
+
+
+def volume(path: str, *, refusal: str | None = None, created: str = "then") -> VolumeInfo:
+    name = path.strip("/").replace("/", "_")
+    return VolumeInfo(
+        path=path,
+        kind=VolumeKind.VOLUME,
+        name=name,
+        driver="local",
+        created=created,
+        source=f"/var/lib/docker/volumes/{name}/_data",
+        refusal=refusal,
+    )
+
+
+def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB) -> Snapshot:
+    info = InstanceInfo(
+        key=key, runtime_id="0123", runtime_name="shop-web-1", state=InstanceState.RUNNING, volumes=volumes
+    )
+    return Snapshot(source="docker", taken_at=1.0, instances=(info,))
+
+
+@asynccontextmanager
+async def staged(directory: Path, password: str = "raw") -> AsyncIterator[Stage]:
+    config = Config(
+        paths=Paths(state_dir=str(directory), run_dir=str(directory)),
+        credentials=Credentials(password=password),  # type: ignore[arg-type] # one of its two words
+    )
+    registry = Registry.open(config.registry_path)
+    try:
+        host, inventory = FakeHost(config), Inventory(lambda: 1000.0)
+        core = Core(config, registry, SealingKey.load_or_create(config.sealing_key_path), inventory, host)
+        await core.feed(snapshot(volume("/data"), volume("/logs"), volume("/tmp/x", refusal="it is a tmpfs")))
+        gate = Gate(core, os.getuid())
+        if os.getuid() != 0:
+            pytest.skip("the gate answers root's helpers only")
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.bind(config.auth_socket)
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.serve, trio.SocketListener(sock))
+            yield Stage(core, host, inventory, config.auth_socket)
+            nursery.cancel_scope.cancel()
+    finally:
+        registry.close()
+
+
+async def test_nothing_exists_before_the_first_enable(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        listing = await stage.do(ListInstances())
+        assert [(i.key, i.login) for i in listing.instances] == [(WEB, None)]
+        assert stage.core.registry.instances() == ()
+        assert stage.host.published == ()
+        with pytest.raises(NotFoundError, match="never been enabled"):
+            await stage.do(ExportKey(instance="shop/web/1"))
+        assert await stage.ask("account", login="shop-web-1", service="hatchway-sshd") == (False, "")
+
+
+async def test_enable_makes_a_login_with_key_and_password(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        changed = await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert changed.changed == ("/data",)
+        assert changed.password is None  # raw: it can be shown at any time
+        assert changed.instance.login == "shop-web-1"
+        assert stage.host.published == (UserRecord("shop-web-1", 1_900_100_000, "/data"),)
+        key = await stage.do(ExportKey(instance="shop-web-1"))
+        assert key.private.startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+        ok, lines = await stage.ask("keys", login="shop-web-1")
+        assert ok
+        assert lines == f"restrict {key.public}\n"
+        shown = await stage.do(ShowPassword(instance="shop/web/1"))
+        assert shown.kind is PasswordKind.RAW
+        service = "hatchway-sshd"
+        assert (await stage.ask("auth", login="shop-web-1", service=service, password=shown.password))[0]
+        assert not (await stage.ask("auth", login="shop-web-1", service=service, password="wrong"))[0]
+        assert not (await stage.ask("auth", login="shop-web-1", service="sshd", password=shown.password))[0]
+        assert not (await stage.ask("auth", login="shop-web-2", service=service, password=shown.password))[0]
+
+
+async def test_a_second_enable_keeps_login_and_credentials(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        before = await stage.do(ExportKey(instance="shop/web/1"))
+        await stage.do(Enable(instance="shop/web/1", volumes=("logs",), read_only=True))
+        assert (await stage.do(ExportKey(instance="shop/web/1"))).private == before.private
+        modes = {view.path: view.read_only for view in stage.host.applied[-1][1]}
+        assert modes == {"/data": False, "/logs": True}
+        assert stage.host.published[0].home == "/"
+
+
+async def test_enable_without_a_volume_lists_and_refuses(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        with pytest.raises(UsageError, match="/data, /logs, /tmp/x"):
+            await stage.do(Enable(instance="shop/web/1"))
+        with pytest.raises(ConflictError, match="it is a tmpfs"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data", "/tmp/x")))
+        with pytest.raises(NotFoundError, match="no volume '/nope'"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data", "/nope")))
+        with pytest.raises(NotFoundError, match="shop/web/1"):
+            await stage.do(Enable(instance="shop/web/2", volumes=("/data",)))
+        assert stage.core.registry.instances() == ()
+        changed = await stage.do(Enable(instance="shop/web/1", every=True))
+        assert changed.changed == ("/data", "/logs")
+
+
+async def test_a_hashed_password_is_shown_once(tmp_path: Path) -> None:
+    async with staged(tmp_path, "argon2id") as stage:
+        first = (await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))).password
+        assert first is not None
+        with pytest.raises(ConflictError, match="kept as a hash"):
+            await stage.do(ShowPassword(instance="shop/web/1"))
+        second = await stage.do(ResetPassword(instance="shop/web/1"))
+        assert second.kind is PasswordKind.HASHED
+        service = "hatchway-sshd"
+        assert (await stage.ask("auth", login="shop-web-1", service=service, password=second.password))[0]
+        assert not (await stage.ask("auth", login="shop-web-1", service=service, password=first))[0]
+        stored = Path(stage.core.config.registry_path).read_bytes()
+        assert first.encode() not in stored
+        assert second.password.encode() not in stored
+
+
+async def test_disable_takes_away_at_once_and_withdraws_the_login_with_the_last(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        changed = await stage.do(Disable(instance="shop/web/1", volumes=("/data",)))
+        assert changed.changed == ("/data",)
+        assert [view.path for view in stage.host.applied[-1][1]] == ["/logs"]
+        await stage.do(Disable(instance="shop/web/1", every=True))
+        assert stage.host.applied[-1] == ("shop-web-1", ())
+        assert stage.host.published == ()
+        assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
+        assert not (await stage.ask("keys", login="shop-web-1"))[0]
+        again = await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert again.instance.login == "shop-web-1"
+        assert stage.host.published[0].uid == 1_900_100_000
+
+
+async def test_revoking_works_while_the_instance_is_gone_and_transfers_of_the_rest_go_on(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        await stage.core.feed(Snapshot(source="docker", taken_at=2.0))
+        assert [view.path for view in stage.host.applied[-1][1]] == ["/data", "/logs"]
+        assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
+        await stage.do(Disable(instance="shop-web-1", volumes=("/logs",)))
+        assert [view.path for view in stage.host.applied[-1][1]] == ["/data"]
+
+
+async def test_another_volume_at_the_path_is_taken_away_from_open_sessions(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        await stage.core.feed(snapshot(volume("/data", created="later")))
+        assert stage.host.applied[-1] == ("shop-web-1", ())
+        assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
+        status = (await stage.do(ListInstances())).instances[0]
+        assert status.volumes[0].access is Access.SUSPENDED
+
+
+async def test_a_session_is_mounted_and_recorded(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        key = await stage.do(ExportKey(instance="shop/web/1"))
+        fields = {"login": "shop-web-1", "service": "hatchway-sshd", "rhost": "192.0.2.7"}
+        used = " ".join(key.public.split()[:2])
+        assert (await stage.ask("open", **fields, authinfo=f"publickey {used}\n"))[0]
+        (session,) = stage.host.sessions
+        login, views, pid = stage.host.sessions[session]
+        assert (login, pid) == ("shop-web-1", os.getpid())
+        assert [view.path for view in views] == ["/data"]
+        (recorded,) = stage.core.registry.open_sessions()
+        assert (recorded.id, recorded.address, recorded.method) == (session, "192.0.2.7", "publickey")
+        await stage.core.session_ended(session)
+        assert stage.core.registry.open_sessions() == ()
+
+
+async def test_a_session_with_another_key_or_no_mount_is_refused(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        fields = {"login": "shop-web-1", "service": "hatchway-sshd"}
+        other = "AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
+        assert not (await stage.ask("open", **fields, authinfo=f"publickey ssh-ed25519 {other}\n"))[0]
+        assert not (await stage.ask("open", **fields, authinfo=""))[0]
+        assert stage.host.sessions == {}
+        stage.host.failure = HostError("the disk is on fire")
+        assert not (await stage.ask("open", **fields, authinfo="password\n"))[0]
+        assert stage.core.registry.open_sessions() == ()
+
+
+async def test_a_host_that_is_away_is_said_and_told_later(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError, match="access is granted, but the host was not told: hostd is away"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.failure = None
+        await stage.core.hostd_connected(HostStatus((), {}))
+        assert [user.login for user in stage.host.published] == ["shop-web-1"]
+
+
+@pytest.mark.parametrize(
+    "question", [b"", b"op=nonsense", b"op=auth\0op=auth", b"\xff" * 40_000, b"op=keys\0login=../x"]
+)
+async def test_garbage_is_answered_no(tmp_path: Path, question: bytes) -> None:
+    async with staged(tmp_path) as stage:
+        stream = await trio.open_unix_socket(stage.gate_path)
+        async with stream:
+            await stream.send_all(question)
+            await stream.send_eof()
+            assert await stream.receive_some(100) == b"no\n"
+
+
+async def test_no_answer_names_a_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        password = (await stage.do(ShowPassword(instance="shop/web/1"))).password
+        await stage.ask("auth", login="shop-web-1", service="hatchway-sshd", password="an attempt of mine")
+        await stage.ask("auth", login="shop-web-1", service="hatchway-sshd", password=password)
+    printed = "".join(capfd.readouterr())
+    assert "password refused" in printed
+    assert password not in printed
+    assert "an attempt of mine" not in printed

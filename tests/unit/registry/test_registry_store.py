@@ -1,0 +1,496 @@
+"""What the registry remembers, and what it refuses to."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import traceback
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql import ClauseElement
+
+from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
+from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
+from hatchway.registry.records import (
+    CredentialKind,
+    CredentialRecord,
+    GrantRecord,
+    InstanceRecord,
+    NewCredential,
+    NewLogin,
+    SessionRecord,
+)
+from hatchway.registry.store import Registry
+
+WEB = InstanceKey("shop", "web", 1)
+DATA = VolumeInfo(
+    path="/data",
+    kind=VolumeKind.VOLUME,
+    name="shop_data",
+    driver="local",
+    created="2024-01-01",
+    source="/v/shop_data",
+)
+LOGS = VolumeInfo(path="/logs", kind=VolumeKind.BIND, source="/srv/logs")
+SCRATCH = VolumeInfo(path="/a scratch\n", kind=VolumeKind.TMPFS)
+PASSWORD = NewCredential(CredentialKind.PASSWORD, "$argon2id$HASHED", b"\x01SEALED", None)
+KEY = NewCredential(CredentialKind.KEY, "ssh-ed25519 PUBLIC shop-web-1", b"\x01PRIVATE", "SHA256:FINGER")
+NEW = NewLogin(Login("shop-web-1"), Uid(70000), (PASSWORD, KEY))
+
+
+def _share(registry: Registry, number: int, uid: int, *, container: str = "web") -> InstanceRecord:
+    new = NewLogin(Login(f"shop-{container}-{number}"), Uid(uid))
+    key = InstanceKey("shop", container, number)
+    return registry.enable(key, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=new)
+
+
+def _rows(path: str) -> dict[str, int]:
+    """How many rows each table has."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'"
+        )
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608
+            for (name,) in names.fetchall()
+        }
+
+
+def _raw(path: str, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(statement)
+
+
+def test_a_new_registry_is_empty(registry: Registry, path: str) -> None:
+    assert registry.instances() == ()
+    assert registry.instance(WEB) is None
+    assert registry.by_login("shop-web-1") is None
+    assert registry.credentials("shop-web-1") == ()
+    assert registry.open_sessions() == ()
+    assert set(_rows(path).values()) == {0}
+
+
+def test_the_first_enable_makes_everything(registry: Registry, path: str) -> None:
+    made = registry.enable(
+        WEB,
+        [(LOGS, Mode.READ_ONLY), (DATA, Mode.READ_WRITE), (SCRATCH, Mode.READ_ONLY)],
+        by="anna",
+        now=10.5,
+        new=NEW,
+    )
+    data = GrantRecord(
+        path="/data",
+        name="shop_data",
+        kind=VolumeKind.VOLUME,
+        driver="local",
+        created="2024-01-01",
+        source="/v/shop_data",
+        mode=Mode.READ_WRITE,
+        identity="volume:local:shop_data:2024-01-01",
+        granted_at=10.5,
+        granted_by="anna",
+    )
+    logs = GrantRecord(
+        "/logs", "", VolumeKind.BIND, "", "", "/srv/logs", Mode.READ_ONLY, "bind:/srv/logs", 10.5, "anna"
+    )
+    scratch = GrantRecord(
+        "/a scratch\n", "", VolumeKind.TMPFS, "", "", None, Mode.READ_ONLY, "tmpfs:None", 10.5, "anna"
+    )
+    assert made == InstanceRecord(WEB, Login("shop-web-1"), Uid(70000), 10.5, (scratch, data, logs))
+    assert registry.instance(WEB) == made
+    assert registry.by_login("shop-web-1") == made
+    assert registry.instances() == (made,)
+    key, password = registry.credentials("shop-web-1")
+    assert key == CredentialRecord(
+        key.id, CredentialKind.KEY, "ssh-ed25519 PUBLIC shop-web-1", b"\x01PRIVATE", "SHA256:FINGER", 10.5
+    )
+    assert password == CredentialRecord(
+        password.id, CredentialKind.PASSWORD, "$argon2id$HASHED", b"\x01SEALED", None, 10.5
+    )
+    assert _rows(path) == {
+        "instances": 1, "logins": 1, "volumes": 3, "grants": 3, "credentials": 2, "sessions": 0,
+    }  # fmt: skip
+
+
+def test_it_is_all_there_after_reopening(registry: Registry, path: str) -> None:
+    made = registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="root", now=1.0, new=NEW)
+    kept = registry.credentials("shop-web-1")
+    registry.close()
+    with closing(Registry.open(path)) as again:
+        assert again.instances() == (made,)
+        assert again.credentials("shop-web-1") == kept
+
+
+def test_kinds_and_modes_come_back_as_such(registry: Registry) -> None:
+    (grant,) = registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW).grants
+    assert type(grant.kind) is VolumeKind
+    assert type(grant.mode) is Mode
+    assert {type(credential.kind) for credential in registry.credentials("shop-web-1")} == {CredentialKind}
+
+
+def test_enabling_again_replaces_the_grant_at_the_path_and_no_other(registry: Registry, path: str) -> None:
+    first = registry.enable(WEB, [(DATA, Mode.READ_ONLY), (LOGS, Mode.READ_ONLY)], by="anna", now=1.0, new=NEW)
+    before = registry.credentials("shop-web-1")
+    other = VolumeInfo(
+        path="/data", kind=VolumeKind.VOLUME, name="shop_data", driver="local", created="2025-02-02", source="/v/new"
+    )
+    second = registry.enable(WEB, [(other, Mode.READ_WRITE)], by="bob", now=2.0, new=None)
+    data, logs = second.grants
+    assert (data.mode, data.identity, data.created, data.source, data.granted_at, data.granted_by) == (
+        Mode.READ_WRITE, "volume:local:shop_data:2025-02-02", "2025-02-02", "/v/new", 2.0, "bob",
+    )  # fmt: skip
+    assert logs == first.grants[1]
+    assert (second.login, second.uid, second.created_at) == (first.login, first.uid, 1.0)
+    assert registry.credentials("shop-web-1") == before
+    assert _rows(path)["grants"] == _rows(path)["volumes"] == 2
+
+
+def test_another_kind_of_volume_at_the_path_leaves_nothing_of_the_old(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
+    (grant,) = registry.enable(
+        WEB, [(VolumeInfo(path="/data", kind=VolumeKind.TMPFS), Mode.READ_ONLY)], by="bob", now=2.0, new=None
+    ).grants
+    assert grant == GrantRecord("/data", "", VolumeKind.TMPFS, "", "", None, Mode.READ_ONLY, "tmpfs:None", 2.0, "bob")
+
+
+def test_two_instances_may_share_the_same_path_and_volume(registry: Registry) -> None:
+    first, second = _share(registry, 1, 70000), _share(registry, 2, 70001)
+    registry.disable(first.key, ["/data"], 2.0)
+    assert registry.instance(second.key) == second
+
+
+def test_nothing_is_made_without_a_volume_or_with_two_at_one_path(registry: Registry, path: str) -> None:
+    for volumes in ([], [(DATA, Mode.READ_ONLY), (DATA, Mode.READ_WRITE)]):
+        with pytest.raises(UsageError):
+            registry.enable(WEB, volumes, by="root", now=1.0, new=NEW)
+    assert set(_rows(path).values()) == {0}
+
+
+def test_the_first_enable_needs_a_login_and_later_ones_take_none(registry: Registry, path: str) -> None:
+    with pytest.raises(InternalError):
+        registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=None)
+    assert set(_rows(path).values()) == {0}
+    made = registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    with pytest.raises(ConflictError, match="has a login already"):
+        registry.enable(
+            WEB, [(DATA, Mode.READ_WRITE)], by="root", now=2.0, new=NewLogin(Login("shop-web-1x"), Uid(70001))
+        )
+    assert registry.instances() == (made,)
+    assert not registry.login_taken("shop-web-1x")
+
+
+def test_a_login_or_uid_is_given_once(registry: Registry) -> None:
+    made = registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    key = InstanceKey("shop", "web", 2)
+    for new in (NewLogin(NEW.login, Uid(70001)), NewLogin(Login("shop-web-2"), NEW.uid)):
+        with pytest.raises(ConflictError):
+            registry.enable(key, [(DATA, Mode.READ_ONLY)], by="root", now=2.0, new=new)
+    assert registry.instances() == (made,)
+    assert not registry.login_taken("shop-web-2")
+
+
+@pytest.mark.parametrize("name", ["", "Root", "a" * 32, "shop web", "\udc80", "1st", "a\n"])
+def test_only_logins_of_the_grammar_are_made(registry: Registry, path: str, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a login"):
+        registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=replace(NEW, login=Login(name)))
+    assert set(_rows(path).values()) == {0}
+
+
+def test_two_credentials_of_a_kind_are_refused_whole(registry: Registry, path: str) -> None:
+    with pytest.raises(UsageError, match="at most one key and one password"):
+        registry.enable(
+            WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=replace(NEW, credentials=(KEY, PASSWORD, KEY))
+        )
+    assert set(_rows(path).values()) == {0}
+
+
+def test_a_login_stays_taken_when_its_instance_goes(registry: Registry, path: str) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    _raw(path, "DELETE FROM instances")
+    assert registry.instances() == ()
+    assert registry.by_login("shop-web-1") is None
+    assert registry.login_taken("shop-web-1")
+    assert registry.next_uid(70000, 70009) == 70001
+    with pytest.raises(ConflictError, match="shop-web-1 is taken"):
+        registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=2.0, new=replace(NEW, uid=Uid(70001)))
+    rows = _rows(path)
+    assert (rows["logins"], rows["volumes"], rows["grants"]) == (1, 0, 0)
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        _raw(path, "DELETE FROM logins")
+
+
+def test_names_are_compared_exactly(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    assert registry.login_taken("shop-web-1")
+    for other in ("Shop-web-1", "shop-web-1 ", "shop-web-%", "", "' OR 1=1 --", "shop-web-1\0", "\udc80"):
+        assert not registry.login_taken(other)
+        assert registry.by_login(other) is None
+        assert registry.credentials(other) == ()
+        with pytest.raises(NotFoundError):
+            registry.replace_credential(other, PASSWORD, 2.0)
+        with pytest.raises(NotFoundError):
+            _enter(registry, "a", 2.0, login=other)
+    assert registry.instance(InstanceKey("Shop", "web", 1)) is None
+
+
+def test_instances_come_in_the_order_of_their_keys(registry: Registry) -> None:
+    for uid, (container, number) in enumerate([("web", 10), ("web", 2), ("db", 1), ("Zoo", 1)]):
+        key = InstanceKey("shop", container, number)
+        new = NewLogin(Login(f"login-{uid}"), Uid(uid))
+        registry.enable(key, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=new)
+    keys = [record.key for record in registry.instances()]
+    assert [(key.container, key.number) for key in keys] == [("Zoo", 1), ("db", 1), ("web", 2), ("web", 10)]
+
+
+def test_uids_are_given_upwards_and_never_again(registry: Registry) -> None:
+    assert registry.next_uid(70000, 70003) == 70000
+    assert registry.next_uid(70000, 70003) == 70000, "asking gives nothing away"
+    _share(registry, 1, 70000)
+    assert registry.next_uid(70000, 70003) == 70001
+    _share(registry, 2, 70001)
+    registry.disable(InstanceKey("shop", "web", 2), ["/data"], 2.0)
+    assert registry.next_uid(70000, 70003) == 70002
+
+
+def test_a_widened_range_uses_what_was_never_given_and_a_full_one_says_so(registry: Registry) -> None:
+    _share(registry, 1, 70001)
+    _share(registry, 2, 70003)
+    _share(registry, 3, 80000)
+    assert registry.next_uid(70000, 70003) == 70000
+    _share(registry, 4, 70000)
+    assert registry.next_uid(70000, 70003) == 70002
+    _share(registry, 5, 70002)
+    with pytest.raises(ConflictError, match="all 4 uids from 70000 to 70003"):
+        registry.next_uid(70000, 70003)
+    assert registry.next_uid(70000, 70004) == 70004
+
+
+def test_uids_above_the_signed_range_are_kept(registry: Registry) -> None:
+    assert _share(registry, 1, 2**32 - 2).uid == 2**32 - 2
+
+
+def test_disabling_takes_away_what_was_on_and_says_what(registry: Registry, path: str) -> None:
+    registry.enable(
+        WEB, [(LOGS, Mode.READ_ONLY), (DATA, Mode.READ_ONLY), (SCRATCH, Mode.READ_ONLY)], by="root", now=1.0, new=NEW
+    )
+    assert registry.disable(WEB, ["/logs", "/data", "/never", "/logs"], 2.0) == ("/data", "/logs")
+    assert registry.disable(WEB, ["/logs", "/data"], 3.0) == ()
+    assert registry.disable(WEB, [], 3.0) == ()
+    assert registry.disable(InstanceKey("shop", "web", 2), ["/a scratch\n"], 3.0) == ()
+    kept = registry.instance(WEB)
+    assert kept is not None
+    assert [grant.path for grant in kept.grants] == ["/a scratch\n"]
+    assert registry.disable(WEB, ["/a scratch\n"], 4.0) == ("/a scratch\n",)
+    gone = registry.instance(WEB)
+    assert gone is not None
+    assert (gone.login, gone.uid, gone.grants) == ("shop-web-1", 70000, ())
+    assert len(registry.credentials("shop-web-1")) == 2
+    assert (_rows(path)["grants"], _rows(path)["volumes"]) == (0, 0)
+
+
+def test_the_last_change_of_grants_is_noted(registry: Registry, path: str) -> None:
+    def changed_at() -> float:
+        with closing(sqlite3.connect(path)) as connection:
+            return float(connection.execute("SELECT changed_at FROM instances").fetchone()[0])
+
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.5, new=NEW)
+    assert changed_at() == 1.5
+    registry.enable(WEB, [(LOGS, Mode.READ_ONLY)], by="root", now=2.5, new=None)
+    assert changed_at() == 2.5
+    registry.disable(WEB, ["/never"], 3.5)
+    assert changed_at() == 2.5
+    registry.disable(WEB, ["/logs"], 4.5)
+    assert changed_at() == 4.5
+
+
+def test_a_new_credential_replaces_the_old_of_its_kind_only(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    other = NewLogin(Login("shop-web-2"), Uid(70001), (PASSWORD, KEY))
+    registry.enable(InstanceKey("shop", "web", 2), [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=other)
+    untouched = registry.credentials("shop-web-2")
+    key_before, _ = registry.credentials("shop-web-1")
+    registry.replace_credential("shop-web-1", NewCredential(CredentialKind.PASSWORD, "$argon2id$SECOND"), 5.0)
+    key, password = registry.credentials("shop-web-1")
+    assert key == key_before
+    assert (password.public, password.sealed, password.fingerprint, password.created_at) == (
+        "$argon2id$SECOND", None, None, 5.0,
+    )  # fmt: skip
+    assert registry.credentials("shop-web-2") == untouched
+
+
+def test_a_credential_can_be_added_later(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    assert registry.credentials("shop-web-1") == ()
+    registry.replace_credential("shop-web-1", KEY, 5.0)
+    (key,) = registry.credentials("shop-web-1")
+    assert (key.kind, key.public, key.sealed, key.fingerprint) == (KEY.kind, KEY.public, KEY.sealed, KEY.fingerprint)
+
+
+def test_an_unknown_login_gets_no_credential(registry: Registry, path: str) -> None:
+    with pytest.raises(NotFoundError, match="shop-web-1"):
+        registry.replace_credential("shop-web-1", PASSWORD, 1.0)
+    assert set(_rows(path).values()) == {0}
+
+
+def _enter(registry: Registry, session: str, now: float, login: str = "shop-web-1") -> SessionRecord:
+    return registry.open_session(
+        session, login, address="192.0.2.7", method="publickey", credential="SHA256:FINGER", now=now
+    )
+
+
+def test_sessions_open_and_close(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    second, first = _enter(registry, "b", 20.0), _enter(registry, "a", 10.0)
+    assert first == SessionRecord("a", Login("shop-web-1"), 10.0, None, "192.0.2.7", "publickey", "SHA256:FINGER")
+    assert registry.open_sessions() == (first, second)
+    assert registry.close_session("a", 30.0) is True
+    assert registry.open_sessions() == (second,)
+    assert registry.close_session("a", 40.0) is False
+    assert registry.close_session("never", 40.0) is False
+    third = registry.open_session("c", "shop-web-1", address="", method="password", credential=None, now=50.0)
+    assert third.credential is None
+    assert registry.close_all_sessions(60.0) == 2
+    assert registry.close_all_sessions(70.0) == 0
+    assert registry.open_sessions() == ()
+
+
+def test_a_closing_time_is_that_of_the_first_closing(registry: Registry, path: str) -> None:
+    _share(registry, 1, 70000)
+    _enter(registry, "a", 10.0)
+    registry.close_session("a", 30.0)
+    registry.close_session("a", 40.0)
+    registry.close_all_sessions(50.0)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT closed_at FROM sessions").fetchall() == [(30.0,)]
+
+
+def test_a_session_needs_a_login_and_an_id_of_its_own(registry: Registry) -> None:
+    with pytest.raises(NotFoundError):
+        _enter(registry, "a", 1.0)
+    _share(registry, 1, 70000)
+    first = _enter(registry, "a", 1.0)
+    with pytest.raises(ConflictError):
+        _enter(registry, "a", 2.0)
+    assert registry.open_sessions() == (first,)
+    registry.close_session("a", 3.0)
+    with pytest.raises(ConflictError):
+        _enter(registry, "a", 4.0)
+
+
+def test_trimming_forgets_old_closed_sessions_only(registry: Registry, path: str) -> None:
+    _share(registry, 1, 70000)
+    for name, now in (("old", 1.0), ("recent", 2.0), ("open", 0.0)):
+        _enter(registry, name, now)
+    registry.close_session("old", 10.0)
+    registry.close_session("recent", 20.0)
+    assert registry.trim_sessions(20.0) == 1
+    assert _rows(path)["sessions"] == 2
+    assert registry.trim_sessions(1e12) == 1
+    assert [session.id for session in registry.open_sessions()] == ["open"]
+
+
+def test_threads_may_take_turns_and_even_collide(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for count in range(25):
+                _enter(registry, f"{name}-{count}", float(count))
+                assert len(registry.instances()) == 1
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(registry.open_sessions()) == 100
+
+
+def test_another_process_that_writes_is_waited_for(registry: Registry, path: str) -> None:
+    _share(registry, 1, 70000)
+    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    blocker.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, lambda: blocker.execute("COMMIT"))
+    timer.start()
+    try:
+        assert len(registry.instances()) == 1, "readers do not wait"
+        assert _enter(registry, "a", 1.0).id == "a"
+    finally:
+        timer.join()
+        blocker.close()
+
+
+SECRETS = ("HASHED", "SEALED", "PRIVATE", "PUBLIC")
+
+
+def test_no_record_shows_hashes_or_sealed_secrets(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    shown = repr(registry.credentials("shop-web-1")) + repr(NEW) + str(PASSWORD) + f"{KEY}"
+    assert not any(secret in shown for secret in SECRETS)
+    assert "SHA256:FINGER" in shown
+
+
+def test_no_error_of_the_database_shows_them(registry: Registry, path: str) -> None:
+    for statement in (
+        "CREATE TRIGGER broken BEFORE INSERT ON credentials BEGIN SELECT RAISE(ABORT, 'disk trouble'); END",
+        "CREATE TRIGGER broken_too BEFORE UPDATE ON credentials BEGIN SELECT RAISE(ABORT, 'disk trouble'); END",
+    ):
+        _raw(path, statement)
+    # Made elsewhere than in the calls below: a traceback shows their source.
+    renewed = replace(PASSWORD, public="$argon2id$HASHED again")
+    with pytest.raises(SQLAlchemyError, match="disk trouble") as first:
+        registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    assert set(_rows(path).values()) == {0}, "a failed enable must leave nothing"
+    _raw(path, "DROP TRIGGER broken")
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    with pytest.raises(SQLAlchemyError, match="disk trouble") as second:
+        registry.replace_credential("shop-web-1", renewed, 2.0)
+    for error in (first.value, second.value):
+        shown = "".join(traceback.format_exception(error)) + repr(error) + str(error)
+        assert not any(secret in shown for secret in SECRETS)
+
+
+def test_every_statement_is_one_that_postgresql_could_run(registry: Registry) -> None:
+    seen: list[ClauseElement] = []
+
+    def executed(_connection: object, clause: Any, *_rest: object) -> None:
+        seen.append(clause)
+
+    event.listen(Engine, "before_execute", executed)
+    try:
+        registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+        registry.enable(WEB, [(DATA, Mode.READ_WRITE), (LOGS, Mode.READ_ONLY)], by="root", now=2.0, new=None)
+        registry.replace_credential("shop-web-1", PASSWORD, 3.0)
+        _enter(registry, "a", 4.0)
+        registry.instances()
+        registry.instance(WEB)
+        registry.by_login("shop-web-1")
+        registry.credentials("shop-web-1")
+        registry.login_taken("shop-web-1")
+        registry.next_uid(70000, 70000 + 5)
+        with pytest.raises(ConflictError):
+            registry.next_uid(70000, 70000)
+        registry.open_sessions()
+        registry.close_session("a", 5.0)
+        registry.close_all_sessions(6.0)
+        registry.trim_sessions(7.0)
+        registry.disable(WEB, ["/data"], 8.0)
+    finally:
+        event.remove(Engine, "before_execute", executed)
+    assert len(seen) > 30
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy does not annotate it
+    for clause in seen:
+        assert not type(clause).__module__.startswith("sqlalchemy.dialects.sqlite")
+        words = str(clause.compile(dialect=dialect)).split()
+        assert words[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}
