@@ -7,6 +7,7 @@ what it made. Nothing of what it does itself is on the way of a login.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import grp
 import os
@@ -89,10 +90,9 @@ async def _run(config: Config, config_path: Path | None) -> None:
         stack.callback(records.withdraw_all)
         accounts = _accounts(config, records)
         _state_directory(config, accounts["core"])
-        prepared = install.prepare(config)
-        stack.callback(install.withdraw, prepared)
+        stack.callback(install.withdraw, _prepare_sshd(config))
         listeners = stack.enter_context(_sockets(config, accounts))
-        services = _services(config, config_path, accounts, prepared.argv)
+        services = _services(config, config_path, accounts, install.argv(config))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 running = [Running(service) for service in services]
@@ -111,6 +111,18 @@ async def _run(config: Config, config_path: Path | None) -> None:
                     with trio.CancelScope(shield=True):
                         await _stop(running)
                     nursery.cancel_scope.cancel()
+
+
+def _prepare_sshd(config: Config) -> install.Prepared:
+    """sshd's files. A PAM service that an earlier run made, and was killed before it removed, is ours to remove."""
+    prepared = install.prepare(config)
+    made = f"{config.paths.run_dir}/pam-service-made"
+    if os.path.exists(made):
+        return dataclasses.replace(prepared, pam_created=True)
+    if prepared.pam_created:
+        with open(made, "w", encoding="ascii"):
+            pass
+    return prepared
 
 
 def _accounts(config: Config, records: Records) -> dict[str, Account]:
@@ -295,7 +307,6 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
 
 def _start(service: Service, passed: list[socket.socket], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a process with its sockets as descriptors 3, 4, … (sd_listen_fds(3))."""
-    account = service.account
     if passed:
         environment["LISTEN_FDS"] = str(len(passed))
         environment["LISTEN_FDNAMES"] = ":".join(service.sockets)
@@ -304,6 +315,7 @@ def _start(service: Service, passed: list[socket.socket], environment: dict[str,
     if passed:
         numbers = ",".join(str(sock.fileno()) for sock in passed)
         argv = [sys.executable, "-IS", "-c", _MOVE_DESCRIPTORS, numbers, *argv]
+    argv = [*_privileges(service), *argv]
     try:
         return subprocess.Popen(
             argv,
@@ -314,12 +326,24 @@ def _start(service: Service, passed: list[socket.socket], environment: dict[str,
             cwd="/",
             pass_fds=[sock.fileno() for sock in passed],
             start_new_session=True,
-            user=account.uid if account.uid else None,
-            group=account.gid if account.uid else None,
-            extra_groups=list(service.groups) if account.uid else None,
         )
     except OSError as exc:
         raise HostError(f"{service.name} cannot be started: {exc}") from exc
+
+
+def _privileges(service: Service) -> list[str]:
+    """The setpriv(1) command that gives a process its uid and takes everything else away.
+
+    pdeathsig: when the supervisor is killed everything stops in order, instead of running on without it.
+    """
+    command = ["/usr/bin/setpriv", "--pdeathsig", "TERM"]
+    account = service.account
+    if account.uid:
+        groups = ",".join(str(gid) for gid in service.groups)
+        command += ["--reuid", str(account.uid), "--regid", str(account.gid)]
+        command += ["--groups", groups] if groups else ["--clear-groups"]
+        command += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return [*command, "--"]
 
 
 _MOVE_DESCRIPTORS = """

@@ -7,6 +7,7 @@ One call and one stream at a time.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
@@ -101,10 +102,7 @@ class DockerEngine:
 
         Raises EngineError when it cannot be reached.
         """
-        client = await _call(
-            url, timeout_s, partial(docker.APIClient, base_url=url, version="auto", timeout=timeout_s)
-        )
-        return cls(client, url, timeout_s)
+        return cls(await _call(url, timeout_s, partial(_open, url, timeout_s)), url, timeout_s)
 
     async def about(self) -> About:
         """See Engine."""
@@ -142,18 +140,12 @@ class DockerEngine:
 
     async def events(self, seen: Callable[[Event], None], opened: Callable[[], None]) -> NoReturn:
         """See Engine."""
-        client = await _call(
-            self._url,
-            self._timeout_s,
-            partial(docker.APIClient, base_url=self._url, version=self._client.api_version, timeout=self._timeout_s),
-        )
+        client = await self._ask(partial(_open, self._url, self._timeout_s, self._client.api_version))
         stream: CancellableStream[Any] | None = None
         try:
             with trio.move_on_after(self._timeout_s) as waiting:  # the SDK waits for a stream without a limit
-                stream = await _call(
-                    self._url,
-                    self._timeout_s,
-                    partial(client.events, filters={"type": ["container", "volume"]}, decode=True),
+                stream = await self._ask(
+                    partial(client.events, filters={"type": ["container", "volume"]}, decode=True)
                 )
             if stream is None or waiting.cancelled_caught:
                 raise EngineError(_silent(self._url, f"no events within {self._timeout_s} s"))
@@ -187,8 +179,20 @@ async def _call(url: str, timeout_s: int, call: Callable[[], T]) -> T:
         raise AnswerError(f"the engine at {url} refused: {_short(exc.explanation or exc)}") from exc
     except requests.exceptions.ReadTimeout as exc:
         raise AnswerError(_silent(url, f"nothing within {timeout_s} s")) from exc
-    except (DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
+    except Exception as exc:
+        # Whatever the SDK stumbles over (KeyError for an error without a text, …) is an answer of no use.
         raise EngineError(_silent(url, _reason(exc, timeout_s))) from exc
+
+
+def _open(url: str, timeout_s: int, version: str = "auto") -> docker.APIClient:
+    """In a thread: a client of the engine, after a first attempt of our own to connect.
+
+    When it cannot connect, the SDK leaves its socket to the garbage collector and hides the reason in its text.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.connect(url.removeprefix("unix://"))
+    return docker.APIClient(base_url=url, version=version, timeout=timeout_s)
 
 
 def _silent(url: str, reason: str) -> str:

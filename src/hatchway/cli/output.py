@@ -26,6 +26,9 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.visible_width = self.width
+        """Columns a person sees; rich itself must believe in more, since it crops trees at its width."""
+        self.width = _UNBROKEN
 
     def on_broken_pipe(self) -> NoReturn:
         """Called within the handler of a BrokenPipeError: let it go on to `guard`."""
@@ -33,7 +36,7 @@ class Terminal(Console):
 
     def out(self, renderable: RenderableType = "") -> None:  # type: ignore[override]
         """Print one renderable and a newline, nothing of it cut or wrapped."""
-        self.print(renderable, width=_UNBROKEN)
+        self.print(renderable)
 
     def heading(self, title: str) -> None:
         """A title with an empty line before it."""
@@ -45,14 +48,14 @@ class Terminal(Console):
         self.out(Text.assemble("  ", Text(label.ljust(width), style="dim"), value if value else "-"))
 
     def sentence(self, text: str, style: str = "", *, label: Text | str = "") -> None:
-        """Print text behind `label` in lines of at most this console's width, the next ones indented like the first.
+        """Print text behind `label` in lines of at most the visible width, the next ones indented like the first.
 
         Words, paths among them, are never broken.
         """
         first = Text.assemble(label)
         lines = textwrap.wrap(
             escaped(text),
-            width=max(40, self.width) - first.cell_len,
+            width=max(40, self.visible_width) - first.cell_len,
             break_long_words=False,
             break_on_hyphens=False,
         )

@@ -210,7 +210,7 @@ async def start(
         )
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:
-            mounts.mount_fuse(fuse, target, name=f"hatchway:{login}", read_only=view.read_only)
+            mounts.mount_fuse(fuse, target, name=f"hatchway:{login}")
             mounted = True
             process = await zygote.spawn(spec, (volume, fuse, theirs.fileno()))
         finally:

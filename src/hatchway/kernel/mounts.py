@@ -26,7 +26,6 @@ ATTR_NODEV = 0x4
 ATTR_NOEXEC = 0x8
 ATTR_NOSYMFOLLOW = 0x200000
 
-MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
@@ -89,15 +88,16 @@ def unmount(target: str, flags: int = 0) -> None:
     checked(LIBC.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), f"umount {target}")
 
 
-def mount_fuse(fuse_fd: int, target: str, *, name: str, read_only: bool) -> None:
+def mount_fuse(fuse_fd: int, target: str, *, name: str) -> None:
     """Mount the FUSE connection `fuse_fd` at the directory `target`; `name` is its source in the mount table.
 
     allow_other: sshd looks the directory up as root with the user's gid, then serves it as the user.
     default_permissions: the kernel checks the modes it is shown, for the user it is shown to.
     """
     data = f"fd={fuse_fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
-    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (MS_RDONLY if read_only else 0)
-    mount(name, target, "fuse.hatchway", flags, data)
+    # Not MS_RDONLY for a read-only grant: sshd tells EROFS as "Failure", the worker's EACCES as "Permission denied".
+    # The volume's own mount, which the worker cannot change, is what makes it read-only.
+    mount(name, target, "fuse.hatchway", MS_NOSUID | MS_NODEV | MS_NOEXEC, data)
 
 
 def unshare(flags: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from typing import Any
 
 import alembic.command
@@ -84,9 +85,9 @@ def _engine(path: str, *, foreign_keys: bool) -> Engine:
     )
 
     def connect(connection: sqlite3.Connection, _record: object) -> None:
-        # Off, sqlite3 begins no transaction of its own, which it would not do before CREATE TABLE or SELECT.
+        # sqlite3 then begins no transaction of its own; `_begin` does, before CREATE TABLE and SELECT too.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         # A uid that was given must not be forgotten in a power cut: NORMAL may lose the last commits in WAL mode.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
@@ -94,6 +95,19 @@ def _engine(path: str, *, foreign_keys: bool) -> Engine:
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            # Only a new file is switched, and then SQLite does not wait if another process is about to write to it.
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _begin(connection: Connection) -> None:

@@ -225,8 +225,10 @@ def pam_service(config: Config) -> str:
         "account required pam_permit.so",
     )
     rule(
-        "Before the session starts: its volumes are mounted, or it does not start. After it: it is recorded.",
-        f"session required pam_exec.so quiet {helper}",
+        "Before the session starts: its volumes are mounted, or it does not start. Its end is told by the end of its "
+        "process, which cannot be missed; the second line answers for that stage.",
+        f"session [success=ok ignore=ignore default=die] pam_exec.so quiet type=open_session {helper}",
+        "session required pam_permit.so",
     )
     rule(
         "Passwords are not changed here. Without this line PAM would use /etc/pam.d/other for that (pam.conf(5)).",

@@ -25,6 +25,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 from hatchway import log
 from hatchway.volumefs.fault import client_errno, failure
 from hatchway.volumefs.tree import Entry, VolumeTree
+from hatchway.volumefs.waiting import polling
 
 CACHE_S: Final = 1.0
 """How long the kernel may believe a name or attributes, in seconds."""
@@ -267,7 +268,9 @@ async def serve(tree: VolumeTree, fuse_fd: int) -> None:
     # The mount options were fixed by whoever mounted; libfuse only checks that it knows these.
     pyfuse3.init(VolumeOperations(tree), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
     try:
-        await pyfuse3.main(min_tasks=1, max_tasks=1)
+        # More tasks take turns at one thing at a time: 5-25 % slower at everything but reading a large file.
+        with polling():
+            await pyfuse3.main(min_tasks=1, max_tasks=1)
     finally:
         pyfuse3.close(unmount=False)
         tree.close()

@@ -20,12 +20,11 @@ class Heard:
     def alive(self, source: str) -> None:
         self.signs.append(source)
 
-    @property
     def last(self) -> Snapshot:
         return self.snapshots[-1]
 
     def keys(self) -> list[str]:
-        return [str(info.key) for info in self.last.instances]
+        return [str(info.key) for info in self.last().instances]
 
 
 @pytest.fixture

@@ -358,6 +358,7 @@ json_like: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(any_text, any_text, any_text, st.sampled_from(["True", "False", ""]), any_text), max_size=8)
 )
@@ -374,7 +375,7 @@ def test_every_container_has_one_key_that_can_be_written_and_read(rows: list[tup
     msgspec.msgpack.encode(found)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_nothing_an_engine_could_say_raises(data: st.DataObject) -> None:
     raw = container(

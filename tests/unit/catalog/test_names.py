@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hatchway.catalog.names import KEY_PART_MAX, encodable, key_part, printable
@@ -42,6 +42,7 @@ def test_printable_leaves_slashes_and_blanks() -> None:
     assert printable("docker.io/library/nginx:1 \t") == "docker.io/library/nginx:1 "
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_every_key_survives_being_written(text: str) -> None:
     part = key_part(text)

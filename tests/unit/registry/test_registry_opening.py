@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from hatchway.errors import ConfigError
 from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
+from hatchway.registry import opening
 from hatchway.registry.records import NewLogin
 from hatchway.registry.store import Registry
 
@@ -120,7 +122,28 @@ def test_a_newer_registry_is_refused_and_left_alone(path: str) -> None:
         assert list(connection.iterdump()) == before
 
 
-def test_opening_waits_for_a_writer_and_two_may_open_at_once(tmp_path: Path) -> None:
+def test_making_a_registry_waits_for_another_process_that_makes_it(path: str) -> None:
+    Path(path).touch(mode=0o600)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    timer.start()
+    try:
+        Registry.open(path).close()
+    finally:
+        timer.join()
+        other.close()
+
+
+def test_who_waits_in_vain_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_S", 0.1)
+    Path(path).touch(mode=0o600)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        _refused(path, "database is locked")
+
+
+def test_two_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from hatchway.registry.store import Registry\n"
@@ -137,7 +160,7 @@ def test_opening_waits_for_a_writer_and_two_may_open_at_once(tmp_path: Path) -> 
     for opener in openers:
         assert opener.stdout is not None
         assert opener.stdout.readline() == "ready\n"
-    for number in range(20):
+    for number in range(50):
         for opener in openers:
             assert opener.stdin is not None
             opener.stdin.write(f"{tmp_path}/{number}.sqlite\n")

@@ -162,7 +162,11 @@ def test_another_kind_of_volume_at_the_path_leaves_nothing_of_the_old(registry: 
 
 def test_two_instances_may_share_the_same_path_and_volume(registry: Registry) -> None:
     first, second = _share(registry, 1, 70000), _share(registry, 2, 70001)
-    registry.disable(first.key, ["/data"], 2.0)
+    assert registry.instances() == (first, second)
+    assert [[grant.path for grant in record.grants] for record in (first, second)] == [["/data"], ["/data"]]
+    registry.enable(first.key, [(DATA, Mode.READ_WRITE)], by="root", now=2.0, new=None)
+    assert registry.instance(second.key) == second
+    registry.disable(first.key, ["/data"], 3.0)
     assert registry.instance(second.key) == second
 
 

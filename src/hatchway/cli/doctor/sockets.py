@@ -39,7 +39,7 @@ def _mode(path: str, owner: int) -> Finding:
 
 
 def auth(config: Config, running: bool, timeout_s: float = TIMEOUT_S) -> list[Finding]:
-    """Whether the core answers as the login helpers ask: an unknown login has no keys."""
+    """Whether the core answers as the PAM helper asks: an unknown login may not enter."""
     return [_ask_for_stranger(config, timeout_s)] if running else []
 
 
@@ -50,13 +50,13 @@ def _ask_for_stranger(config: Config, timeout_s: float) -> Finding:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout_s)
             sock.connect(config.auth_socket)
-            sock.sendall(f"op=keys\0login={login}".encode())
+            sock.sendall(f"op=account\0login={login}\0service={config.sshd.pam_service}".encode())
             sock.shutdown(socket.SHUT_WR)
             reply = sock.recv(4096)
     except PermissionError:
         return warning(name, f"{config.auth_socket} may not be used by this user", "run 'hatchway doctor' as root")
     except OSError as exc:
         return failed(name, f"{config.auth_socket}: {exc.strerror or exc}", "see the log of 'hatchway run'")
-    if reply.startswith(b"no") or reply == b"ok\n":
-        return ok(name, "the core answers, and knows no stranger")
-    return failed(name, f"the core gave keys or nonsense for an unknown login ({reply[:40]!r})", "see its log")
+    if reply == b"no\n":
+        return ok(name, "the core answers, and lets no stranger in")
+    return failed(name, f"the core did not refuse the unknown login {login} but said {reply[:40]!r}", "see its log")

@@ -1,0 +1,162 @@
+"""A stand-in for the daemon's admin socket, and a way to run commands against it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hatchway.cli.main import cli
+from hatchway.errors import HatchwayError
+from hatchway.model import InstanceKey, InstanceState, VolumeKind
+from hatchway.wire import admin
+from hatchway.wire.frames import Failure, decode, encode
+
+_REQUESTS = (
+    admin.ListInstances
+    | admin.Enable
+    | admin.Disable
+    | admin.Show
+    | admin.ExportKey
+    | admin.ShowPassword
+    | admin.ResetPassword
+    | admin.DaemonStatus
+)
+
+Answer = object | Callable[[Any], object]
+
+
+class FakeDaemon:
+    """Answers each type of request with what `answers` holds for it: a message, an error, or a function of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.answers: dict[type, Answer] = {}
+        self.requests: list[object] = []
+        self._path = str(path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(self._path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rb") as file:
+                header = file.read(4)
+                if not header:
+                    return
+                request = decode(file.read(int.from_bytes(header, "big")), _REQUESTS)
+                self.requests.append(request)
+                answer = self.answers[type(request)]
+                if callable(answer):
+                    answer = answer(request)
+                if isinstance(answer, HatchwayError):
+                    answer = Failure.of(answer)
+                connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
+
+    def close(self) -> None:
+        """End the thread."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
+            last.connect(self._path)
+        self._thread.join()
+        self._listener.close()
+
+
+class Cli:
+    """Runs commands with a configuration whose run directory is the test's own."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.runner = CliRunner()
+
+    def __call__(self, *arguments: str, env: dict[str, str | None] | None = None) -> Result:
+        return self.runner.invoke(
+            cli, ["--config", str(self.config), *arguments], env={"HATCHWAY_TRACEBACK": None, **(env or {})}
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """Run with --json behind the command; the one document on standard output."""
+        return json.loads(self(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path, run_dir: Path) -> Cli:
+    config = tmp_path / "hatchway.toml"
+    config.write_text(f'[paths]\nrun_dir = "{run_dir}"\n')
+    return Cli(config)
+
+
+@pytest.fixture
+def daemon(run_dir: Path) -> Iterator[FakeDaemon]:
+    fake = FakeDaemon(run_dir / "admin.sock")
+    yield fake
+    fake.close()
+
+
+def volume(path: str = "/home/work", access: admin.Access = admin.Access.OFF, **more: Any) -> admin.VolumeStatus:
+    """A named volume."""
+    fields = {"name": "work", "kind": VolumeKind.VOLUME, "driver": "local", "read_only": False, **more}
+    return admin.VolumeStatus(path=path, access=access, **fields)
+
+
+def instance(*volumes: admin.VolumeStatus, **more: Any) -> admin.InstanceStatus:
+    """An instance, shop/web/1 unless told otherwise."""
+    fields = {
+        "key": InstanceKey("shop", "web", 1),
+        "state": InstanceState.RUNNING,
+        "runtime_name": "shop-web-1",
+        "image": "nginx",
+        "user": "",
+        "present": True,
+        "login": None,
+        **more,
+    }
+    return admin.InstanceStatus(volumes=volumes, **fields)
+
+
+def connection(**more: Any) -> admin.ConnectionInfo:
+    """How to connect to shop/web/1, its password hidden."""
+    fields: dict[str, Any] = {
+        "instance": instance(
+            volume(access=admin.Access.READ_WRITE, session_path="/home/work"),
+            volume("/var/lib/db", name="db"),
+            login="shop-web-1",
+        ),
+        "host": "sftp.example.org",
+        "port": 2022,
+        "login": "shop-web-1",
+        "start_directory": "/home/work",
+        "password_kind": admin.PasswordKind.RAW,
+        "password": None,
+        "key_fingerprint": "SHA256:" + "k" * 43,
+        "key_public": "ssh-ed25519 AAAA",
+        "host_keys": (admin.HostKey("ssh-ed25519", "SHA256:" + "h" * 43, "ssh-ed25519 AAAA"),),
+        **more,
+    }
+    return admin.ConnectionInfo(**fields)
+
+
+@pytest.fixture
+def make() -> Any:
+    """The makers of answers above, as attributes: test modules cannot import this one."""
+
+    class Make:
+        volume = staticmethod(volume)
+        instance = staticmethod(instance)
+        connection = staticmethod(connection)
+
+    return Make

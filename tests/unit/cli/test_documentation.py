@@ -1,0 +1,81 @@
+"""Everything the command line and the configuration offer is documented, and as it really is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from hatchway import config as configuration
+from hatchway.cli.guard import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from hatchway.cli.main import cli
+from hatchway.config import Config
+from hatchway.errors import BY_CODE
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "cli.md").read_text()
+EXAMPLE = (ROOT / "hatchway.toml.example").read_text()
+
+
+def commands(group: click.Group, path: str = "hatchway") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(cli)), ids=lambda value: str(value))
+def test_every_command_and_option(path: str, command: click.Command) -> None:
+    found = re.search(rf"^### `{re.escape(path)}\b[^\n]*`\n(.*?)(?=^##|\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"docs/cli.md has no heading for {path}"
+    heading, text = found[0].splitlines()[0], found[1]
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            assert parameter.make_metavar(click.Context(command)) in heading
+        elif "--json" not in parameter.opts:
+            for option in parameter.opts:
+                assert re.search(rf"`{option}( [A-Z]+)?`", text), f"{path} {option}"
+
+
+def test_every_command_takes_json() -> None:
+    for path, command in commands(cli):
+        assert any("--json" in parameter.opts for parameter in command.params), path
+
+
+def test_the_options_of_the_group() -> None:
+    for parameter in cli.params:
+        for option in parameter.opts:
+            assert re.search(rf"`{option}( PATH)?`", DOCS), option
+
+
+def test_every_exit_status() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| (?:`([a-z-]+)` )?\|", DOCS, re.MULTILINE))
+    documented = {int(status): code for status, code in rows.items()}
+    assert documented == {
+        0: "",
+        **{cls.exit_code: code for code, cls in BY_CODE.items()},
+        EXIT_INTERRUPTED: "",
+        EXIT_BROKEN_PIPE: "",
+    }
+
+
+def test_the_example_parses_and_changes_nothing() -> None:
+    assert configuration.parse(EXAMPLE) == Config()
+
+
+def test_the_example_has_every_key_with_its_default() -> None:
+    prefix = Config().paths.libexec_dir.removesuffix("/libexec/hatchway")
+    text = re.sub(r"^#(\w+ = )", r"\1", EXAMPLE, flags=re.MULTILINE).replace("{prefix}", prefix)
+    assert configuration.parse(text) == Config()
+    for section in msgspec.structs.fields(Config):
+        part = re.search(rf"^\[{section.name}\]\n(.*?)(?=^\[|\Z)", EXAMPLE, re.MULTILINE | re.DOTALL)
+        assert part is not None, section.name
+        keys = [field.name for field in msgspec.structs.fields(section.type)]
+        assert re.findall(r"^#(\w+) = ", part[1], re.MULTILINE) == keys
+        for key in keys:
+            assert re.search(rf"^# .*\n#{key} = ", part[1], re.MULTILINE), f"{section.name}.{key} has no comment"

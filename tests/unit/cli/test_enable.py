@@ -1,0 +1,125 @@
+"""`hatchway enable` and `hatchway disable`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hatchway.errors import ConflictError, HostError, NotFoundError
+from hatchway.wire.admin import (
+    Access,
+    Changed,
+    Disable,
+    Enable,
+    Listing,
+    ListInstances,
+    PasswordKind,
+    Show,
+)
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Cli, FakeDaemon
+
+
+def test_enable(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    info = make.connection()
+    daemon.answers[Enable] = Changed(instance=info.instance, changed=("/home/work",))
+    daemon.answers[Show] = info
+    done = run("enable", "shop/web/1", "work", "--read-only")
+    assert done.exit_code == 0
+    assert daemon.requests == [
+        Enable(instance="shop/web/1", volumes=("work",), read_only=True),
+        Show(instance="shop/web/1"),
+    ]
+    assert done.stdout.splitlines() == [
+        "shop/web/1  SFTP access is on.",
+        "  rw  /home/work  work",
+        "",
+        "Connect",
+        "  hatchway key export shop-web-1",
+        "  sftp -P 2022 -o IdentitiesOnly=yes -i id_container-shop-web-1 shop-web-1@sftp.example.org",
+        "",
+        "'hatchway show shop-web-1' has everything a client needs.",
+    ]
+
+
+def test_enable_all(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    info = make.connection(key_fingerprint=None, problems=("sshd does not answer",))
+    daemon.answers[Enable] = Changed(instance=info.instance, changed=())
+    daemon.answers[Show] = info
+    done = run("enable", "--all", "shop/web/1")
+    assert daemon.requests[0] == Enable(instance="shop/web/1", every=True)
+    assert "Nothing to change." in done.stdout
+    assert "  sshd does not answer" in done.stdout
+    assert "sftp -P 2022 -o PubkeyAuthentication=no shop-web-1@sftp.example.org" in done.stdout
+    assert "key export" not in done.stdout
+
+
+def test_a_new_hashed_password_is_shown_once(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    info = make.connection(password_kind=PasswordKind.HASHED)
+    daemon.answers[Enable] = Changed(instance=info.instance, changed=("/home/work",), password="sesame-[b]1")
+    daemon.answers[Show] = info
+    out = run("enable", "shop/web/1", "work").stdout
+    assert "Password, shown this once\n  sesame-[b]1\n" in out
+    document = run.json("enable", "shop/web/1", "work")
+    assert document["changed"]["password"] == "sesame-[b]1"
+    assert document["connection"]["host"] == "sftp.example.org"
+    assert document["problem"] is None
+
+
+def test_access_is_on_even_if_nobody_can_say_how_to_connect(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Enable] = Changed(instance=make.connection().instance, changed=("/home/work",))
+    daemon.answers[Show] = HostError("no host keys")
+    done = run("enable", "shop/web/1", "work")
+    assert done.exit_code == 0
+    assert "How to connect cannot be said now: no host keys" in done.stdout
+    assert run.json("enable", "shop/web/1", "work")["problem"] == "no host keys"
+
+
+@pytest.mark.parametrize("command", ["enable", "disable"])
+@pytest.mark.parametrize("name", ["shop/web/1", "shop-web-1"])
+def test_without_volumes_they_are_listed(run: Cli, daemon: FakeDaemon, make: Any, command: str, name: str) -> None:
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(make.volume()),), sources=())
+    done = run(command, name)
+    assert done.exit_code == 2
+    assert done.stdout.splitlines() == ["shop/web/1  running", "└── off  /home/work  work"]
+    assert f"hatchway {command} {name} VOLUME..." in done.stderr
+    assert "--all" in done.stderr
+    assert daemon.requests == [ListInstances()]
+
+    document = run.json(command, name)
+    assert document["error"]["code"] == "usage"
+    assert "it has: '/home/work'" in document["error"]["text"]
+
+
+def test_without_volumes_of_nobody(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[ListInstances] = Listing(instances=(), sources=())
+    done = run("enable", "nobody")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "which volumes?" in done.stderr
+
+
+def test_volumes_and_all(run: Cli, daemon: FakeDaemon) -> None:
+    done = run("enable", "shop/web/1", "work", "--all")
+    assert done.exit_code == 2
+    assert daemon.requests == []
+
+
+def test_disable(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    found = make.instance(make.volume(), make.volume("/var/lib/db", Access.READ_WRITE), login="shop-web-1")
+    daemon.answers[Disable] = Changed(instance=found, changed=("/home/work",))
+    done = run("disable", "shop-web-1", "/home/work")
+    assert done.exit_code == 0
+    assert daemon.requests == [Disable(instance="shop-web-1", volumes=("/home/work",))]
+    assert done.stdout.splitlines() == ["shop/web/1  Access taken away.", "  off  /home/work  work"]
+    assert run.json("disable", "shop-web-1", "--all")["changed"]["changed"] == ["/home/work"]
+
+
+@pytest.mark.parametrize("error", [NotFoundError("no instance 'x\x1b[31m'"), ConflictError("not shareable")])
+def test_what_the_daemon_refuses(run: Cli, daemon: FakeDaemon, error: NotFoundError | ConflictError) -> None:
+    daemon.answers[Enable] = error
+    done = run("enable", "x", "y")
+    assert done.exit_code == error.exit_code
+    assert "\x1b" not in done.stderr
+    assert run.json("enable", "x", "y") == {"error": {"code": error.code, "text": str(error)}}

@@ -1,0 +1,131 @@
+"""`hatchway ls` and `hatchway status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hatchway.errors import InternalError
+from hatchway.model import InstanceKey, InstanceState
+from hatchway.wire.admin import Access, DaemonStatus, Listing, ListInstances, SourceStatus, Status
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Cli, FakeDaemon
+
+SOURCES = (
+    SourceStatus(source="docker", age_s=2.0, instances=3, problem=None),
+    SourceStatus(source="static", age_s=None, instances=0, problem="/x.toml: no such file"),
+)
+
+
+def test_the_whole_tree(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[ListInstances] = Listing(
+        instances=(
+            make.instance(
+                make.volume(access=Access.READ_WRITE, session_path="/home/work"),
+                make.volume("/etc/app", Access.READ_ONLY, name="conf", session_path="/volumes/conf", read_only=True),
+                make.volume("/run/docker.sock", name="", refusal="a single file cannot be shared"),
+                make.volume("/srv", Access.SUSPENDED, name="srv"),
+                make.volume("/gone", Access.READ_WRITE, name="gone", present=False),
+                login="shop-web-1",
+                sessions=2,
+            ),
+            make.instance(key=InstanceKey("shop", "web", 2), state=InstanceState.EXITED),
+            make.instance(key=InstanceKey("default", "old", 1), present=False),
+        ),
+        sources=SOURCES,
+    )
+    done = run("ls")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "shop",
+        "└── web",
+        "    ├── shop/web/1  running  login shop-web-1  2 sessions",
+        "    │   ├── rw         /home/work        work",
+        "    │   ├── ro         /etc/app          conf",
+        "    │   │   ├── in a session at /volumes/conf",
+        "    │   │   └── read-only in the container",
+        "    │   ├── off        /run/docker.sock",
+        "    │   │   └── cannot be shared: a single file cannot be shared",
+        "    │   ├── suspended  /srv              srv",
+        "    │   │   └── another volume stands here than the one access was given to",
+        "    │   └── rw         /gone             gone",
+        "    │       └── the container has no volume there any more",
+        "    └── shop/web/2  exited",
+        "        └── no volumes",
+        "",
+        "default",
+        "└── old",
+        "    └── default/old/1  gone",
+        "        └── no volumes",
+        "",
+        "docker  3 instances  seen 2 s ago",
+        "static  0 instances  never seen    /x.toml: no such file",
+    ]
+
+
+def test_nothing_at_all(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[ListInstances] = Listing(instances=(), sources=())
+    assert run("ls").stdout.splitlines() == ["No instances.", "none has reported yet"]
+
+
+def test_names_of_containers_do_nothing(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    evil = "[red]x\x1b]0;owned\x07[/red]\n\u202ey"
+    daemon.answers[ListInstances] = Listing(
+        instances=(
+            make.instance(
+                make.volume(f"/{evil}", name=evil, refusal=evil, session_path=f"/{evil}2"),
+                key=InstanceKey(evil, evil, 1),
+                login=evil,
+            ),
+        ),
+        sources=(SourceStatus(source=evil, age_s=1.0, instances=1, problem=evil),),
+    )
+    done = run("ls")
+    assert done.exit_code == 0
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
+    assert done.stdout.count("[red]x\\x1b]0;owned\\x07[/red]\\x0a\\u202ey") == 11
+    assert len(done.stdout.splitlines()) == 8
+
+
+def test_long_names_are_whole_on_a_narrow_terminal(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    path, name = "/" + "p" * 250, "n" * 200
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(make.volume(path, name=name)),), sources=SOURCES)
+    out = run("ls", env={"COLUMNS": "40"}).stdout
+    assert f"off  {path}  {name}\n" in out
+
+
+def test_json_before_or_behind_the_command(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(make.volume()),), sources=SOURCES)
+    before, behind = run("--json", "ls"), run("ls", "--json")
+    assert before.stdout == behind.stdout
+    document = run.json("ls")
+    assert document["instances"][0]["key"] == {"environment": "shop", "container": "web", "number": 1}
+    assert document["instances"][0]["volumes"][0]["access"] == "off"
+    assert document["sources"][1]["problem"] == "/x.toml: no such file"
+
+
+def test_status(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[DaemonStatus] = Status(
+        version="0.1.0", sources=SOURCES, logins=3, sessions=2, mounts=1, host_problem="hostd is gone"
+    )
+    done = run("status")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "  Version       0.1.0",
+        "  Logins        3",
+        "  Sessions      2",
+        "  Mounts        1",
+        "  Host half     hostd is gone",
+        "",
+        "Sources",
+        "  docker  3 instances  seen 2 s ago",
+        "  static  0 instances  never seen    /x.toml: no such file",
+    ]
+    assert run.json("status")["host_problem"] == "hostd is gone"
+
+
+def test_an_error_of_the_daemon(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[DaemonStatus] = InternalError("internal error; the log has the details")
+    done = run("status")
+    assert (done.exit_code, done.stdout) == (70, "")
+    assert done.stderr == "hatchway: internal error; the log has the details\n"

@@ -1,0 +1,221 @@
+"""`hatchway show`, `hatchway key export` and `hatchway password`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hatchway.errors import NotFoundError
+from hatchway.wire.admin import (
+    Access,
+    ExportKey,
+    KeyExport,
+    PasswordKind,
+    PasswordShown,
+    ResetPassword,
+    Show,
+    ShowPassword,
+)
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Cli, FakeDaemon
+
+EXPORT = KeyExport(
+    login="shop-web-1",
+    private="-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+    public="ssh-ed25519 AAAA shop-web-1",
+    fingerprint="SHA256:" + "k" * 43,
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, without sudo's variables."""
+    directory = tmp_path / "here"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    monkeypatch.delenv("SUDO_GID", raising=False)
+    return directory
+
+
+def test_show(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Show] = make.connection()
+    done = run("show", "shop/web/1")
+    assert done.exit_code == 0
+    assert daemon.requests == [Show(instance="shop/web/1", secrets=False)]
+    assert (
+        done.stdout
+        == f"""\
+shop/web/1  running  login shop-web-1
+
+Connection
+  Host          sftp.example.org
+  Port          2022
+  User name     shop-web-1
+  Password      hidden; see hatchway password show shop-web-1
+  Private key   hatchway key export shop-web-1
+                SHA256:{"k" * 43}
+  Starts in     /home/work
+
+Volumes
+  rw  /home/work  work
+
+Host keys, to compare at the first connection
+  ssh-ed25519  SHA256:{"h" * 43}
+
+OpenSSH
+  sftp -P 2022 -o IdentitiesOnly=yes -i id_container-shop-web-1 shop-web-1@sftp.example.org
+  sftp -P 2022 -o PubkeyAuthentication=no shop-web-1@sftp.example.org
+
+Link
+  sftp://shop-web-1@sftp.example.org:2022/
+
+FileZilla: File > Site Manager > New site (key file)
+  Protocol      SFTP - SSH File Transfer Protocol
+  Host          sftp.example.org
+  Port          2022
+  Logon type    Key file
+  User          shop-web-1
+  Key file      id_container-shop-web-1
+
+FileZilla: File > Site Manager > New site (ask for password)
+  Protocol      SFTP - SSH File Transfer Protocol
+  Host          sftp.example.org
+  Port          2022
+  Logon type    Ask for password
+  User          shop-web-1
+"""
+    )
+
+
+def test_show_secrets(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Show] = lambda request: make.connection(password="se/same" if request.secrets else None)
+    out = run("show", "shop/web/1", "--secrets").stdout
+    assert "  Password      se/same\n" in out
+    assert "  sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/\n" in out
+    assert "  Logon type    Normal\n" in out
+    document = run.json("show", "shop/web/1", "--secrets")
+    assert document["password"] == "se/same"
+    assert document["directions"]["url"] == "sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/"
+    assert document["host_keys"][0]["fingerprint"] == "SHA256:" + "h" * 43
+    assert run.json("show", "shop/web/1")["password"] is None
+
+
+def test_show_what_is_missing(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Show] = make.connection(
+        instance=make.instance(login="shop-web-1"),
+        password_kind=PasswordKind.NONE,
+        key_fingerprint=None,
+        host_keys=(),
+        problems=("sshd's host keys cannot be read",),
+    )
+    out = run("show", "shop/web/1").stdout
+    assert "  sshd's host keys cannot be read\n" in out
+    assert "  none: this login takes keys only\n" in out.replace("Password    ", "")
+    assert "Volumes\n  none is enabled\n" in out
+    assert "Private key" not in out
+
+
+def test_show_a_hashed_password(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Show] = make.connection(password_kind=PasswordKind.HASHED)
+    assert "kept as a hash; make a new one with hatchway password reset shop-web-1" in run("show", "x").stdout
+
+
+def test_show_where_a_volume_stands(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    found = make.instance(make.volume("/etc/app", Access.READ_ONLY, session_path="/volumes/conf"), login="l")
+    daemon.answers[Show] = make.connection(instance=found)
+    assert "  ro  /etc/app  work\n      in a session at /volumes/conf\n" in run("show", "x").stdout
+
+
+def test_export(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    done = run("key", "export", "shop/web/1")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"id_container-shop-web-1  SHA256:{'k' * 43}\n"
+    file = here / "id_container-shop-web-1"
+    assert file.read_text() == EXPORT.private
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert os.listdir(here) == [file.name]
+    assert "PRIVATE" not in done.stdout
+
+
+def test_export_never_overwrites_unless_told(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    (here / "mine").write_text("precious")
+    (here / "mine").chmod(0o644)
+    refused = run("key", "export", "shop/web/1", "-o", "mine")
+    assert refused.exit_code == 6
+    assert "--force" in refused.stderr
+    assert (here / "mine").read_text() == "precious"
+    assert daemon.requests == []
+    assert run("key", "export", "shop/web/1", "-o", "mine", "--force").exit_code == 0
+    assert (here / "mine").read_text() == EXPORT.private
+    assert stat.S_IMODE((here / "mine").stat().st_mode) == 0o600
+    assert os.listdir(here) == ["mine"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_export_follows_no_link(run: Cli, daemon: FakeDaemon, here: Path, force: list[str]) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    (here / "link").symlink_to(here / "target")
+    done = run("key", "export", "shop/web/1", "-o", "link", *force)
+    assert done.exit_code == (0 if force else 6)
+    assert not (here / "target").exists()
+
+
+def test_export_to_standard_output(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    assert run("key", "export", "shop/web/1", "-o", "-").stdout == EXPORT.private
+    assert run.json("key", "export", "shop/web/1", "-o", "-")["private"] == EXPORT.private
+    assert os.listdir(here) == []
+
+
+def test_export_json_names_the_file(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    assert run.json("key", "export", "shop/web/1") == {
+        "login": "shop-web-1",
+        "file": "id_container-shop-web-1",
+        "fingerprint": EXPORT.fingerprint,
+        "public": EXPORT.public,
+    }
+
+
+def test_export_to_a_bad_place(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    assert run("key", "export", "shop/web/1", "-o", ".").exit_code == 2
+    assert run("key", "export", "shop/web/1", "-o", "none/key").exit_code == 8
+
+
+def test_export_of_nobody(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = NotFoundError("no instance 'x'")
+    done = run("key", "export", "x")
+    assert done.exit_code == 5
+    assert os.listdir(here) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: sudo's caller cannot be given a file")
+def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, here: Path) -> None:
+    daemon.answers[ExportKey] = EXPORT
+    assert run("key", "export", "shop/web/1", env={"SUDO_UID": "12345", "SUDO_GID": "12346"}).exit_code == 0
+    found = (here / "id_container-shop-web-1").stat()
+    assert (found.st_uid, found.st_gid) == (12345, 12346)
+
+
+def test_password_show_prints_it_alone(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[ShowPassword] = PasswordShown(login="shop-web-1", password="[b]se same", kind=PasswordKind.RAW)
+    done = run("password", "show", "shop/web/1")
+    assert (done.stdout, done.stderr) == ("[b]se same\n", "")
+    assert run.json("password", "show", "shop/web/1")["password"] == "[b]se same"
+
+
+@pytest.mark.parametrize("kind", [PasswordKind.RAW, PasswordKind.HASHED])
+def test_password_reset(run: Cli, daemon: FakeDaemon, kind: PasswordKind) -> None:
+    daemon.answers[ResetPassword] = PasswordShown(login="shop-web-1", password="new", kind=kind)
+    done = run("password", "reset", "shop/web/1")
+    assert done.stdout == "new\n"
+    assert ("cannot be shown again" in done.stderr) == (kind is PasswordKind.HASHED)
