@@ -113,9 +113,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        ours, others = group.split(HatchwayError)
-        while isinstance(ours, BaseExceptionGroup):
-            ours = ours.exceptions[0]
-        if others is None and ours is not None:
-            raise ours from None
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, HatchwayError) and group.split(HatchwayError)[1] is None:
+            raise first from None
         raise

@@ -80,7 +80,8 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of an instance as the catalog sees it.
 
     `path` is absolute, inside the container. `source` is the directory on the host, None when there is none.
-    `created` is the engine's creation time (opaque text) and, with driver and name, identifies the volume:
+    `created` is opaque text that, with driver and name, identifies the volume: the engine's creation time in the
+    catalog's snapshots, in the core which directory the host has there (see wire.host.Births);
     see `identity`. `refusal` says why access cannot be enabled, None when it can.
     """
 

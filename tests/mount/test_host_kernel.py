@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from hatchway.config import Config, Host
-from hatchway.errors import HatchwayError, HostError
-from hatchway.host.sources import open_volume
+from hatchway.errors import ConflictError, HatchwayError, HostError
+from hatchway.host.sources import births, open_volume
 from hatchway.kernel import mounts, privileges, seccomp
-from hatchway.kernel.libc import LIBC
+from hatchway.kernel.libc import LIBC, MACHINE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and dropping privileges need root")
 
@@ -141,6 +142,21 @@ def test_a_directory_swapped_for_a_symlink_while_it_is_opened(config: Config, tm
     assert refused > 0
 
 
+def test_a_directory_made_again_is_another(config: Config, volume: Path) -> None:
+    """The name and path are the same, even the inode number may be: what was granted is refused all the same."""
+    before = births(config, (str(volume), "/etc", str(volume / "missing")))
+    assert list(before) == [str(volume)]
+    (volume / "file").write_text("changed")
+    volume.chmod(0o700)
+    assert births(config, (str(volume),)) == before
+    os.close(open_volume(config, str(volume), read_only=False, birth=before[str(volume)]))
+    shutil.rmtree(volume)
+    volume.mkdir()
+    assert births(config, (str(volume),)) != before
+    with pytest.raises(ConflictError, match="another directory"):
+        open_volume(config, str(volume), read_only=False, birth=before[str(volume)])
+
+
 def in_child(attempts: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Run `attempts` in a forked child and return what it found."""
     read_end, write_end = os.pipe()
@@ -177,9 +193,7 @@ def raw(number: int, *args: object) -> None:
 
 def test_a_worker_keeps_four_capabilities_and_cannot_get_more() -> None:
     def attempts() -> dict[str, str]:
-        privileges.become(
-            _UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE
-        )
+        privileges.become(_UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE)
         status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
         wanted = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
         found = {name: status[name].strip() for name in wanted}
@@ -212,16 +226,14 @@ def test_file_handles_are_refused_with_and_without_the_filter(opened: int) -> No
     mount_id = ctypes.c_int()
     anchor = os.open("/", os.O_PATH)
     assert LIBC.name_to_handle_at(anchor, b"", handle, ctypes.byref(mount_id), 0x1000) == 0
-    number = _OPEN_BY_HANDLE_AT[seccomp.MACHINE]
+    number = _OPEN_BY_HANDLE_AT[MACHINE]
     directory = os.open(".", os.O_RDONLY, dir_fd=opened)
     worked = LIBC.syscall(ctypes.c_long(number), ctypes.c_long(directory), handle, ctypes.c_long(os.O_RDONLY))
     assert worked >= 0, "as root it works: else this test would show nothing"
     os.close(worked)
 
     def attempts() -> dict[str, str]:
-        privileges.become(
-            _UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE
-        )
+        privileges.become(_UID, _UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE)
         before = outcome(lambda: raw(number, directory, handle, os.O_RDONLY))
         seccomp.confine()
         return {"capabilities": before, "filter": outcome(lambda: raw(number, directory, handle, os.O_RDONLY))}
@@ -238,7 +250,7 @@ def test_the_filter_leaves_files_and_nothing_else(tmp_path: Path) -> None:
     def attempts() -> dict[str, str]:
         privileges.no_new_privileges()
         seccomp.confine()
-        found = {
+        return {
             "execve": outcome(lambda: os.execv("/bin/true", ["true"])),
             "fork": outcome(os.fork),
             "socket": outcome(lambda: socket.socket(socket.AF_INET)),
@@ -248,8 +260,8 @@ def test_the_filter_leaves_files_and_nothing_else(tmp_path: Path) -> None:
             "chroot": outcome(lambda: os.chroot("/")),
             "setuid": outcome(lambda: os.setuid(0)),
             "kill": outcome(lambda: os.kill(1, 0)),
-            "ptrace": outcome(lambda: raw(101 if seccomp.MACHINE == "x86_64" else 117, 16, 1, 0, 0)),
-            "bpf": outcome(lambda: raw(321 if seccomp.MACHINE == "x86_64" else 280, 0, 0, 0)),
+            "ptrace": outcome(lambda: raw(101 if MACHINE == "x86_64" else 117, 16, 1, 0, 0)),
+            "bpf": outcome(lambda: raw(321 if MACHINE == "x86_64" else 280, 0, 0, 0)),
             "io_uring_setup": outcome(lambda: raw(425, 1, 0)),
             "open_tree": outcome(lambda: raw(428, -100, b"/", 1)),
             "clone3": outcome(lambda: raw(435, 0, 0)),
@@ -257,7 +269,6 @@ def test_the_filter_leaves_files_and_nothing_else(tmp_path: Path) -> None:
             "file": outcome(lambda: (tmp_path / "file").write_text("x")),
             "mkdir": outcome(lambda: os.mkdir("dir", dir_fd=directory)),
         }
-        return found
 
     found = in_child(attempts)
     os.close(directory)

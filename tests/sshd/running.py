@@ -264,9 +264,7 @@ level = "debug"
                 env=environment, check=False,
             )  # fmt: skip
         if check:
-            assert done.returncode == 0, (
-                f"sftp: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()[-4000:]}"
-            )
+            assert done.returncode == 0, f"sftp: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()[-4000:]}"
         return done
 
     def ssh(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -91,7 +92,7 @@ def test_unmounted_when_idle_and_mounted_again() -> None:
             assert mounted(hatchway) == ["shop-web-1/data"]
             session.communicate("bye\n", timeout=30)
             wait_until(lambda: mounted(hatchway) == [], "unmounted")
-            wait_until(lambda worker=worker: gone(worker), "the worker's end")
+            wait_until(functools.partial(gone, worker), "the worker's end")
             assert list(Path(f"{hatchway.run_dir}/mnt").iterdir()) == []
 
 

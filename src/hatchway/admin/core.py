@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
+from msgspec import structs
 
 from hatchway import log
 from hatchway.admin import shares
@@ -19,7 +20,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Mode, Snapshot
+from hatchway.model import Mode, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.records import InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
@@ -50,6 +51,7 @@ class Core:
         self.now = now
         self._registry_turn = trio.CapacityLimiter(1)
         self._sync_lock = trio.Lock()
+        self._latest: dict[str, Snapshot] = {}
         self._applied: dict[str, tuple[View, ...]] = {}
         self._logger = log.get()
 
@@ -64,12 +66,47 @@ class Core:
 
     async def feed(self, snapshot: Snapshot) -> None:
         """Take the catalog's news, and take away at once what it shows to be another's."""
-        self.inventory.feed(snapshot)
+        self._latest[snapshot.source] = snapshot
         try:
+            self.inventory.feed(await self._identified(snapshot))
             await self.sync()
         except HatchwayError as exc:
-            # Not the catalog's fault; the link to hostd reports it and repeats this when it is back.
+            # Not the catalog's fault; the link to hostd reports it, and repeats this when hostd is back. Until then
+            # what is known stays: nobody new can enter without hostd, and open sessions need not end.
             self._logger.warning("hostd not told of the catalog's news", error=str(exc))
+            if not self.inventory.fed(snapshot.source):
+                self.inventory.feed(snapshot)
+
+    async def _identified(self, snapshot: Snapshot) -> Snapshot:
+        """`snapshot` with each volume's `created` from the host: which directory it is, not what the engine says.
+
+        An engine's creation time is not enough: before Docker 23.0 it was the time of the directory's last change,
+        and it has a resolution of a second. Raises HatchwayError when hostd does not answer.
+        """
+        paths = {
+            volume.source
+            for info in snapshot.instances
+            for volume in info.volumes
+            if volume.kind is VolumeKind.VOLUME and volume.refusal is None and volume.source is not None
+        }
+        if not paths:
+            return snapshot
+        births = await self.host.births(tuple(sorted(paths)))
+
+        def identified(volume: VolumeInfo) -> VolumeInfo:
+            if volume.kind is not VolumeKind.VOLUME or volume.refusal is not None:
+                return volume
+            birth = births.get(volume.source or "")
+            if birth is None:
+                refusal = f"its directory {volume.source} cannot be opened below host.volume_roots"
+                return structs.replace(volume, created="", refusal=refusal)
+            return structs.replace(volume, created=birth)
+
+        instances = tuple(
+            structs.replace(info, volumes=tuple(identified(volume) for volume in info.volumes))
+            for info in snapshot.instances
+        )
+        return structs.replace(snapshot, instances=instances)
 
     async def sync(self, *, everything: bool = False) -> None:
         """Make hostd publish and show what the registry and the inventory say now.
@@ -115,6 +152,8 @@ class Core:
 
     async def hostd_connected(self, status: HostStatus) -> None:
         """hostd is (again) there: tell it everything, and close the books on sessions it does not have."""
+        for snapshot in list(self._latest.values()):
+            self.inventory.feed(await self._identified(snapshot))
         await self.sync(everything=True)
         for session in await self.db(lambda registry: registry.open_sessions()):
             if session.id not in status.sessions:

@@ -16,6 +16,8 @@ from hatchway.wire import frames
 from hatchway.wire.frames import Failure
 from hatchway.wire.host import (
     ApplyViews,
+    AskBirths,
+    Births,
     Done,
     EndSessions,
     HostStatus,
@@ -50,6 +52,10 @@ class HostLink:
         """Make what is mounted for `login` match `views`; with none, end its sessions. Raises HatchwayError."""
         request = ApplyViews(login, views) if views else EndSessions(login)
         await frames.call(self._path, request, Done)
+
+    async def births(self, sources: tuple[str, ...]) -> dict[str, str]:
+        """Which directories stand at these paths now; see wire.host.Births. Raises HatchwayError."""
+        return (await frames.call(self._path, AskBirths(sources), Births)).births
 
     async def status(self) -> HostStatus:
         """What hostd holds. Raises HatchwayError."""

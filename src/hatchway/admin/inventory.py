@@ -33,6 +33,10 @@ class Inventory:
                     clashes.setdefault(source, []).append(info.key)
         self._instances, self._clashes = merged, clashes
 
+    def fed(self, source: str) -> bool:
+        """Whether anything was ever heard of `source`."""
+        return source in self._snapshots
+
     def alive(self, source: str) -> None:
         """The source is followed, and nothing has changed."""
         if source in self._snapshots:

@@ -142,6 +142,8 @@ class Operations:
 
     async def _enable(self, request: Enable, peer: Peer) -> Changed:
         info = self._present(request.instance, await self._core.db(Registry.instances))
+        if self._core.host.problem is not None:
+            raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
         mode = Mode.READ_ONLY if request.read_only else Mode.READ_WRITE
         record = await self._core.db(lambda registry: registry.instance(info.key))

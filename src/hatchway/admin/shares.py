@@ -37,8 +37,10 @@ def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]
     live = live_grants(record, inventory)
     places = session_paths({grant.path: grant.name for grant in record.grants})
     modes = {grant.path: grant.mode for grant in record.grants}
+    births = {grant.path: grant.created for grant in record.grants}
     return tuple(
-        View(places[path], live[path], modes[path] is Mode.READ_ONLY) for path in sorted(live, key=places.__getitem__)
+        View(places[path], live[path], modes[path] is Mode.READ_ONLY, births[path])
+        for path in sorted(live, key=places.__getitem__)
     )
 
 

@@ -144,9 +144,7 @@ class DockerEngine:
         stream: CancellableStream[Any] | None = None
         try:
             with trio.move_on_after(self._timeout_s) as waiting:  # the SDK waits for a stream without a limit
-                stream = await self._ask(
-                    partial(client.events, filters={"type": ["container", "volume"]}, decode=True)
-                )
+                stream = await self._ask(partial(client.events, filters={"type": ["container", "volume"]}, decode=True))
             if stream is None or waiting.cancelled_caught:
                 raise EngineError(_silent(self._url, f"no events within {self._timeout_s} s"))
             opened()

@@ -122,9 +122,7 @@ class DockerSource:
             except Exception:
                 # A description nobody thought of must not take the other sources along.
                 self._logger.exception("engine not followed")
-                problem = (
-                    f"the answers of the engine at {self._config.url} made a fault here; the log has the details"
-                )
+                problem = f"the answers of the engine at {self._config.url} made a fault here; the log has the details"
             if self._published is None or self._published.problem != problem:
                 self._logger.warning("engine lost", error=problem)
             self._publish(problem)
@@ -166,6 +164,7 @@ class DockerSource:
         self._stuck.clear()
         await self._list(engine, again=True)
         self._answered()
+        self._logger.info("engine followed", containers=len(self._containers), volumes=len(self._volumes))
         next_list = trio.current_time() + RESYNC_EVERY_S
         while True:
             with trio.move_on_after(PROBE_EVERY_S) as quiet:
@@ -203,7 +202,7 @@ class DockerSource:
             known = ident in self._containers and ident not in self._stuck
             if again or not known or self._listed.get(ident) != changing:
                 await self._inspect(engine, ident)
-                self._listed[ident] = changing
+        self._listed = {ident: changing for ident, changing in listed.items() if ident in self._containers}
         await self._list_volumes(engine)
 
     async def _list_volumes(self, engine: Engine) -> None:

@@ -110,9 +110,7 @@ def _instance(item: StaticInstance, origin: str, at: str) -> InstanceInfo:
             raise ConfigError(f"{origin}: {where}.path = {volume.path!r} is not allowed: it is listed twice")
         if not valid_volume_path(volume.directory):
             expected = "an absolute path of a directory other than /, without . and .. and a slash at its end"
-            raise ConfigError(
-                f"{origin}: {where}.directory = {volume.directory!r} is not allowed: expected {expected}"
-            )
+            raise ConfigError(f"{origin}: {where}.directory = {volume.directory!r} is not allowed: expected {expected}")
         volumes[volume.path] = VolumeInfo(
             path=volume.path,
             kind=VolumeKind.DIRECTORY,

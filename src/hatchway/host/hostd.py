@@ -11,7 +11,7 @@ import trio
 from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, RefusedError
-from hatchway.host import policy, processes
+from hatchway.host import policy, processes, sources
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
 from hatchway.host.workers import WorkerUids, Zygote
@@ -19,6 +19,8 @@ from hatchway.kernel import mounts
 from hatchway.wire.frames import Channel
 from hatchway.wire.host import (
     ApplyViews,
+    AskBirths,
+    Births,
     Done,
     EndSessions,
     HostStatus,
@@ -56,6 +58,7 @@ class Hostd:
             OpenSession: Request(only, self._open_session),
             ApplyViews: Request(only, self._apply_views),
             EndSessions: Request(only, self._end_sessions),
+            AskBirths: Request(only, self._births),
             Status: Request(only, self._status),
             Watch: Request(only, self._status, stream=self._stream_endings),
         }
@@ -156,6 +159,9 @@ class Hostd:
         if (root := self._roots.get(request.login)) is not None:
             await root.close()
         return Done()
+
+    async def _births(self, request: AskBirths, _peer: Peer) -> Births:
+        return Births(sources.births(self._config, request.sources))
 
     async def _status(self, _request: Status | Watch, _peer: Peer) -> HostStatus:
         return self._state()

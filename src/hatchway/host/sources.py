@@ -11,20 +11,25 @@ import errno
 import os
 
 from hatchway.config import Config
-from hatchway.errors import HostError
+from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host.policy import check_source
 from hatchway.kernel import mounts
+from hatchway.kernel.birth import birth_of
 from hatchway.kernel.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 
-def open_volume(config: Config, source: str, *, read_only: bool) -> int:
+def open_volume(config: Config, source: str, *, read_only: bool, birth: str = "") -> int:
     """A detached, private mount of the directory `source`: nosymfollow, nosuid, nodev, read-only if asked.
 
-    Returns its O_PATH descriptor. Raises RefusedError when the policy forbids it, HostError when it cannot be had.
+    With `birth` it must be that very directory: a path can have been removed and made again for somebody else since
+    the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids it, ConflictError when
+    it is another directory, HostError when it cannot be had.
     """
     root, rest = check_source(config, source)
     directory = _open_beneath(root, rest, source)
     try:
+        if birth and birth_of(directory) != birth:
+            raise ConflictError(f"{source} is another directory than the one access was given to")
         try:
             volume = mounts.clone_tree(directory)
         except OSError as exc:
@@ -40,6 +45,24 @@ def open_volume(config: Config, source: str, *, read_only: bool) -> int:
         os.close(volume)
         raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
     return volume
+
+
+def births(config: Config, sources: tuple[str, ...]) -> dict[str, str]:
+    """Which directory each of `sources` is now; what cannot be opened or is not allowed is left out."""
+    found = {}
+    for source in sources:
+        try:
+            root, rest = check_source(config, source)
+            directory = _open_beneath(root, rest, source)
+        except (RefusedError, HostError):
+            continue
+        try:
+            found[source] = birth_of(directory)
+        except OSError:
+            pass  # without a proof of identity it counts as unknown
+        finally:
+            os.close(directory)
+    return found
 
 
 def _open_beneath(root: str, rest: str, source: str) -> int:

@@ -191,7 +191,7 @@ async def start(
 
     Raises HostError or RefusedError; nothing is left mounted or running then.
     """
-    volume = open_volume(config, view.source, read_only=view.read_only)
+    volume = open_volume(config, view.source, read_only=view.read_only, birth=view.birth)
     worker_uid = uids.take()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control = trio.socket.from_stdlib_socket(ours)

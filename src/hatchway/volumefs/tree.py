@@ -43,7 +43,8 @@ _O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 """What a client's flags may ask for. O_DIRECT would demand aligned buffers; the rest is the kernel's affair."""
 _O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS})
+# EPERM: what ext4 says in a removed directory, where O_CREAT says ENOENT.
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EPERM})
 
 
 class Entry(NamedTuple):
@@ -515,9 +516,7 @@ class VolumeTree:
         if st.st_mode >> KIND_SHIFT != REGULAR:
             raise failure(errno.ESTALE)
         # The kernel has checked the directory only, since it saw no file: the file's own bits are ours to check.
-        needed = (stat.S_IRUSR if flags & os.O_ACCMODE != os.O_WRONLY else 0) | (
-            stat.S_IWUSR if _writes(flags) else 0
-        )
+        needed = (stat.S_IRUSR if flags & os.O_ACCMODE != os.O_WRONLY else 0) | (stat.S_IWUSR if _writes(flags) else 0)
         if st.st_mode & needed != needed:
             raise failure(errno.EACCES)
         node = self._nodes.seen(parent_id, name, st)

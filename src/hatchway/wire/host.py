@@ -14,11 +14,15 @@ class UserRecord(msgspec.Struct, frozen=True, tag="user"):
 
 
 class View(msgspec.Struct, frozen=True, tag="view"):
-    """One volume in a session's root: the directory `source` of the host, shown at `path`."""
+    """One volume in a session's root: the directory `source` of the host, shown at `path`.
+
+    `birth` is which directory that must be, see Births; "" for whichever is there.
+    """
 
     path: str
     source: str
     read_only: bool
+    birth: str = ""
 
 
 class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):
@@ -51,6 +55,18 @@ class EndSessions(msgspec.Struct, frozen=True, tag="end-sessions"):
     """End every session of `login` and take its root away. Answer: Done."""
 
     login: str
+
+
+class AskBirths(msgspec.Struct, frozen=True, tag="ask-births"):
+    """Which directories stand at these paths now? Answer: Births."""
+
+    sources: tuple[str, ...]
+
+
+class Births(msgspec.Struct, frozen=True, tag="births"):
+    """For each directory that could be opened, an opaque text no other directory ever has."""
+
+    births: dict[str, str]
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):

@@ -72,8 +72,7 @@ def only(*raws: dict[str, Any]) -> InstanceInfo:
 
 def only_volume(raw_mount: dict[str, Any], *volumes: dict[str, Any], **changes: Any) -> VolumeInfo:
     ((found,),) = [
-        info.volumes
-        for info in instances([container(mounts=[raw_mount], **changes)], {v["Name"]: v for v in volumes})
+        info.volumes for info in instances([container(mounts=[raw_mount], **changes)], {v["Name"]: v for v in volumes})
     ]
     return found
 
@@ -359,9 +358,7 @@ json_like: st.SearchStrategy[Any] = st.recursive(
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.tuples(any_text, any_text, any_text, st.sampled_from(["True", "False", ""]), any_text), max_size=8)
-)
+@given(st.lists(st.tuples(any_text, any_text, any_text, st.sampled_from(["True", "False", ""]), any_text), max_size=8))
 def test_every_container_has_one_key_that_can_be_written_and_read(rows: list[tuple[str, str, str, str, str]]) -> None:
     raws = [
         container(name, labels=compose(project, service, number, oneoff=one_off), id=f"{index:064x}")

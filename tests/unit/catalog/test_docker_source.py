@@ -288,9 +288,7 @@ async def test_no_engine_at_start(
     nursery.start_soon(source(engine, heard).follow)
     await trio.sleep(5)
     assert heard.snapshots == [
-        Snapshot(
-            source="docker", taken_at=0.0, problem="the engine at fake does not answer: No such file or directory"
-        )
+        Snapshot(source="docker", taken_at=0.0, problem="the engine at fake does not answer: No such file or directory")
     ]
 
 

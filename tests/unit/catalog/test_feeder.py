@@ -23,9 +23,7 @@ def snapshot(source: str, *names: str, taken_at: float = 1.0) -> Snapshot:
         source=source,
         taken_at=taken_at,
         instances=tuple(
-            InstanceInfo(
-                key=InstanceKey("e", name, 1), runtime_id=name, runtime_name=name, state=InstanceState.RUNNING
-            )
+            InstanceInfo(key=InstanceKey("e", name, 1), runtime_id=name, runtime_name=name, state=InstanceState.RUNNING)
             for name in names
         ),
     )

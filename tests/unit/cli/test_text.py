@@ -6,7 +6,7 @@ import io
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -56,20 +56,20 @@ def test_the_rest_is_written_out(text: str, expected: str) -> None:
     assert escaped(text) == expected
 
 
+@settings(database=None)
 @given(st.text())
 def test_nothing_invisible_is_left(text: str) -> None:
     for char in escaped(text):
         assert char == " " or unicodedata.category(char)[0] not in "CZ"
 
 
+@settings(database=None)
 @given(st.text(alphabet="\\xuU01b\x1b\x07\u202e"), st.text(alphabet="\\xuU01b\x1b\x07\u202e"))
 def test_different_texts_look_different(one: str, other: str) -> None:
     assert (escaped(one) == escaped(other)) == (one == other)
 
 
-@pytest.mark.parametrize(
-    "text", ["[red]x[/red]", "[bold", "[/]", ":warning:", "[link=https://x.org]y[/link]", "\\[b]"]
-)
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[bold", "[/]", ":warning:", "[link=https://x.org]y[/link]", "\\[b]"])
 def test_markup_is_printed_as_it_is(text: str) -> None:
     file = io.StringIO()
     Console(file=file, force_terminal=True, color_system="truecolor", width=80).print(safe(text))

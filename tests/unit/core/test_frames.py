@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from hatchway.errors import HatchwayError, InternalError, NotFoundError, NotRunningError, ProtocolError
+from hatchway.errors import BY_CODE, HatchwayError, InternalError, NotFoundError, NotRunningError, ProtocolError
 from hatchway.wire import frames
 from hatchway.wire.service import Peer, Request, Table, serve
 
@@ -123,7 +123,7 @@ def test_too_large_a_message_is_refused_before_it_is_sent() -> None:
 
 
 def test_every_error_survives_the_wire() -> None:
-    for code, kind in frames.BY_CODE.items():
+    for code, kind in BY_CODE.items():
         error = frames.Failure.of(kind("words")).error()
         assert type(error) is kind
         assert (error.code, str(error)) == (code, "words")

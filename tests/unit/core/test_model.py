@@ -49,9 +49,7 @@ def test_two_instances_never_share_the_hashed_login(one: InstanceKey, other: Ins
         (InstanceKey("ä", "web", 1), InstanceKey("ö", "web", 1)),
     ],
 )
-def test_names_that_only_differ_where_a_login_cannot_get_different_logins(
-    one: InstanceKey, other: InstanceKey
-) -> None:
+def test_names_that_only_differ_where_a_login_cannot_get_different_logins(one: InstanceKey, other: InstanceKey) -> None:
     assert login_candidates(one)[0] != login_candidates(other)[0]
 
 

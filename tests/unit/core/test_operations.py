@@ -50,6 +50,7 @@ class FakeHost(HostLink):
         self.applied: list[tuple[str, tuple[View, ...]]] = []
         self.sessions: dict[str, tuple[str, tuple[View, ...], int]] = {}
         self.failure: HostError | None = None
+        self.born: dict[str, str] = {}
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -66,6 +67,10 @@ class FakeHost(HostLink):
     async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
         self._fail()
         self.sessions[session] = (user.login, views, helper_pid)
+
+    async def births(self, sources: tuple[str, ...]) -> dict[str, str]:
+        self._fail()
+        return {source: self.born.get(source, "inode:2:1.0") for source in sources if self.born.get(source) != ""}
 
     async def status(self) -> HostStatus:
         self._fail()
@@ -106,14 +111,13 @@ class Stage:
         return first == "ok", rest
 
 
-def volume(path: str, *, refusal: str | None = None, created: str = "then") -> VolumeInfo:
+def volume(path: str, *, refusal: str | None = None) -> VolumeInfo:
     name = path.strip("/").replace("/", "_")
     return VolumeInfo(
         path=path,
         kind=VolumeKind.VOLUME,
         name=name,
         driver="local",
-        created=created,
         source=f"/var/lib/docker/volumes/{name}/_data",
         refusal=refusal,
     )
@@ -254,11 +258,31 @@ async def test_revoking_works_while_the_instance_is_gone_and_transfers_of_the_re
 async def test_another_volume_at_the_path_is_taken_away_from_open_sessions(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
-        await stage.core.feed(snapshot(volume("/data", created="later")))
+        stage.host.born[volume("/data").source or ""] = "inode:2:2.0"
+        await stage.core.feed(snapshot(volume("/data")))
         assert stage.host.applied[-1] == ("shop-web-1", ())
         assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
         status = (await stage.do(ListInstances())).instances[0]
         assert status.volumes[0].access is Access.SUSPENDED
+
+
+async def test_a_volume_the_host_does_not_have_cannot_be_enabled(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.host.born[volume("/data").source or ""] = ""
+        await stage.core.feed(snapshot(volume("/data")))
+        with pytest.raises(ConflictError, match="cannot be opened below"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+
+
+async def test_the_catalogs_news_are_not_lost_while_hostd_is_away(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.failure = HostError("hostd is away")
+        await stage.core.feed(snapshot(volume("/data"), volume("/more")))
+        assert len(stage.inventory.instances()[0].volumes) == 3
+        stage.host.failure = None
+        await stage.core.hostd_connected(HostStatus((), {}))
+        assert [v.path for v in stage.inventory.instances()[0].volumes] == ["/data", "/more"]
 
 
 async def test_a_session_is_mounted_and_recorded(tmp_path: Path) -> None:
@@ -272,7 +296,7 @@ async def test_a_session_is_mounted_and_recorded(tmp_path: Path) -> None:
         login, views, pid = stage.host.sessions[session]
         assert (login, pid) == ("shop-web-1", os.getpid())
         assert [view.path for view in views] == ["/data"]
-        (recorded,) = stage.core.registry.open_sessions()
+        recorded = stage.core.registry.open_sessions()[0]
         assert (recorded.id, recorded.address, recorded.method) == (session, "192.0.2.7", "publickey")
         await stage.core.session_ended(session)
         assert stage.core.registry.open_sessions() == ()
@@ -293,6 +317,11 @@ async def test_a_session_with_another_key_or_no_mount_is_refused(tmp_path: Path)
 
 async def test_a_host_that_is_away_is_said_and_told_later(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
+        stage.host.problem = "hostd is away"
+        with pytest.raises(HostError, match="nothing can be enabled now: hostd is away"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert stage.core.registry.instances() == ()
+        stage.host.problem = None
         stage.host.failure = HostError("hostd is away")
         with pytest.raises(HostError, match="access is granted, but the host was not told: hostd is away"):
             await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))

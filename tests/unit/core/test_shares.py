@@ -60,7 +60,7 @@ def inventory(*volumes: VolumeInfo, present: bool = True, problem: str | None = 
 def test_a_granted_volume_is_shown() -> None:
     data = volume()
     views = shares.host_views(record(grant(data, Mode.READ_ONLY)), inventory(data, volume("/other", name="other")))
-    assert views == (View("/data", "/var/lib/docker/volumes/shop_data/_data", True),)
+    assert views == (View("/data", "/var/lib/docker/volumes/shop_data/_data", True, "2026-01-01"),)
 
 
 def test_another_volume_at_the_path_suspends_the_grant() -> None:

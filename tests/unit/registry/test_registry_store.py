@@ -53,9 +53,7 @@ def _share(registry: Registry, number: int, uid: int, *, container: str = "web")
 def _rows(path: str) -> dict[str, int]:
     """How many rows each table has."""
     with closing(sqlite3.connect(path)) as connection:
-        names = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'"
-        )
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'")
         return {
             name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608
             for (name,) in names.fetchall()

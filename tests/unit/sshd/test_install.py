@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,17 +130,20 @@ def test_a_directory_that_is_missing(config: Config, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def real_config(config: Config, tmp_path: Path) -> Config:
+def real_config(config: Config, tmp_path: Path) -> Iterator[Config]:
     if not os.access(REAL, os.X_OK):
         pytest.skip(f"no {REAL}")
     if os.geteuid() != 0:
         pytest.skip("not root: sshd -t wants its privilege separation directory")
-    return Config(
+    had_privsep = os.path.isdir(install.PRIVSEP_DIR)
+    yield Config(
         paths=Paths(
             run_dir=str(tmp_path / "run"), pam_dir=str(tmp_path / "pam.d"), libexec_dir="/usr/libexec/hatchway"
         ),
         sshd=Sshd(binary=REAL, host_key_dir=str(tmp_path / "keys"), port=20222),
     )
+    if not had_privsep:
+        os.rmdir(install.PRIVSEP_DIR)
 
 
 def test_the_installed_sshd_takes_it(real_config: Config) -> None:

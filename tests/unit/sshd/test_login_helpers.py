@@ -316,7 +316,5 @@ def test_python_variables_of_the_environment_mean_nothing(core: FakeCore, tmp_pa
 
 def test_a_wrong_call_is_refused() -> None:
     for arguments in ([], ["a", "b"]):
-        done = subprocess.run(
-            [LIBEXEC / "pam", *arguments], input=b"x", capture_output=True, env={"PAM_TYPE": "auth"}
-        )
+        done = subprocess.run([LIBEXEC / "pam", *arguments], input=b"x", capture_output=True, env={"PAM_TYPE": "auth"})
         assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

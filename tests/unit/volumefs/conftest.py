@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests import leftovers
 from tests.unit.volumefs.harness import Canary, Volume
 

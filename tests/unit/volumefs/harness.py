@@ -85,9 +85,7 @@ class Volume:
             while True:
                 batch: list[tuple[bytes, Entry, int]] = []
 
-                def show(
-                    name: bytes, entry: Entry, after: int, batch: list[tuple[bytes, Entry, int]] = batch
-                ) -> bool:
+                def show(name: bytes, entry: Entry, after: int, batch: list[tuple[bytes, Entry, int]] = batch) -> bool:
                     if len(batch) == at_once:
                         return False
                     batch.append((name, entry, after))

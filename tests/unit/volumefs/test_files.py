@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from hatchway.kernel import files
 from tests import leftovers
 from tests.unit.volumefs.harness import refused
+
+from hatchway.kernel import files
 
 BENEATH = files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_MAGICLINKS
 

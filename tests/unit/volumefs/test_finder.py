@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import subprocess
 
 import pytest
+from tests import leftovers
+from tests.unit.volumefs.harness import Volume, refused
 
 from hatchway.volumefs.nodes import ROOT_ID
 from hatchway.volumefs.tree import KEPT_DIRECTORIES
-from tests import leftovers
-from tests.unit.volumefs.harness import Volume, refused
 
 
 def test_descriptors_are_bounded_and_nodes_are_found_again(volume: Volume) -> None:
@@ -46,25 +46,19 @@ def test_forgetting_closes_what_is_kept(volume: Volume) -> None:
 
 
 def test_deeper_than_path_max_and_than_the_stack(volume: Volume) -> None:
-    depth = 2500
     node_id = ROOT_ID
-    for _level in range(depth):
-        node_id = volume.tree.mkdir(node_id, b"d" * 100, 0o755).node.id
-    handle, entry = volume.tree.create(node_id, b"bottom", 0o644, os.O_WRONLY)
-    volume.tree.release(handle)
-    volume.let_go()
-    before = len(leftovers.descriptors())
-    assert volume.tree.getattr(entry.node.id).stat.st_nlink == 1
-    assert len(leftovers.descriptors()) <= before + 1
-    shutil.rmtree(volume.backing / "other")
-    # The rest by descriptor: too deep for a path.
-    fds = [os.open(volume.backing, os.O_RDONLY)]
-    for _level in range(depth):
-        fds.append(os.open(b"d" * 100, os.O_RDONLY, dir_fd=fds[-1]))
-        if len(fds) > 2:
-            os.close(fds.pop(-3) if len(fds) > 3 else fds.pop(0))
-    for fd in fds:
-        os.close(fd)
+    try:
+        for _level in range(2500):
+            node_id = volume.tree.mkdir(node_id, b"d" * 100, 0o755).node.id
+        handle, entry = volume.tree.create(node_id, b"bottom", 0o644, os.O_WRONLY)
+        volume.tree.release(handle)
+        volume.let_go()
+        before = len(leftovers.descriptors())
+        assert volume.tree.getattr(entry.node.id).stat.st_nlink == 1
+        assert len(leftovers.descriptors()) <= before + 1
+    finally:
+        # pytest's own clean-up, by recursion, fails on this tree.
+        subprocess.run(["rm", "-rf", volume.backing / ("d" * 100)], check=True)
 
 
 def test_a_directory_renamed_underneath(volume: Volume) -> None:

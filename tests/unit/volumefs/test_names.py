@@ -7,9 +7,9 @@ import errno
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.volumefs.harness import refused
 
 from hatchway.volumefs.names import component
-from tests.unit.volumefs.harness import refused
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"/", b"a/b", b"/a", b"a/", b"../a", b"a\0b", b"\0", b"./a"])

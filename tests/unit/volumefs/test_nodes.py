@@ -9,10 +9,10 @@ import tracemalloc
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.unit.volumefs.harness import refused
 
 from hatchway.volumefs.nodes import MAX_OTHER_NAMES, ROOT_ID, Node, NodeTable
 from hatchway.volumefs.ownership import DIRECTORY
-from tests.unit.volumefs.harness import refused
 
 DEVICE = 41
 
@@ -147,9 +147,7 @@ class Kernel(RuleBasedStateMachine):
         node.lookups += count
         self.told[node.id] = self.told.get(node.id, 0) + count
 
-    @rule(
-        inode=st.integers(10, 16), name=st.sampled_from([b"a", b"b", b"c"]), links=st.integers(1, 2), data=st.data()
-    )
+    @rule(inode=st.integers(10, 16), name=st.sampled_from([b"a", b"b", b"c"]), links=st.integers(1, 2), data=st.data())
     def look_up(self, inode: int, name: bytes, links: int, data: st.DataObject) -> None:
         kind = data.draw(st.sampled_from([stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO]))
         held = next((node for node in self.held.values() if node.key & 0xFFFF == inode), None)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.volumefs.harness import refused
 
 from hatchway.volumefs.ownership import SquashView
-from tests.unit.volumefs.harness import refused
 
 VIEW = SquashView(1001, 1002)
 

@@ -35,7 +35,8 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
     for source in answer.sources:
         name = f"source {source.source}"
         if source.problem is not None:
-            findings.append(failed(name, source.problem, "see the engine's finding, and the catalog's log"))
+            # Whether that is a failure, the findings about the engine and the file say: here it is a consequence.
+            findings.append(warning(name, source.problem, "see the engine's or the file's finding, and the log"))
         elif source.age_s is None or source.age_s > STALE_S:
             seen = "never seen" if source.age_s is None else f"last seen {ago(source.age_s)}"
             findings.append(warning(name, f"{seen}: what is shown may be old", "see the catalog's log"))

@@ -10,8 +10,7 @@ from hatchway.cli.doctor.finding import Finding, failed, ok
 from hatchway.config import Config
 
 _INSTALL = (
-    "apt install libnss-systemd, and have 'systemd' behind 'files' in the passwd and group lines of "
-    "/etc/nsswitch.conf"
+    "apt install libnss-systemd, and have 'systemd' behind 'files' in the passwd and group lines of /etc/nsswitch.conf"
 )
 
 

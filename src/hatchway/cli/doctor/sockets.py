@@ -32,9 +32,7 @@ def _mode(path: str, owner: int) -> Finding:
     if not stat.S_ISSOCK(found.st_mode):
         return failed(name, f"{path} is no socket", f"remove it; {_START}")
     if found.st_uid != owner or mode & 0o007:
-        return failed(
-            name, f"{path} belongs to uid {found.st_uid} and has mode {mode:04o}: others may use it", _START
-        )
+        return failed(name, f"{path} belongs to uid {found.st_uid} and has mode {mode:04o}: others may use it", _START)
     return ok(name, f"uid {found.st_uid}, gid {found.st_gid}, mode {mode:04o}")
 
 

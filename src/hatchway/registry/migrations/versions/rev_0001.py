@@ -61,9 +61,7 @@ def upgrade() -> None:
         sa.Column("identity", sa.Text(), nullable=False),
         sa.Column("granted_at", sa.Float(), nullable=False),
         sa.Column("granted_by", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["volume_id"], ["volumes.id"], name="fk_grants_volume_id_volumes", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["volume_id"], ["volumes.id"], name="fk_grants_volume_id_volumes", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_grants"),
         sa.UniqueConstraint("volume_id", name="uq_grants_volume_id"),
     )
