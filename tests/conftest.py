@@ -173,14 +173,32 @@ class _Before:
             pytest.fail(f"left behind by the {what}:\n  " + "\n  ".join(left), pytrace=False)
 
     def _descriptors(self) -> list[str]:
-        now = leftovers.descriptors()
-        if len(now) > len(self.descriptors):
+        left = self._new_descriptors()
+        if left:
             # Tracebacks hold frames, and frames hold files, in cycles.
             gc.collect()
-            now = leftovers.descriptors()
-        if len(now) <= len(self.descriptors):
-            return []
-        return [f"descriptor {fd}: {what}" for fd, what in sorted(now.items()) if self.descriptors.get(fd) != what]
+            left = self._new_descriptors()
+        return left
+
+    def _new_descriptors(self) -> list[str]:
+        # A client that a fixture of a wider scope made keeps connections of its own, opened at first use.
+        wider = bool(self.processes)
+        now = {
+            fd: what
+            for fd, what in leftovers.descriptors().items()
+            if self.descriptors.get(fd) != what and not (wider and what.startswith("socket:"))
+        }
+        # What was there may have been replaced: a log that was opened again, a connection made anew.
+        gone = sum(1 for fd in self.descriptors if fd in now or not _is_open(fd))
+        return [f"descriptor {fd}: {what}" for fd, what in sorted(now.items())] if len(now) > gone else []
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _checked(request: pytest.FixtureRequest) -> bool:

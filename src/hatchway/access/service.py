@@ -1,9 +1,9 @@
 """The auth socket: what sshd's helpers ask, and the answers.
 
 The helpers start with every login and must be cheap, so this protocol is not our frames but the least that a script
-with nothing but the standard library can speak: fields `key=value` with a NUL between them, the first `op=…`, then the
-end of the stream. The first line of the answer is `ok` or `no`, the rest is payload. Everything asked here comes, in the
-end, from a stranger. A refusal never says why: the log does.
+with nothing but the standard library can speak: fields `key=value` with a NUL between them, the first `op=…`, then
+the end of the stream. The first line of the answer is `ok` or `no`, the rest is payload. Everything asked here comes,
+in the end, from a stranger. A refusal never says why: the log does.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ async def test_disable_takes_away_at_once_and_withdraws_the_login_with_the_last(
         assert [view.path for view in stage.host.applied[-1][1]] == ["/logs"]
         await stage.do(Disable(instance="shop/web/1", every=True))
         assert stage.host.applied[-1] == ("shop-web-1", ())
-        assert stage.host.published == ()
+        assert len(stage.host.published) == 0
         assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
         assert not (await stage.ask("keys", login="shop-web-1"))[0]
         again = await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
