@@ -164,11 +164,19 @@ def _state_directory(config: Config, core: Account) -> None:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     os.chown(directory, core.uid, core.gid)
     os.chmod(directory, 0o700)
-    # An account published anew may have another uid than the one the files were made with.
+    # An account published anew may have another uid than the one the files were made with. The directory is the core's,
+    # which may have been broken into: a link in it must not make us give it a file of somebody else's.
     for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        if not os.path.islink(path) and os.path.isfile(path):
-            os.chown(path, core.uid, core.gid, follow_symlinks=False)
+        try:
+            fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid not in (0, core.uid):
+                os.fchown(fd, core.uid, core.gid)
+        finally:
+            os.close(fd)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ in the end, from a stranger. A refusal never says why: the log does.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
 from hatchway.model import Login, valid_login
-from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord
+from hatchway.registry.records import CredentialKind, InstanceRecord
 from hatchway.wire.service import Peer, peer_of, serve_connections
 
 MAX_REQUEST = 32 * 1024
@@ -138,38 +137,28 @@ class Gate:
     async def _open(self, fields: Mapping[str, bytes], peer: Peer) -> Answer:
         """Whether the login may enter with the credential it used; then its volumes are mounted."""
         record = await self._record(fields)
-        method, key = used_credential(fields.get("authinfo", b""))
-        found: tuple[CredentialRecord, ...] = ()
-        if record is not None:
-            known = record.login
-            found = await self._core.db(lambda registry: registry.credentials(known))
-        credential = CredentialFacts(
-            method=method,
-            key=key,
-            valid_keys=frozenset(
-                c.fingerprint for c in found if c.kind is CredentialKind.KEY and c.fingerprint is not None
-            ),
-            has_password=any(c.kind is CredentialKind.PASSWORD for c in found),
-        )
-        denial = decide_session(self._facts(record, ours=self._service_ok(fields)), credential)
-        if denial is not None or record is None:
-            self._denied(fields, denial or Denial.UNKNOWN_LOGIN)
+        if record is None:
+            self._denied(fields, Denial.UNKNOWN_LOGIN)
             return NO
-        session, address, login = uuid.uuid4().hex, _text(fields, "rhost"), record.login
-        views = shares.host_views(record, self._core.inventory)
-        now = self._core.now()
-        await self._core.db(
-            lambda registry: registry.open_session(
-                session, login, address=address, method=method, credential=key, now=now
+        login = record.login
+        method, key = used_credential(fields.get("authinfo", b""))
+        async with self._core.turn(login):
+            # Again, now that nothing can be taken away before hostd has heard of this session.
+            record = await self._record(fields)
+            found = await self._core.db(lambda registry: registry.credentials(login))
+            keys_now = {c.fingerprint for c in found if c.kind is CredentialKind.KEY and c.fingerprint is not None}
+            credential = CredentialFacts(
+                method=method,
+                key=key,
+                valid_keys=frozenset(keys_now),
+                has_password=any(c.kind is CredentialKind.PASSWORD for c in found),
             )
-        )
-        try:
-            await self._core.host.open_session(session, self._core.user_record(record), views, peer.pid)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._core.session_ended(session)
-            raise
-        self._logger.info("session opened", session=session, login=login, address=address, method=method)
+            denial = decide_session(self._facts(record, ours=self._service_ok(fields)), credential)
+            if denial is not None or record is None:
+                self._denied(fields, denial or Denial.UNKNOWN_LOGIN)
+                return NO
+            address = _text(fields, "rhost")
+            await self._core.open_session(record, address=address, method=method, key=key, pid=peer.pid)
         return Answer(True)
 
     async def _record(self, fields: Mapping[str, bytes]) -> InstanceRecord | None:

@@ -1,13 +1,16 @@
 """What the core does with what it knows: registry, inventory and hostd kept in step.
 
-Concurrency: the registry is used from one worker thread at a time. Changes of what is shared happen under one lock,
-so that hostd always hears the latest state last.
+Concurrency: the registry is used from one worker thread at a time. What one login may see is decided and handed to
+hostd within one `turn`, so that hostd always hears the latest last; logins do not wait for each other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 import trio
@@ -20,12 +23,15 @@ from hatchway.admin.inventory import Inventory
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Mode, Snapshot, VolumeInfo, VolumeKind
+from hatchway.model import Login, Mode, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.records import InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
 T = TypeVar("T")
+
+PARALLEL_APPLIES = 8
+"""Logins whose changes are handed to hostd at once."""
 
 SESSIONS_KEPT_S = 90 * 86400.0
 """How long ended sessions are remembered."""
@@ -50,9 +56,16 @@ class Core:
         self.host = host
         self.now = now
         self._registry_turn = trio.CapacityLimiter(1)
-        self._sync_lock = trio.Lock()
+        self._feeding = trio.Lock()
+        self._publishing = trio.Lock()
+        self._turns: dict[Login, trio.Lock] = {}
         self._latest: dict[str, Snapshot] = {}
-        self._applied: dict[str, tuple[View, ...]] = {}
+        # What hostd was last told of each login, absent when that is not known.
+        self._applied: dict[Login, tuple[View, ...]] = {}
+        self._published: tuple[UserRecord, ...] = ()
+        self.unpublished: dict[str, str] = {}
+        # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
+        self._young: dict[str, float] = {}
         self._logger = log.get()
 
     async def db(self, call: Callable[[Registry], T]) -> T:
@@ -68,7 +81,8 @@ class Core:
         """Take the catalog's news, and take away at once what it shows to be another's."""
         self._latest[snapshot.source] = snapshot
         try:
-            self.inventory.feed(await self._identified(snapshot))
+            async with self._feeding:
+                self.inventory.feed(await self._identified(self._latest[snapshot.source]))
             await self.sync()
         except HatchwayError as exc:
             # Not the catalog's fault; the link to hostd reports it, and repeats this when hostd is back. Until then
@@ -108,31 +122,85 @@ class Core:
         )
         return structs.replace(snapshot, instances=instances)
 
+    @contextlib.asynccontextmanager
+    async def turn(self, login: Login) -> AsyncIterator[None]:
+        """Have the say over one login: what it may see is read and handed to hostd within one turn, so that a session
+        that opens while access is taken away either does not open or is ended."""
+        async with self._turns.setdefault(login, trio.Lock()):
+            yield
+
     async def sync(self, *, everything: bool = False) -> None:
         """Make hostd publish and show what the registry and the inventory say now.
 
-        `everything` tells hostd also what it should know already. Raises HatchwayError when hostd did not take it.
+        `everything` tells hostd also what it should know already. Logins do not wait for each other. Raises the first
+        HatchwayError when hostd did not take all of it.
         """
-        async with self._sync_lock:
-            records = await self.db(Registry.instances)
-            shared = [record for record in records if record.grants]
-            wanted: dict[str, tuple[View, ...]] = {record.login: self._views_for_open(record) for record in shared}
-            changed = {
-                login: views for login, views in wanted.items() if everything or self._applied.get(login) != views
-            }
-            withdrawn = [login for login in self._applied if login not in wanted]
-            if not (everything or changed or withdrawn):
-                return
+        records = {record.login: record for record in await self.db(Registry.instances) if record.grants}
+        errors: list[HatchwayError] = []
+        limit = trio.CapacityLimiter(PARALLEL_APPLIES)
+
+        async def one(login: Login) -> None:
             try:
-                for login in withdrawn:
-                    await self.host.apply(login, ())
-                for login, views in changed.items():
-                    await self.host.apply(login, views)
-                await self.host.publish(tuple(self.user_record(record) for record in shared))
-            except HatchwayError:
-                self._applied.clear()
-                raise
-            self._applied = wanted
+                async with limit:
+                    await self._apply(login, everything)
+            except HatchwayError as exc:
+                errors.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for login in {*records, *self._applied}:
+                record = records.get(login)
+                if everything or record is None or self._applied.get(login) != self._views_for_open(record):
+                    nursery.start_soon(one, login)
+        await self._publish(everything)
+        if errors:
+            raise errors[0]
+
+    async def _apply(self, login: Login, everything: bool) -> None:
+        async with self.turn(login):
+            record = await self.db(lambda registry: registry.by_login(login))
+            views = () if record is None or not record.grants else self._views_for_open(record)
+            if not everything and self._applied.get(login) == views:
+                return
+            # Unknown until hostd has answered.
+            self._applied.pop(login, None)
+            await self.host.apply(login, views)
+            if record is not None and record.grants:
+                self._applied[login] = views
+
+    async def _publish(self, everything: bool) -> None:
+        async with self._publishing:
+            records = await self.db(Registry.instances)
+            users = tuple(self.user_record(record) for record in records if record.grants)
+            if everything or users != self._published:
+                self._published = ()
+                self.unpublished = await self.host.publish(users)
+                self._published = users
+
+    async def open_session(
+        self, record: InstanceRecord, *, address: str, method: str, key: str | None, pid: int
+    ) -> str:
+        """Mount what `record` shares and count the session whose PAM helper is `pid`, within a `turn` of its login.
+
+        Returns the session's id. Raises HatchwayError: then there must be no session.
+        """
+        session, login, now = uuid.uuid4().hex, record.login, self.now()
+        self._young[session] = math.inf
+        await self.db(
+            lambda registry: registry.open_session(
+                session, login, address=address, method=method, credential=key, now=now
+            )
+        )
+        try:
+            views = shares.host_views(record, self.inventory)
+            await self.host.open_session(session, self.user_record(record), views, pid)
+            self._applied[login] = views
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.session_ended(session)
+            raise
+        self._young[session] = trio.current_time()
+        self._logger.info("session opened", session=session, login=login, address=address, method=method)
+        return session
 
     def _views_for_open(self, record: InstanceRecord) -> tuple[View, ...]:
         """What sessions that are open now may go on to see.
@@ -150,17 +218,22 @@ class Core:
         )
         return kept or shares.host_views(record, self.inventory)
 
-    async def hostd_connected(self, status: HostStatus) -> None:
-        """hostd is (again) there: tell it everything, and close the books on sessions it does not have."""
-        for snapshot in list(self._latest.values()):
-            self.inventory.feed(await self._identified(snapshot))
+    async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
+        """hostd is (again) there: tell it everything, and close the books on sessions it does not have.
+
+        Sessions that opened since `asked_at` (trio's clock, seconds) need not be in `status`.
+        """
+        async with self._feeding:
+            for snapshot in list(self._latest.values()):
+                self.inventory.feed(await self._identified(snapshot))
         await self.sync(everything=True)
-        for session in await self.db(lambda registry: registry.open_sessions()):
-            if session.id not in status.sessions:
+        for session in await self.db(Registry.open_sessions):
+            if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)
 
     async def session_ended(self, session: str) -> None:
         """Write down that a session is over."""
         now = self.now()
-        await self.db(lambda registry: registry.close_session(session, now))
-        self._logger.info("session ended", session=session)
+        self._young.pop(session, None)
+        if await self.db(lambda registry: registry.close_session(session, now)):
+            self._logger.info("session ended", session=session)

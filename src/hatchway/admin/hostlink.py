@@ -22,6 +22,7 @@ from hatchway.wire.host import (
     EndSessions,
     HostStatus,
     OpenSession,
+    Published,
     PublishUsers,
     SessionEnded,
     Status,
@@ -40,9 +41,9 @@ class HostLink:
         self._path = config.hostd_socket
         self.problem: str | None = "hostd has not answered yet"
 
-    async def publish(self, users: tuple[UserRecord, ...]) -> None:
-        """Make the published logins exactly these. Raises HatchwayError."""
-        await frames.call(self._path, PublishUsers(users), Done)
+    async def publish(self, users: tuple[UserRecord, ...]) -> dict[str, str]:
+        """Make the published logins exactly these. Returns those that could not be, with why. Raises HatchwayError."""
+        return (await frames.call(self._path, PublishUsers(users), Published)).problems
 
     async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
         """Mount and count a session. Raises HatchwayError: then there must be no session."""
@@ -63,10 +64,14 @@ class HostLink:
 
     async def follow(
         self,
-        connected: Callable[[HostStatus], Awaitable[None]],
+        connected: Callable[[HostStatus, float], Awaitable[None]],
         ended: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Hear of endings for ever. `connected` is awaited with the state each time hostd is (again) reached."""
+        """Hear of endings for ever.
+
+        `connected` is awaited each time hostd is (again) reached, with its state and when it was asked for (trio's
+        clock, seconds): what began later need not be in it.
+        """
         logger = log.get()
         while True:
             try:
@@ -79,16 +84,17 @@ class HostLink:
             await trio.sleep(RETRY_S)
 
     async def _follow_once(
-        self, connected: Callable[[HostStatus], Awaitable[None]], ended: Callable[[str], Awaitable[None]]
+        self, connected: Callable[[HostStatus, float], Awaitable[None]], ended: Callable[[str], Awaitable[None]]
     ) -> None:
         channel = await frames.connect(self._path)
         async with channel.stream:
+            asked_at = trio.current_time()
             await channel.send(Watch())
             while (message := await channel.receive(HostStatus | SessionEnded | Failure)) is not None:
                 if isinstance(message, Failure):
                     raise message.error()
                 if isinstance(message, HostStatus):
-                    await connected(message)
+                    await connected(message, asked_at)
                     self.problem = None
                 else:
                     await ended(message.session)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import grp
-import pwd
 import socket
 from collections.abc import Sequence
 
 import trio
 
-from hatchway import __version__, log
+from hatchway import __version__, accounts, log
 from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
@@ -134,6 +132,8 @@ class Operations:
             if volume.access is Access.SUSPENDED:
                 why = "another volume stands there now" if volume.present else "the instance does not have it now"
                 problems.append(f"access to {volume.path} is suspended: {why}")
+        if status.login is not None and (unpublished := self._core.unpublished.get(status.login)) is not None:
+            problems.append(f"nobody can enter as {status.login}: {unpublished}")
         if self._core.host.problem is not None:
             problems.append(f"nobody can enter now: {self._core.host.problem}")
         return tuple(problems)
@@ -154,7 +154,7 @@ class Operations:
         record = await self._core.db(lambda registry: registry.enable(info.key, grants, by=by, now=now, new=new))
         paths = tuple(volume.path for volume in chosen)
         self._logger.info("enabled", instance=str(info.key), login=record.login, paths=paths, mode=str(mode), by=by)
-        await self._sync("access is granted")
+        await self._sync(record.login, "access is granted")
         status = self._instance(record, info, await self._sessions())
         return Changed(instance=status, changed=paths, password=None if shown is None else shown.reveal())
 
@@ -187,7 +187,7 @@ class Operations:
 
         def allocate(registry: Registry) -> tuple[Login, Uid]:
             for candidate in login_candidates(key):
-                if not registry.login_taken(candidate) and not _host_has(candidate):
+                if not registry.login_taken(candidate) and not accounts.name_taken(candidate):
                     return candidate, registry.next_uid(first, last)
             raise ConflictError(f"both {' and '.join(login_candidates(key))} are taken: no login for {key}")
 
@@ -226,15 +226,17 @@ class Operations:
         now, key = self._core.now(), record.key
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now))
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
-        await self._sync("access is taken away in the registry")
+        await self._sync(record.login, "access is taken away in the registry")
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
-    async def _sync(self, done: str) -> None:
+    async def _sync(self, login: str, done: str) -> None:
         try:
             await self._core.sync()
         except HatchwayError as exc:
             raise HostError(f"{done}, but the host was not told: {exc}. It is told as soon as it answers") from exc
+        if (problem := self._core.unpublished.get(login)) is not None:
+            raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 
     # Credentials
 
@@ -342,17 +344,3 @@ def _password_kind(password: CredentialRecord | None) -> PasswordKind:
     if password is None:
         return PasswordKind.NONE
     return PasswordKind.HASHED if password.sealed is None else PasswordKind.RAW
-
-
-def _host_has(name: str) -> bool:
-    """Whether the host has a user or group of this name. Blocks; runs in the registry's thread."""
-    try:
-        pwd.getpwnam(name)
-        return True
-    except KeyError:
-        pass
-    try:
-        grp.getgrnam(name)
-        return True
-    except KeyError:
-        return False

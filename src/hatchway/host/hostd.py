@@ -25,6 +25,7 @@ from hatchway.wire.host import (
     EndSessions,
     HostStatus,
     OpenSession,
+    Published,
     PublishUsers,
     SessionEnded,
     Status,
@@ -105,7 +106,7 @@ class Hostd:
                 self._logger.error("a watcher does not keep up; it will see the truth when it connects again")
                 send.close()
 
-    async def _publish_users(self, request: PublishUsers, _peer: Peer) -> Done:
+    async def _publish_users(self, request: PublishUsers, _peer: Peer) -> Published:
         async with self._records_lock:
             wanted = {record.login: record for record in request.users}
             first, last = self._config.ids.login_uids
@@ -113,7 +114,7 @@ class Hostd:
             for login in own.keys() - wanted.keys():
                 self._records.withdraw_user(login)
             own = self._records.logins(first, last)
-            problems = []
+            problems: dict[str, str] = {}
             for record in wanted.values():
                 try:
                     # Name services may be slow (LDAP), so not in the event loop.
@@ -122,16 +123,15 @@ class Hostd:
                     self._records.publish_login(record.login, record.uid, self._gid, record.home)
                     own[record.login] = record.uid
                 except (ConflictError, RefusedError, HostError) as exc:
-                    problems.append(str(exc))
-            if problems:
-                raise ConflictError("; ".join(problems))
-        return Done()
+                    problems[record.login] = str(exc)
+        for login, problem in problems.items():
+            self._logger.error("login not published", login=login, error=problem)
+        return Published(problems)
 
     async def _open_session(self, request: OpenSession, _peer: Peer) -> Done:
         policy.check_login(self._config, request.login, request.uid)
         policy.check_views(self._config, request.views)
-        first, last = self._config.ids.login_uids
-        if self._records.logins(first, last).get(request.login) != request.uid:
+        if self._records.uid_of(request.login) != request.uid:
             raise RefusedError(f"{request.login} is not published with uid {request.uid}")
         monitor = processes.session_monitor(request.helper_pid, request.login, self._config.sshd.pam_service)
         root = self._roots.get(request.login)

@@ -5,9 +5,7 @@ Pure checks, apart from asking the host which names and uids it already has.
 
 from __future__ import annotations
 
-import grp
-import pwd
-
+from hatchway import accounts
 from hatchway.config import Config
 from hatchway.errors import ConflictError, RefusedError
 from hatchway.model import RESERVED_PREFIXES, below, valid_login, valid_volume_path
@@ -41,31 +39,8 @@ def check_record(config: Config, record: UserRecord, own: dict[str, int]) -> Non
         return
     if record.login in own or record.uid in own.values():
         raise ConflictError(f"{record.login} or uid {record.uid} is already another login")
-    if host_has_name(record.login) or host_has_uid(record.uid):
+    if accounts.name_taken(record.login) or accounts.uid_taken(record.uid):
         raise ConflictError(f"the host already has an account or group {record.login} or uid {record.uid}")
-
-
-def host_has_name(name: str) -> bool:
-    """Whether any name service knows a user or a group of this name."""
-    try:
-        pwd.getpwnam(name)
-        return True
-    except KeyError:
-        pass
-    try:
-        grp.getgrnam(name)
-        return True
-    except KeyError:
-        return False
-
-
-def host_has_uid(uid: int) -> bool:
-    """Whether any name service knows this uid."""
-    try:
-        pwd.getpwuid(uid)
-        return True
-    except KeyError:
-        return False
 
 
 def check_views(config: Config, views: tuple[View, ...]) -> None:

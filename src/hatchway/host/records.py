@@ -43,6 +43,11 @@ class Records:
         users = self.users()
         return {name: uid for name, uid in users.items() if first <= uid <= last}
 
+    def uid_of(self, name: str) -> int | None:
+        """The uid of our published user `name`, None when there is none."""
+        record = self._read(f"{name}.user")
+        return int(record["uid"]) if record is not None and record.get(_MARK) == self._owner else None
+
     def users(self) -> dict[str, int]:
         """Names and uids of all our published users."""
         found = {}

@@ -200,6 +200,9 @@ class VolumeTree:
             try:
                 made = os.fstat(fd)
                 self._check_ours(made, DIRECTORY, owner)
+                # Without owners (vfat) ours cannot be told from another: but no other is opened up that holds anything.
+                if made.st_uid != self._our_uid and files.DirectoryReader(fd).read() is not None:
+                    raise failure(errno.ESTALE)
                 self._give(fd, owner)
                 self._chmod(fd, made.st_mode, self.view.directory_bits(mode, made.st_mode))
                 st = os.fstat(fd)

@@ -111,16 +111,20 @@ async def connect(path: str) -> Channel:
         raise NotRunningError(f"nothing answers at {path}: {exc.strerror or exc}") from exc
 
 
-async def call(path: str, request: object, answer: type[T]) -> T:
+async def call(path: str, request: object, answer: type[T], timeout_s: float = 60.0) -> T:
     """Send one request on a connection of its own and return the answer.
 
-    Raises the HatchwayError the peer answered with, NotRunningError when it cannot be reached or hangs up.
+    Raises the HatchwayError the peer answered with, NotRunningError when it cannot be reached, hangs up or does not
+    answer within `timeout_s` seconds.
     """
     channel = await connect(path)
     async with channel.stream:
         try:
-            await channel.send(request)
-            reply = await channel.receive(answer | Failure)
+            with trio.fail_after(timeout_s):
+                await channel.send(request)
+                reply = await channel.receive(answer | Failure)
+        except trio.TooSlowError:
+            raise NotRunningError(f"{path} did not answer in {timeout_s:g} s") from None
         except (ProtocolError, trio.BrokenResourceError) as exc:
             raise NotRunningError(f"{path} hung up: {exc}") from exc
     if reply is None:

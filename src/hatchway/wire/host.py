@@ -26,9 +26,15 @@ class View(msgspec.Struct, frozen=True, tag="view"):
 
 
 class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):
-    """Make the published records exactly these. Answer: Done."""
+    """Make the published records exactly these, as far as they may be. Answer: Published."""
 
     users: tuple[UserRecord, ...]
+
+
+class Published(msgspec.Struct, frozen=True, tag="published"):
+    """Logins that were not published, and why: the host has got an account of that name, for example."""
+
+    problems: dict[str, str]
 
 
 class OpenSession(msgspec.Struct, frozen=True, tag="open-session"):

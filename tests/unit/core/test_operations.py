@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -51,14 +52,17 @@ class FakeHost(HostLink):
         self.sessions: dict[str, tuple[str, tuple[View, ...], int]] = {}
         self.failure: HostError | None = None
         self.born: dict[str, str] = {}
+        self.conflicts: dict[str, str] = {}
+        self.opening: trio.Event | None = None
 
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
 
-    async def publish(self, users: tuple[UserRecord, ...]) -> None:
+    async def publish(self, users: tuple[UserRecord, ...]) -> dict[str, str]:
         self._fail()
         self.published = users
+        return {login: why for login, why in self.conflicts.items() if login in {user.login for user in users}}
 
     async def apply(self, login: str, views: tuple[View, ...]) -> None:
         self._fail()
@@ -66,6 +70,8 @@ class FakeHost(HostLink):
 
     async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
         self._fail()
+        if self.opening is not None:
+            await self.opening.wait()
         self.sessions[session] = (user.login, views, helper_pid)
 
     async def births(self, sources: tuple[str, ...]) -> dict[str, str]:
@@ -237,7 +243,7 @@ async def test_disable_takes_away_at_once_and_withdraws_the_login_with_the_last(
         assert [view.path for view in stage.host.applied[-1][1]] == ["/logs"]
         await stage.do(Disable(instance="shop/web/1", every=True))
         assert stage.host.applied[-1] == ("shop-web-1", ())
-        assert len(stage.host.published) == 0
+        assert [user.login for user in stage.host.published] == []
         assert not (await stage.ask("account", login="shop-web-1", service="hatchway-sshd"))[0]
         assert not (await stage.ask("keys", login="shop-web-1"))[0]
         again = await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
@@ -281,7 +287,7 @@ async def test_the_catalogs_news_are_not_lost_while_hostd_is_away(tmp_path: Path
         await stage.core.feed(snapshot(volume("/data"), volume("/more")))
         assert len(stage.inventory.instances()[0].volumes) == 3
         stage.host.failure = None
-        await stage.core.hostd_connected(HostStatus((), {}))
+        await stage.core.hostd_connected(HostStatus((), {}), trio.current_time())
         assert [v.path for v in stage.inventory.instances()[0].volumes] == ["/data", "/more"]
 
 
@@ -315,6 +321,48 @@ async def test_a_session_with_another_key_or_no_mount_is_refused(tmp_path: Path)
         assert stage.core.registry.open_sessions() == ()
 
 
+async def test_access_taken_away_while_a_session_opens_is_taken_from_that_session(tmp_path: Path) -> None:
+    """Whatever the order, hostd hears last that nothing is shared any more."""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.opening = trio.Event()
+        stage.host.applied.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(open_by_password, stage))
+            while not stage.core.registry.open_sessions():
+                await trio.sleep(0.01)
+            nursery.start_soon(stage.do, Disable(instance="shop/web/1", every=True))
+            while stage.core.registry.by_login("shop-web-1").grants:  # type: ignore[union-attr] # it is there
+                await trio.sleep(0.01)
+            await trio.sleep(0.05)
+            assert stage.host.applied == []  # it waits for the session that is opening
+            stage.host.opening.set()
+        assert stage.host.applied == [("shop-web-1", ())]
+        assert not await open_by_password(stage)
+
+
+async def open_by_password(stage: Stage) -> bool:
+    return (await stage.ask("open", login="shop-web-1", service="hatchway-sshd", authinfo="password\n"))[0]
+
+
+async def test_a_login_whose_name_the_host_has_got_meanwhile_is_said(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.host.conflicts["shop-web-1"] = "the host already has an account shop-web-1"
+        with pytest.raises(ConflictError, match="nobody can enter as shop-web-1: the host already has"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+
+
+async def test_the_books_are_closed_on_sessions_hostd_does_not_have(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        asked_before = trio.current_time()
+        assert await open_by_password(stage)
+        await stage.core.hostd_connected(HostStatus((), {}), asked_before)
+        assert len(stage.core.registry.open_sessions()) == 1, "it opened after hostd was asked"
+        await stage.core.hostd_connected(HostStatus((), {}), trio.current_time() + 1)
+        assert stage.core.registry.open_sessions() == ()
+
+
 async def test_a_host_that_is_away_is_said_and_told_later(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.host.problem = "hostd is away"
@@ -326,7 +374,7 @@ async def test_a_host_that_is_away_is_said_and_told_later(tmp_path: Path) -> Non
         with pytest.raises(HostError, match="access is granted, but the host was not told: hostd is away"):
             await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         stage.host.failure = None
-        await stage.core.hostd_connected(HostStatus((), {}))
+        await stage.core.hostd_connected(HostStatus((), {}), trio.current_time())
         assert [user.login for user in stage.host.published] == ["shop-web-1"]
 
 
