@@ -29,7 +29,28 @@ def test_translated(number: int, heard: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["EDQUOT", "ENOSPC", "ESTALE", "ENOENT", "EACCES", "EPERM", "EEXIST", "ENOTEMPTY", "ENOTDIR", "EISDIR", "EXDEV", "ELOOP", "ENAMETOOLONG", "EFBIG", "EIO", "EINVAL", "EBADF", "ETXTBSY", "EMLINK", "EOPNOTSUPP"],
+    [
+        "EDQUOT",
+        "ENOSPC",
+        "ESTALE",
+        "ENOENT",
+        "EACCES",
+        "EPERM",
+        "EEXIST",
+        "ENOTEMPTY",
+        "ENOTDIR",
+        "EISDIR",
+        "EXDEV",
+        "ELOOP",
+        "ENAMETOOLONG",
+        "EFBIG",
+        "EIO",
+        "EINVAL",
+        "EBADF",
+        "ETXTBSY",
+        "EMLINK",
+        "EOPNOTSUPP",
+    ],
 )
 def test_passed_on(name: str) -> None:
     number = getattr(errno, name)

@@ -290,7 +290,7 @@ def test_racing_with_a_directory_on_the_way(laid_out: Volume, name: str) -> None
 
 
 @pytest.mark.parametrize("call", ["mkdir", "symlink"])
-@pytest.mark.parametrize("now", ["theirs", "to-dir", "to-file", "fifo"])
+@pytest.mark.parametrize("now", ["theirs", "shared", "to-dir", "to-file", "fifo"])
 def test_swapped_while_it_is_made(
     laid_out: Volume, canary: Canary, call: str, now: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +300,9 @@ def test_swapped_while_it_is_made(
     os.chown(laid_out.backing, 777, 777)
     (laid_out.backing / "theirs").mkdir(mode=0o700)
     os.chown(laid_out.backing / "theirs", 4242, 4242)
+    (laid_out.backing / "shared").mkdir(mode=0o700)
+    (laid_out.backing / "shared" / "private").touch()
+    os.chown(laid_out.backing / "shared", 777, 777)
     os.chown(laid_out.disk(b"to-dir"), 4242, 4242, follow_symlinks=False)
     os.chown(laid_out.disk(b"to-file"), 4242, 4242, follow_symlinks=False)
     before = os.lstat(laid_out.disk(now.encode()))
