@@ -108,21 +108,16 @@ class Gate:
 
     async def _auth(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
         """Whether the password is right. Takes the same time for a login that does not exist."""
-        record = await self._record(fields)
-        encoded = None
-        if record is not None:
-            login = record.login
-            found = await self._core.db(lambda registry: registry.credentials(login))
-            encoded = next(
-                (credential.public for credential in found if credential.kind is CredentialKind.PASSWORD), None
-            )
+        login = _text(fields, "login")
+        found = await self._core.db(lambda registry: registry.credentials(login))
+        encoded = next((c.public for c in found if c.kind is CredentialKind.PASSWORD), None)
         attempt = fields.get("password", b"")
         right = await trio.to_thread.run_sync(
             passwords.verify, encoded or passwords.DUMMY, attempt, limiter=self._hashing
         )
         if encoded is not None and right and self._service_ok(fields):
             return Answer(True)
-        self._logger.warning("password refused", login=_text(fields, "login"), address=_text(fields, "rhost"))
+        self._logger.warning("password refused", login=login, address=_text(fields, "rhost"))
         return NO
 
     async def _account(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:

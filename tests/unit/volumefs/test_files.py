@@ -1,4 +1,4 @@
-"""The raw calls: constraints are in force, errno arrives, times and owners reach symlinks, directories can be resumed."""
+"""The raw calls: constraints hold, errno arrives, times and owners reach symlinks, directories can be resumed."""
 
 from __future__ import annotations
 
