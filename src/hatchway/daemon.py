@@ -22,7 +22,7 @@ from hatchway.admin.operations import Operations
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError, HostError, plain_errors
-from hatchway.kernel import privileges
+from hatchway.kernel import limits, privileges
 from hatchway.registry.store import Registry
 from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
@@ -38,6 +38,7 @@ async def run(config: Config) -> None:
         keys_uid = pwd.getpwnam(config.ids.keys_user).pw_uid
     except KeyError as exc:
         raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
+    limits.raise_open_files()
     registry = Registry.open(config.registry_path)
     try:
         sealing = SealingKey.load_or_create(config.sealing_key_path)
@@ -60,6 +61,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(serve, "admin", inherited_listener("admin"), operations.table())
                 nursery.start_soon(gate.serve, inherited_listener("auth"))
                 nursery.start_soon(host.follow, core.hostd_connected, core.session_ended)
+                nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(_trim, core)
                 log.get().info("ready")
                 notify.ready()
@@ -73,7 +75,10 @@ async def run(config: Config) -> None:
 async def _trim(core: Core) -> None:
     while True:
         before = core.now() - SESSIONS_KEPT_S
-        await core.db(functools.partial(Registry.trim_sessions, older_than=before))
+        try:
+            await core.db(functools.partial(Registry.trim_sessions, older_than=before))
+        except Exception:
+            log.get().exception("old sessions not forgotten")
         await trio.sleep(TRIM_EVERY_S)
 
 

@@ -1,16 +1,20 @@
 """Logging of every Hatchway process: structlog, one logfmt line per event on standard error.
 
-The supervisor (or systemd's journal) collects it. Values are quoted, so text from a client or a container cannot
-start a line of its own. Secrets are kept out by their types: see `credentials.secret`.
+The supervisor (or systemd's journal) collects it. Text that comes from a client or a container is quoted and
+escaped: it can neither start a line of its own nor do anything to the terminal that shows the log. Secrets are kept
+out by their types: see `credentials.secret`.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from hatchway.printable import escaped
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -24,6 +28,7 @@ def configure(process: str, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _printable,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "process", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -31,6 +36,16 @@ def configure(process: str, level: str) -> None:
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what would do something to a terminal, or look like another line or another order of the words."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = escaped(value)
+        elif not isinstance(value, bool | int | float | None):
+            event[key] = escaped(str(value))
+    return event
 
 
 def get(**fields: Any) -> Any:

@@ -8,6 +8,7 @@ what it made. Nothing of what it does itself is on the way of a login.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import grp
 import os
@@ -19,7 +20,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import ConflictError, HostError, plain_errors
+from hatchway.errors import ConfigError, ConflictError, HostError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
 from hatchway.kernel import mounts
@@ -39,7 +40,26 @@ RESTART_AFTER_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 60.0
 """A process that ran this long starts again at once when it dies."""
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "SYSTEMD_BYPASS_USERDB": ""}
+_SERVICES = ("hostd", "core", "catalog", "sshd")
+RUN_FILES = frozenset(
+    {
+        "lock",
+        "pam-service-made",
+        "auth.sock",
+        "admin.sock",
+        "hostd.sock",
+        "catalog.sock",
+        *(f"notify-{name}.sock" for name in _SERVICES),
+    }
+)
+"""What we make in the run directory, besides the directories `sshd` and `mnt`."""
+
+STATE_FILES = frozenset(
+    {"registry.sqlite", "registry.sqlite-wal", "registry.sqlite-shm", "registry.sqlite-journal", "sealing.key"}
+)
+"""What the core makes in the state directory."""
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,7 @@ async def _run(config: Config, config_path: Path | None) -> None:
         accounts = _accounts(config, records)
         _state_directory(config, accounts["core"])
         stack.callback(install.withdraw, _prepare_sshd(config))
+        _require_free_port(config)
         listeners = stack.enter_context(_sockets(config, accounts))
         services = _services(config, config_path, accounts, install.argv(config))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -103,7 +124,7 @@ async def _run(config: Config, config_path: Path | None) -> None:
                             await one.ready.wait()
                         if waiting.cancelled_caught:
                             raise HostError(f"{one.service.name} was not ready in {READY_TIMEOUT_S:g} s")
-                    await _sshd_answers(config)
+                    await _sshd_answers(config, running[-1])
                     log.get().info("running", port=config.sshd.port, listen=list(config.sshd.listen))
                     async for _ in signals:
                         break
@@ -151,6 +172,21 @@ def _accounts(config: Config, records: Records) -> dict[str, Account]:
     return accounts
 
 
+def _own_directory(directory: str, ours: frozenset[str], key: str, mode: int) -> None:
+    """Make `directory`, or make sure that it holds nothing but what is `ours`: it gets our owner and mode.
+
+    Raises ConfigError for a directory of somebody else, such as /var/lib itself.
+    """
+    os.makedirs(directory, mode=mode, exist_ok=True)
+    foreign = sorted(set(os.listdir(directory)) - ours)
+    if foreign:
+        raise ConfigError(
+            f"{key} = {directory!r}: this directory holds {foreign[0]!r}, which is not Hatchway's; "
+            "name a directory of its own"
+        )
+    os.chmod(directory, mode)
+
+
 def _host_user(name: str) -> Account | None:
     try:
         entry = pwd.getpwnam(name)
@@ -161,7 +197,7 @@ def _host_user(name: str) -> Account | None:
 
 def _state_directory(config: Config, core: Account) -> None:
     directory = config.paths.state_dir
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    _own_directory(directory, STATE_FILES, "paths.state_dir", 0o700)
     os.chown(directory, core.uid, core.gid)
     os.chmod(directory, 0o700)
     # An account published anew may have another uid than the one the files were made with. The directory is the core's,
@@ -183,8 +219,7 @@ def _state_directory(config: Config, core: Account) -> None:
 def _run_directory(config: Config) -> Iterator[None]:
     """The run directory, for one `hatchway run` at a time."""
     directory = config.paths.run_dir
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    os.chmod(directory, 0o755)
+    _own_directory(directory, RUN_FILES | {"sshd", "mnt"}, "paths.run_dir", 0o755)
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -206,7 +241,18 @@ def _remove_run_directory(config: Config) -> None:
         return
     if any(entry.target == config.mount_dir for entry in mounts.mount_table()):
         mounts.unmount(config.mount_dir, mounts.MNT_DETACH)
-    shutil.rmtree(directory, ignore_errors=True)
+    # Only what we made: the directory is whatever the configuration says it is.
+    shutil.rmtree(f"{directory}/sshd", ignore_errors=True)
+    for name in RUN_FILES:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{name}")
+    for path in (config.mount_dir, directory):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            log.get().error("not removed", directory=path, error=str(exc))
 
 
 @contextmanager
@@ -278,10 +324,10 @@ def _engine_groups(config: Config) -> tuple[int, ...]:
 async def _keep_running(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
     logger = log.get(service=one.service.name)
     failures = 0
-    while True:
+    while not _stopping(one):
         started = trio.current_time()
         await _run_once(config, one, listeners)
-        if one.stopping:
+        if _stopping(one):
             return
         if not one.ready.is_set():
             raise HostError(f"{one.service.name} ended before it was ready; its message is above")
@@ -289,6 +335,10 @@ async def _keep_running(config: Config, one: Running, listeners: dict[str, socke
         delay = RESTART_AFTER_S[min(failures, len(RESTART_AFTER_S) - 1)]
         logger.error("process ended, starting it again", delay_s=delay)
         await trio.sleep(delay)
+
+
+def _stopping(one: Running) -> bool:
+    return one.stopping  # asked anew: it changes while we wait
 
 
 async def _run_once(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
@@ -394,12 +444,32 @@ async def _await_ready(incoming: socket.socket, ready: trio.Event) -> None:
     ready.set()
 
 
-async def _sshd_answers(config: Config) -> None:
-    """Wait until sshd listens. Raises HostError when it does not."""
+def _require_free_port(config: Config) -> None:
+    """Raise ConflictError when another program has sshd's port: it, not we, would be what clients reach."""
+    for address in config.sshd.listen:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                # As sshd does; a connection of ours that is still being closed is no other program.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((address, config.sshd.port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                raise ConflictError(
+                    f"port {config.sshd.port} of {address} is taken by another program; "
+                    "stop it, or set sshd.port to another one"
+                ) from None
+            # No IPv6 here, or an address that comes later: sshd says which of its addresses it could use.
+
+
+async def _sshd_answers(config: Config, sshd: Running) -> None:
+    """Wait until our sshd listens. Raises HostError when it does not, or has ended."""
     addresses = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     candidates = [addresses.get(address, address) for address in config.sshd.listen]
     with trio.move_on_after(READY_TIMEOUT_S / 3):
-        while True:
+        while sshd.process is not None and sshd.process.poll() is None:
             for address in candidates:
                 try:
                     stream = await trio.open_tcp_stream(address, config.sshd.port)

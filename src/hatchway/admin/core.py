@@ -30,8 +30,14 @@ from hatchway.wire.host import HostStatus, UserRecord, View
 
 T = TypeVar("T")
 
+RETRY_S = 2.0
+"""How soon what hostd did not take is tried again."""
+
 PARALLEL_APPLIES = 8
 """Logins whose changes are handed to hostd at once."""
+
+IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.DIRECTORY)
+"""Kinds that have a directory of the host, which hostd identifies."""
 
 SESSIONS_KEPT_S = 90 * 86400.0
 """How long ended sessions are remembered."""
@@ -62,6 +68,8 @@ class Core:
         self._latest: dict[str, Snapshot] = {}
         # What hostd was last told of each login, absent when that is not known.
         self._applied: dict[Login, tuple[View, ...]] = {}
+        # Logins for which hostd has still to take something.
+        self._pending: set[Login] = set()
         self._published: tuple[UserRecord, ...] = ()
         self.unpublished: dict[str, str] = {}
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
@@ -83,7 +91,7 @@ class Core:
         try:
             async with self._feeding:
                 self.inventory.feed(await self._identified(self._latest[snapshot.source]))
-            await self.sync()
+            self._log_errors(await self.sync())
         except HatchwayError as exc:
             # Not the catalog's fault; the link to hostd reports it, and repeats this when hostd is back. Until then
             # what is known stays: nobody new can enter without hostd, and open sessions need not end.
@@ -101,18 +109,19 @@ class Core:
             volume.source
             for info in snapshot.instances
             for volume in info.volumes
-            if volume.kind is VolumeKind.VOLUME and volume.refusal is None and volume.source is not None
+            if volume.kind in IDENTIFIED and volume.refusal is None and volume.source is not None
         }
         if not paths:
             return snapshot
         births = await self.host.births(tuple(sorted(paths)))
 
         def identified(volume: VolumeInfo) -> VolumeInfo:
-            if volume.kind is not VolumeKind.VOLUME or volume.refusal is not None:
+            if volume.kind not in IDENTIFIED or volume.refusal is not None:
                 return volume
             birth = births.get(volume.source or "")
             if birth is None:
-                refusal = f"its directory {volume.source} cannot be opened below host.volume_roots"
+                roots = "host.volume_roots" if volume.kind is VolumeKind.VOLUME else "host.bind_prefixes"
+                refusal = f"its directory {volume.source} cannot be opened below {roots}"
                 return structs.replace(volume, created="", refusal=refusal)
             return structs.replace(volume, created=birth)
 
@@ -129,41 +138,59 @@ class Core:
         async with self._turns.setdefault(login, trio.Lock()):
             yield
 
-    async def sync(self, *, everything: bool = False) -> None:
+    async def sync(self, *, everything: bool = False) -> dict[Login, HatchwayError]:
         """Make hostd publish and show what the registry and the inventory say now.
 
-        `everything` tells hostd also what it should know already. Logins do not wait for each other. Raises the first
-        HatchwayError when hostd did not take all of it.
+        `everything` tells hostd also what it should know already. Logins do not wait for each other, and one that
+        fails spoils nobody else's: returned are those hostd did not take, which are tried again by `keep_in_step`.
+        Raises HatchwayError when hostd could not publish at all.
         """
         records = {record.login: record for record in await self.db(Registry.instances) if record.grants}
-        errors: list[HatchwayError] = []
         limit = trio.CapacityLimiter(PARALLEL_APPLIES)
+        errors: dict[Login, HatchwayError] = {}
 
         async def one(login: Login) -> None:
             try:
                 async with limit:
                     await self._apply(login, everything)
             except HatchwayError as exc:
-                errors.append(exc)
+                errors[login] = exc
 
         async with trio.open_nursery() as nursery:
-            for login in {*records, *self._applied}:
+            for login in {*records, *self._applied, *self._pending}:
                 record = records.get(login)
                 if everything or record is None or self._applied.get(login) != self._views_for_open(record):
                     nursery.start_soon(one, login)
         await self._publish(everything)
-        if errors:
-            raise errors[0]
+        return errors
+
+    async def keep_in_step(self) -> None:
+        """Try again, for ever, what hostd did not take: a revocation must not be forgotten."""
+        while True:
+            await trio.sleep(RETRY_S)
+            if self._pending:
+                try:
+                    self._log_errors(await self.sync())
+                except HatchwayError as exc:
+                    self._logger.warning("hostd still does not take what is to be done", error=str(exc))
+                except Exception:
+                    self._logger.exception("hostd still does not take what is to be done")
+
+    def _log_errors(self, errors: dict[Login, HatchwayError]) -> None:
+        for login, error in errors.items():
+            self._logger.error("not handed to hostd, will be tried again", login=login, error=str(error))
 
     async def _apply(self, login: Login, everything: bool) -> None:
         async with self.turn(login):
             record = await self.db(lambda registry: registry.by_login(login))
             views = () if record is None or not record.grants else self._views_for_open(record)
-            if not everything and self._applied.get(login) == views:
+            if not everything and login not in self._pending and self._applied.get(login) == views:
                 return
-            # Unknown until hostd has answered.
+            # Unknown, and to be done, until hostd has answered.
             self._applied.pop(login, None)
+            self._pending.add(login)
             await self.host.apply(login, views)
+            self._pending.discard(login)
             if record is not None and record.grants:
                 self._applied[login] = views
 
@@ -185,12 +212,12 @@ class Core:
         """
         session, login, now = uuid.uuid4().hex, record.login, self.now()
         self._young[session] = math.inf
-        await self.db(
-            lambda registry: registry.open_session(
-                session, login, address=address, method=method, credential=key, now=now
-            )
-        )
         try:
+            await self.db(
+                lambda registry: registry.open_session(
+                    session, login, address=address, method=method, credential=key, now=now
+                )
+            )
             views = shares.host_views(record, self.inventory)
             await self.host.open_session(session, self.user_record(record), views, pid)
             self._applied[login] = views
@@ -214,7 +241,7 @@ class Core:
         kept = tuple(
             view
             for view in self._applied.get(record.login, ())
-            if granted.get(view.path) is not None and (granted[view.path] is Mode.READ_ONLY) == view.read_only
+            if granted.get(view.path) is not None and (view.read_only or granted[view.path] is Mode.READ_WRITE)
         )
         return kept or shares.host_views(record, self.inventory)
 
@@ -226,7 +253,10 @@ class Core:
         async with self._feeding:
             for snapshot in list(self._latest.values()):
                 self.inventory.feed(await self._identified(snapshot))
-        await self.sync(everything=True)
+        # Also what was taken away while nobody told hostd: by a core that died, or while hostd was away.
+        self._pending.update(Login(login) for login in status.sessions.values())
+        self._pending.update(Login(mount.login) for mount in status.mounts)
+        self._log_errors(await self.sync(everything=True))
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)

@@ -81,6 +81,9 @@ class HostLink:
                 self.problem = str(exc)
                 if not isinstance(exc, NotRunningError):
                     logger.warning("link to hostd failed", error=str(exc))
+            except Exception:
+                self.problem = "the core failed while it spoke to hostd; the log has the details"
+                logger.exception("link to hostd failed")
             await trio.sleep(RETRY_S)
 
     async def _follow_once(

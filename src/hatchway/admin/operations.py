@@ -56,6 +56,7 @@ class Operations:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._enabling = trio.Lock()
         self._logger = log.get()
 
     def table(self) -> Table:
@@ -145,15 +146,25 @@ class Operations:
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
-        mode = Mode.READ_ONLY if request.read_only else Mode.READ_WRITE
-        record = await self._core.db(lambda registry: registry.instance(info.key))
-        new, shown = (None, None) if record is not None else await self._new_login(info.key)
-        now = self._core.now()
-        grants = [(volume, mode) for volume in chosen]
+        # What the container itself may not change, or the static file says is read-only, stays so over SFTP.
+        modes = {volume.path: request.read_only or volume.read_only for volume in chosen}
+        grants = [(v, Mode.READ_ONLY if modes[v.path] else Mode.READ_WRITE) for v in chosen]
         by = f"uid {peer.uid}"
-        record = await self._core.db(lambda registry: registry.enable(info.key, grants, by=by, now=now, new=new))
+        # A login and uid are free when they are looked for; nobody else may take them before they are stored.
+        async with self._enabling:
+            record = await self._core.db(lambda registry: registry.instance(info.key))
+            new, shown = (None, None) if record is not None else await self._new_login(info.key)
+            now = self._core.now()
+            record = await self._core.db(lambda registry: registry.enable(info.key, grants, by=by, now=now, new=new))
         paths = tuple(volume.path for volume in chosen)
-        self._logger.info("enabled", instance=str(info.key), login=record.login, paths=paths, mode=str(mode), by=by)
+        self._logger.info(
+            "enabled",
+            instance=str(info.key),
+            login=record.login,
+            paths=paths,
+            read_only=[path for path in paths if modes[path]],
+            by=by,
+        )
         await self._sync(record.login, "access is granted")
         status = self._instance(record, info, await self._sessions())
         return Changed(instance=status, changed=paths, password=None if shown is None else shown.reveal())
@@ -220,7 +231,9 @@ class Operations:
             paths = []
             for wanted in request.volumes:
                 found = [grant.path for grant in record.grants if wanted in (grant.path, grant.name)]
-                if len(found) != 1:
+                if len(found) > 1:
+                    raise UsageError(f"{wanted!r} is mounted more than once: name a path of {', '.join(found)}")
+                if not found:
                     raise NotFoundError(f"access of {record.key} to {wanted!r} is not on; it is on for: {listed}")
                 paths.append(found[0])
         now, key = self._core.now(), record.key
@@ -230,11 +243,13 @@ class Operations:
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
-    async def _sync(self, login: str, done: str) -> None:
+    async def _sync(self, login: Login, done: str) -> None:
         try:
-            await self._core.sync()
+            errors = await self._core.sync()
+            if (error := errors.get(login)) is not None:
+                raise error
         except HatchwayError as exc:
-            raise HostError(f"{done}, but the host was not told: {exc}. It is told as soon as it answers") from exc
+            raise HostError(f"{done}, but the host did not take it: {exc}. It is tried again until it does") from exc
         if (problem := self._core.unpublished.get(login)) is not None:
             raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 

@@ -38,8 +38,10 @@ def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]
     places = session_paths({grant.path: grant.name for grant in record.grants})
     modes = {grant.path: grant.mode for grant in record.grants}
     births = {grant.path: grant.created for grant in record.grants}
+    info = inventory.get(record.key)
+    fixed = set() if info is None else {volume.path for volume in info.volumes if volume.read_only}
     return tuple(
-        View(places[path], live[path], modes[path] is Mode.READ_ONLY, births[path])
+        View(places[path], live[path], modes[path] is Mode.READ_ONLY or path in fixed, births[path])
         for path in sorted(live, key=places.__getitem__)
     )
 
@@ -75,7 +77,7 @@ def status(
                     kind=grant.kind,
                     driver=grant.driver,
                     read_only=False,
-                    access=_access(grant, path in live),
+                    access=_access(grant, path in live, False),
                     session_path=places[path] if path in live else None,
                     present=False,
                 )
@@ -100,16 +102,16 @@ def _volume(volume: VolumeInfo, grant: GrantRecord | None, live: bool, places: d
         kind=volume.kind,
         driver=volume.driver,
         read_only=volume.read_only,
-        access=Access.OFF if grant is None else _access(grant, live),
+        access=Access.OFF if grant is None else _access(grant, live, volume.read_only),
         session_path=places[volume.path] if grant is not None and live else None,
         refusal=volume.refusal,
     )
 
 
-def _access(grant: GrantRecord, live: bool) -> Access:
+def _access(grant: GrantRecord, live: bool, fixed: bool) -> Access:
     if not live:
         return Access.SUSPENDED
-    return Access.READ_ONLY if grant.mode is Mode.READ_ONLY else Access.READ_WRITE
+    return Access.READ_ONLY if grant.mode is Mode.READ_ONLY or fixed else Access.READ_WRITE
 
 
 def _same(grant: GrantRecord, volume: VolumeInfo) -> bool:

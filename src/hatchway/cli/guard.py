@@ -15,8 +15,8 @@ import click
 
 from hatchway.cli import output
 from hatchway.cli.app import App, flush
-from hatchway.cli.text import escaped
 from hatchway.errors import HatchwayError, InternalError, UsageError
+from hatchway.printable import escaped
 
 EXIT_INTERRUPTED = 130
 """Ended by Ctrl-C: 128 + SIGINT, as shells say it."""

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from hatchway.cli.text import escaped
+from hatchway.printable import escaped
 
 _UNBROKEN = 1_000_000
 """Columns: wider than anything printed."""

@@ -76,7 +76,7 @@ class Hostd:
             for root in self._roots.values():
                 nursery.start_soon(root.close)
         self._roots.clear()
-        self._zygote.stop()
+        await self._zygote.stop()
         await clean_up(self._config, self._records)
 
     async def unmount_idle(self) -> None:
@@ -84,7 +84,10 @@ class Hostd:
         while True:
             await trio.sleep(IDLE_CHECK_S)
             for root in list(self._roots.values()):
-                await root.unmount_if_idle(trio.current_time())
+                try:
+                    await root.unmount_if_idle(trio.current_time())
+                except Exception:
+                    self._logger.exception("not unmounted", login=root.login)
 
     async def _stream_endings(self, channel: Channel) -> None:
         send, receive = trio.open_memory_channel[str](10_000)
@@ -99,11 +102,12 @@ class Hostd:
             send.close()
 
     def _session_ended(self, session: str) -> None:
-        for send in self._watchers:
+        for send in list(self._watchers):
             try:
                 send.send_nowait(session)
             except trio.WouldBlock:
                 self._logger.error("a watcher does not keep up; it will see the truth when it connects again")
+                self._watchers.discard(send)
                 send.close()
 
     async def _publish_users(self, request: PublishUsers, _peer: Peer) -> Published:
@@ -150,8 +154,8 @@ class Hostd:
         return Done()
 
     async def _apply_views(self, request: ApplyViews, _peer: Peer) -> Done:
-        policy.check_views(self._config, request.views)
-        if (root := self._roots.get(request.login)) is not None:
+        if (root := self._roots.get(request.login)) is not None and not root.empty:
+            policy.check_views(self._config, request.views)
             await root.apply(request.views)
         return Done()
 

@@ -17,7 +17,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HatchwayError, HostError, plain_errors
 from hatchway.host.hostd import Hostd
-from hatchway.kernel import privileges
+from hatchway.kernel import limits, privileges
 from hatchway.wire import notify
 from hatchway.wire.service import inherited_listener, serve
 
@@ -58,6 +58,7 @@ def main() -> None:
         if os.geteuid() != 0:
             raise HostError("hostd must be started as root")
         os.umask(0o022)
+        limits.raise_open_files()
         privileges.bound(privileges.HOSTD_CAPS)
         privileges.no_new_privileges()
         privileges.not_dumpable()

@@ -127,13 +127,13 @@ def _uids(pid: int) -> tuple[int, int, int, int]:
     raise ValueError("no Uid line")
 
 
-def descendants(pid: int) -> list[Process]:
-    """All processes below `pid`, each held by pidfd."""
+def descendants(*pids: int) -> list[Process]:
+    """All processes below those of `pids`, each held by pidfd."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (status := _stat(int(entry))) is not None:
             parents.setdefault(status[1], []).append(int(entry))
-    found, queue = [], [pid]
+    found, queue = [], list(pids)
     while queue:
         for child in parents.get(queue.pop(), []):
             queue.append(child)
@@ -164,7 +164,7 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0) -> None:
     SIGTERM lets sshd close its PAM session; SIGKILL of the monitor alone would leave the session's other processes.
     """
     listed = list(monitors)
-    family = [process for monitor in listed for process in descendants(monitor.pid)]
+    family = descendants(*(monitor.pid for monitor in listed))
     everyone = [*listed, *family]
     try:
         for monitor in listed:

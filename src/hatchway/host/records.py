@@ -97,7 +97,9 @@ class Records:
         temporary = os.path.join(self._directory, f".{name}.tmp")
         try:
             os.makedirs(self._directory, mode=0o755, exist_ok=True)
-            with open(temporary, "w", encoding="utf-8") as file:
+            # One that was killed half way may have left it, as a file or as a link that must not be written through.
+            self._unlink(f".{name}.tmp")
+            with open(temporary, "x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)
                 json.dump(content, file)
             os.replace(temporary, os.path.join(self._directory, name))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -91,10 +91,12 @@ class LoginRoot:
                 await self._apply(views)
             except BaseException:
                 monitor.close()
+                if not self._sessions:
+                    self._idle_since = trio.current_time()
                 raise
             self._sessions[session] = monitor
             self._idle_since = None
-        self._nursery.start_soon(self._watch_session, session, monitor)
+        self._start(self._watch_session, session, monitor)
 
     async def apply(self, views: tuple[View, ...]) -> None:
         """Make the root show exactly `views`, if anything is mounted or anybody is in."""
@@ -130,6 +132,18 @@ class LoginRoot:
                 self._forget(path)
                 self._logger.info("unmounted, idle", path=path)
             self._remove_skeleton()
+            self._idle_since = None
+
+    def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run `task` in the background; a fault in it is this login's alone."""
+
+        async def guarded() -> None:
+            try:
+                await task(*args)
+            except Exception:
+                self._logger.exception("background task failed", task=task.__name__)
+
+        self._nursery.start_soon(guarded)
 
     async def _apply(self, views: tuple[View, ...]) -> None:
         wanted = {view.path: view for view in views}
@@ -158,8 +172,8 @@ class LoginRoot:
             self._remove_directories(view.path)
             raise
         self._workers[view.path] = worker
-        self._nursery.start_soon(self._watch_worker, view.path, worker)
-        self._nursery.start_soon(self._watchdog, worker)
+        self._start(self._watch_worker, view.path, worker)
+        self._start(self._watchdog, worker)
         self._logger.info("mounted", path=view.path, read_only=view.read_only, worker=worker.process.pid)
 
     async def _remove(self, paths: list[str]) -> None:
@@ -190,7 +204,7 @@ class LoginRoot:
     def _forget(self, path: str) -> None:
         worker = self._workers.pop(path)
         # It ends by itself when its connection is gone; what still runs then is stuck.
-        self._nursery.start_soon(self._reap, worker)
+        self._start(self._reap, worker)
 
     async def _reap(self, worker: workers.Worker) -> None:
         with trio.CancelScope(shield=True):

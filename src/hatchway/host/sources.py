@@ -26,7 +26,11 @@ def open_volume(config: Config, source: str, *, read_only: bool, birth: str = ""
     it is another directory, HostError when it cannot be had.
     """
     root, rest = check_source(config, source)
-    directory = _open_beneath(root, rest, source)
+    try:
+        directory = _open_beneath(root, rest)
+    except OSError as exc:
+        why = "a symlink is in the way" if exc.errno == errno.ELOOP else exc.strerror
+        raise HostError(f"{source} cannot be opened: {why}") from exc
     try:
         if birth and birth_of(directory) != birth:
             raise ConflictError(f"{source} is another directory than the one access was given to")
@@ -47,37 +51,42 @@ def open_volume(config: Config, source: str, *, read_only: bool, birth: str = ""
     return volume
 
 
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+
+
 def births(config: Config, sources: tuple[str, ...]) -> dict[str, str]:
-    """Which directory each of `sources` is now; what cannot be opened or is not allowed is left out."""
+    """Which directory each of `sources` is now; what is not there or not allowed is left out.
+
+    Raises HostError when one could not be looked at for a reason of ours, such as too many open files: that says
+    nothing about the directory, and must not be taken for its absence.
+    """
     found = {}
     for source in sources:
         try:
             root, rest = check_source(config, source)
-            directory = _open_beneath(root, rest, source)
-        except (RefusedError, HostError):
+            directory = _open_beneath(root, rest)
+        except RefusedError:
             continue
+        except OSError as exc:
+            if exc.errno in _NOT_THERE:
+                continue
+            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
         try:
             found[source] = birth_of(directory)
-        except OSError:
-            pass  # without a proof of identity it counts as unknown
+        except OSError as exc:
+            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
         finally:
             os.close(directory)
     return found
 
 
-def _open_beneath(root: str, rest: str, source: str) -> int:
-    try:
-        # The configured root itself may contain symlinks: it is the operator's, like the configuration.
-        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise HostError(f"{root} cannot be opened: {exc.strerror}") from exc
+def _open_beneath(root: str, rest: str) -> int:
+    # The configured root itself may contain symlinks: it is the operator's, like the configuration.
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not rest:
         return root_fd
     try:
         resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
         return openat2(root_fd, os.fsencode(rest), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, resolve)
-    except OSError as exc:
-        why = "a symlink is in the way" if exc.errno == errno.ELOOP else exc.strerror
-        raise HostError(f"{source} cannot be opened: {why}") from exc
     finally:
         os.close(root_fd)

@@ -65,30 +65,33 @@ class Zygote:
             )
         self._socket = trio.socket.from_stdlib_socket(ours)
 
-    def stop(self) -> None:
-        """End the process. Workers are not its business any more."""
+    async def restart(self) -> None:
+        """End the process, and start another."""
+        await self.stop()
+        self.start()
+
+    async def stop(self) -> None:
+        """End the process. Workers are not its business any more. It holds nothing that a SIGKILL could spoil."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()
+            await trio.to_thread.run_sync(self._process.wait)
             self._process = None
 
     async def spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
         """Fork a worker with copies of the three descriptors. Raises HostError."""
         async with self._lock:
-            try:
-                return await self._spawn(spec, fds)
-            except (OSError, ProtocolError, trio.BrokenResourceError) as exc:
-                log.get().error("the zygote failed and is started again", error=str(exc))
-                self.stop()
-                self.start()
-                raise HostError(f"no worker could be started: {exc}") from exc
+            for last in (False, True):
+                try:
+                    return await self._spawn(spec, fds)
+                except (OSError, ProtocolError, trio.BrokenResourceError) as exc:
+                    log.get().error("the zygote failed and is started again", error=str(exc))
+                    await self.restart()
+                    if last:
+                        raise HostError(f"no worker could be started: {exc}") from exc
+        raise AssertionError("unreachable")
 
     async def _spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
         assert self._socket is not None
@@ -100,7 +103,9 @@ class Zygote:
                 return Process.adopt(reply.pid, received[0])
             for fd in received:
                 os.close(fd)
-            raise OSError(reply.text if isinstance(reply, SpawnFailed) else "it hung up")
+            if isinstance(reply, SpawnFailed):
+                raise HostError(f"no worker could be started: {reply.text}")
+            raise OSError("it hung up")
         raise OSError("it does not answer")
 
 
@@ -117,8 +122,9 @@ class Worker:
 
     async def ask(self, message: Ping | Restrict, timeout_s: float) -> WorkerState:
         """Send one message, wait for the answer. Raises HostError when there is none in time."""
-        async with self._lock:
-            with trio.move_on_after(timeout_s):
+        # The time counts from here: another question that is not answered must not delay a revocation.
+        with trio.move_on_after(timeout_s):
+            async with self._lock:
                 try:
                     await self._control.send(pack(message))
                     return await self._answer()
@@ -149,9 +155,12 @@ class Worker:
     async def refuse(self) -> None:
         """From now on the worker refuses everything, open handles included. One that does not obey is killed."""
         try:
-            await self.ask(Restrict(refuse=True, read_only=True), RESTRICT_TIMEOUT_S)
+            obeys = (await self.ask(Restrict(refuse=True, read_only=True), RESTRICT_TIMEOUT_S)).refused
+            problem = "it goes on"
         except HostError as exc:
-            log.get().error("worker killed, it did not obey", target=self.target, error=str(exc))
+            obeys, problem = False, str(exc)
+        if not obeys:
+            log.get().error("worker killed, it did not obey", target=self.target, error=problem)
             self.process.signal(signal.SIGKILL)
 
     def close(self) -> None:

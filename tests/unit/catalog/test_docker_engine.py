@@ -263,7 +263,7 @@ def ignore(event: Event) -> None:
 
 async def until(true: Callable[[], bool]) -> None:
     with trio.fail_after(10):
-        while not true():  # noqa: ASYNC110 - threads set no trio.Event
+        while not true():
             await trio.sleep(0.01)
 
 

@@ -241,7 +241,7 @@ async def test_directories_that_go_and_come(world: World, heard: Heard, nursery:
 
     async def refused(expected: bool) -> None:
         with trio.fail_after(10):
-            while (heard.last().instances[0].volumes[0].refusal is not None) is not expected:  # noqa: ASYNC110 - a poll
+            while (heard.last().instances[0].volumes[0].refusal is not None) is not expected:
                 await trio.sleep(0.01)
 
     await refused(True)

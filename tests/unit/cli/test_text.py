@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hatchway.cli.text import ago, count, escaped, safe
+from hatchway.cli.text import ago, count, safe
+from hatchway.printable import escaped
 
 
 @pytest.mark.parametrize(

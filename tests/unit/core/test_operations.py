@@ -7,13 +7,16 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
+from msgspec import structs
 
+from hatchway import log
 from hatchway.access.service import Gate
 from hatchway.admin.core import Core
 from hatchway.admin.hostlink import HostLink
@@ -21,7 +24,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.admin.operations import Operations
 from hatchway.config import Config, Credentials, Paths
 from hatchway.credentials.sealing import SealingKey
-from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
+from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError, UsageError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import (
@@ -53,6 +56,7 @@ class FakeHost(HostLink):
         self.failure: HostError | None = None
         self.born: dict[str, str] = {}
         self.conflicts: dict[str, str] = {}
+        self.refused: set[str] = set()
         self.opening: trio.Event | None = None
 
     def _fail(self) -> None:
@@ -66,6 +70,8 @@ class FakeHost(HostLink):
 
     async def apply(self, login: str, views: tuple[View, ...]) -> None:
         self._fail()
+        if login in self.refused:
+            raise RefusedError(f"{login} may not")
         self.applied.append((login, views))
 
     async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
@@ -91,11 +97,11 @@ class Stage:
     host: FakeHost
     inventory: Inventory
     gate_path: str
-    clock: list[float] = field(default_factory=lambda: [1000.0])
+    operations: Operations
 
     @property
     def table(self) -> dict[type, Any]:
-        return {kind: row.handler for kind, row in Operations(self.core).table().items()}
+        return {kind: row.handler for kind, row in self.operations.table().items()}
 
     async def do(self, request: object) -> Any:
         return await self.table[type(request)](request, ROOT)
@@ -155,7 +161,7 @@ async def staged(directory: Path, password: str = "raw") -> AsyncIterator[Stage]
         sock.listen()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gate.serve, trio.SocketListener(sock))
-            yield Stage(core, host, inventory, config.auth_socket)
+            yield Stage(core, host, inventory, config.auth_socket, Operations(core))
             nursery.cancel_scope.cancel()
     finally:
         registry.close()
@@ -345,6 +351,101 @@ async def open_by_password(stage: Stage) -> bool:
     return (await stage.ask("open", login="shop-web-1", service="hatchway-sshd", authinfo="password\n"))[0]
 
 
+async def test_a_revocation_that_failed_is_done_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError, match="is tried again until it does"):
+            await stage.do(Disable(instance="shop/web/1", every=True))
+        stage.host.failure = None
+        stage.host.applied.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.core.keep_in_step)
+            with trio.fail_after(10):
+                while not stage.host.applied:
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+        assert stage.host.applied == [("shop-web-1", ())]
+
+
+async def test_a_revocation_the_core_did_not_live_to_hand_over_is_done_by_the_next_one(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        status = await stage.host.status()
+        stage.core.registry.disable(WEB, ["/data"], 1.0)
+        config, registry, sealing = stage.core.config, stage.core.registry, stage.core.sealing
+        successor = Core(config, registry, sealing, Inventory(), stage.host)
+        stage.host.applied.clear()
+        await successor.hostd_connected(status, trio.current_time())
+        assert stage.host.applied == [("shop-web-1", ())]
+
+
+async def test_one_login_that_hostd_refuses_is_nobody_elses_problem(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.refused = {"shop-web-1"}
+        await stage.core.hostd_connected(HostStatus((), {}), trio.current_time())
+        other = InstanceKey("shop", "web", 2)
+        info = stage.inventory.instances()[0]
+        both = Snapshot(source="docker", taken_at=1.0, instances=(info, structs.replace(info, key=other)))
+        await stage.core.feed(both)
+        await stage.do(Enable(instance="shop/web/2", volumes=("/data",)))
+        assert {user.login for user in stage.host.published} == {"shop-web-1", "shop-web-2"}
+
+
+async def test_what_is_read_only_for_the_container_is_read_only_over_sftp(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(structs.replace(volume("/data"), read_only=True), volume("/logs")))
+        changed = await stage.do(Enable(instance="shop/web/1", every=True))
+        assert {v.path: v.access for v in changed.instance.volumes} == {
+            "/data": Access.READ_ONLY,
+            "/logs": Access.READ_WRITE,
+        }
+        assert {view.path: view.read_only for view in stage.host.applied[-1][1]} == {"/data": True, "/logs": False}
+        await stage.core.feed(snapshot(volume("/data"), structs.replace(volume("/logs"), read_only=True)))
+        assert {view.path: view.read_only for view in stage.host.applied[-1][1]} == {"/data": True, "/logs": True}
+
+
+async def test_a_static_directory_made_again_is_another(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        static = structs.replace(volume("/data"), kind=VolumeKind.DIRECTORY, driver="", source="/srv/www")
+        await stage.core.feed(snapshot(static))
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        assert stage.host.applied[-1][1][0].birth == "inode:2:1.0"
+        stage.host.born["/srv/www"] = "inode:2:2.0"
+        await stage.core.feed(snapshot(static))
+        assert stage.host.applied[-1] == ("shop-web-1", ())
+
+
+async def test_many_first_enables_at_once(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        info = stage.inventory.instances()[0]
+        infos = tuple(structs.replace(info, key=InstanceKey("shop", "web", n)) for n in range(1, 6))
+        await stage.core.feed(Snapshot(source="docker", taken_at=1.0, instances=infos))
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 6):
+                nursery.start_soon(stage.do, Enable(instance=f"shop/web/{number}", volumes=("/data",)))
+        assert len({record.uid for record in stage.core.registry.instances()}) == 5
+
+
+async def test_a_strangers_name_does_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure("test", "info")
+    try:
+        await one_stranger(tmp_path)
+    finally:
+        structlog.reset_defaults()
+    printed = capfd.readouterr().err
+    assert "password refused" in printed
+    assert not set("\x1b\x07\r\u202e") & set(printed)
+
+
+async def one_stranger(directory: Path) -> None:
+    async with staged(directory) as stage:
+        await stage.ask("auth", login="\x1b]0;pwned\x07\r\u202e", service="x", rhost="\x1b[2J", password="x")
+
+
 async def test_a_login_whose_name_the_host_has_got_meanwhile_is_said(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.host.conflicts["shop-web-1"] = "the host already has an account shop-web-1"
@@ -371,7 +472,7 @@ async def test_a_host_that_is_away_is_said_and_told_later(tmp_path: Path) -> Non
         assert stage.core.registry.instances() == ()
         stage.host.problem = None
         stage.host.failure = HostError("hostd is away")
-        with pytest.raises(HostError, match="access is granted, but the host was not told: hostd is away"):
+        with pytest.raises(HostError, match="access is granted, but the host did not take it: hostd is away"):
             await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         stage.host.failure = None
         await stage.core.hostd_connected(HostStatus((), {}), trio.current_time())

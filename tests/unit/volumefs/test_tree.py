@@ -398,10 +398,8 @@ class TestOwners:
     def test_a_directory_made_half_way_is_removed(self, volume: Volume, shared: bytes) -> None:
         (volume.backing / "theirs").chmod(0o2775)
 
-        @contextlib.contextmanager
-        def keep_sgid() -> Iterator[None]:
+        def keep_sgid() -> contextlib.AbstractContextManager[None]:
             raise OSError(errno.EPERM, "")
-            yield
 
         volume.tree._keep_sgid = keep_sgid
         with refused(errno.EPERM):

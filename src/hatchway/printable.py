@@ -1,0 +1,37 @@
+"""Making text from elsewhere safe to print. Pure.
+
+Names and paths of containers and their volumes, and whatever a stranger sends to sshd, are anything at all. Printed
+as they are they could move the cursor, set the window's title or forge lines of our output.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Control, format (bidirectional overrides among them), surrogate, private and unassigned characters, and separators
+# but for the plain space (Unicode Standard, 4.5).
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+_AMBIGUOUS = re.compile(r"\\[xuU\\]")
+
+
+def escaped(text: str) -> str:
+    r"""`text` with every character that is not plainly visible written as `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
+
+    Text without such characters is unchanged. Where a backslash could be taken for the start of an escape, all
+    backslashes of that text are doubled, so that two different texts never look the same.
+    """
+    if not any(_unsafe(char) for char in text) and not _AMBIGUOUS.search(text):
+        return text
+    return "".join(_escape(char) if _unsafe(char) else "\\\\" if char == "\\" else char for char in text)
+
+
+def _unsafe(char: str) -> bool:
+    return char != " " and unicodedata.category(char) in _UNSAFE
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,86 @@
+"""hostd's side of a worker, with the worker faked at the other end of its socket."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hatchway.errors import HostError
+from hatchway.host import workers
+from hatchway.host.processes import Process
+from hatchway.host.workers import Worker, WorkerUids
+from hatchway.wire.host import View
+from hatchway.wire.worker import Ping, WorkerState, pack
+
+
+@pytest.fixture
+def program() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def made(pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]) -> Worker:
+    control = trio.socket.from_stdlib_socket(pair[0].dup())
+    return Worker(Process(program.pid), control, View("/data", "/srv/x", False), "/mnt/data", 1)
+
+
+async def test_a_worker_that_obeys_lives(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]
+) -> None:
+    worker = made(pair, program)
+    pair[1].send(pack(WorkerState(handles=0, refused=True, read_only=True)))
+    await worker.refuse()
+    assert worker.process.alive()
+    worker.close()
+
+
+async def test_a_worker_that_says_it_goes_on_is_killed(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]
+) -> None:
+    worker = made(pair, program)
+    pair[1].send(pack(WorkerState(handles=1, refused=False, read_only=False)))
+    await worker.refuse()
+    await worker.process.wait()
+    assert not worker.process.alive()
+    worker.close()
+
+
+async def test_a_question_that_is_not_answered_delays_no_revocation(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes], autojump_clock: MockClock
+) -> None:
+    worker = made(pair, program)
+
+    async def ping() -> None:
+        with pytest.raises(HostError, match="did not answer in 60 s"):
+            await worker.ask(Ping(), workers.ANSWER_TIMEOUT_S)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ping)
+        await trio.sleep(1)
+        begin = trio.current_time()
+        await worker.refuse()
+        assert trio.current_time() - begin <= workers.RESTRICT_TIMEOUT_S
+    program.wait(5)
+    worker.close()
+
+
+def test_no_two_workers_share_a_uid() -> None:
+    uids = WorkerUids(10, 12)
+    assert {uids.take() for _ in range(3)} == {10, 11, 12}
+    with pytest.raises(HostError, match="used up"):
+        uids.take()
+    uids.give_back(11)
+    assert uids.take() == 11

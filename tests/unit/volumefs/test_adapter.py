@@ -1,0 +1,204 @@
+"""The adapter over a fake tree: nothing but FUSEError leaves a handler, and attributes arrive as pyfuse3 takes them."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import stat
+import typing
+from typing import Any
+
+import pyfuse3
+import pytest
+import structlog
+import trio
+
+from hatchway.volumefs import adapter
+from hatchway.volumefs.adapter import LEASE_WAITS_S, VolumeOperations, shown
+from hatchway.volumefs.nodes import Node
+from hatchway.volumefs.ownership import SquashView
+from hatchway.volumefs.tree import Entry, Space, VolumeTree
+
+HANDLERS = {
+    "lookup": (1, b"name", None),
+    "forget": ([(5, 1)],),
+    "getattr": (5, None),
+    "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, None),
+    "readlink": (5, None),
+    "mknod": (1, b"name", stat.S_IFREG | 0o644, 0, None),
+    "mkdir": (1, b"name", 0o755, None),
+    "unlink": (1, b"name", None),
+    "rmdir": (1, b"name", None),
+    "symlink": (1, b"name", b"target", None),
+    "rename": (1, b"old", 1, b"new", 0, None),
+    "link": (5, 1, b"name", None),
+    "open": (5, os.O_RDONLY, None),
+    "create": (1, b"name", 0o644, os.O_WRONLY, None),
+    "read": (7, 0, 100),
+    "write": (7, 0, b"data"),
+    "flush": (7,),
+    "fsync": (7, True),
+    "release": (7,),
+    "opendir": (5, None),
+    "readdir": (7, 0, None),
+    "releasedir": (7,),
+    "fsyncdir": (7, False),
+    "statfs": (None,),
+}
+
+
+class FakeTree:
+    """Every operation raises `failure`, or the next of a list of them."""
+
+    def __init__(self, *failures: BaseException) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+        self.flush_matters = True
+        self.view = SquashView(1001, 1002)
+
+    def __getattr__(self, name: str) -> Any:
+        def operation(*_args: object, **_kwargs: object) -> object:
+            self.calls += 1
+            if self.failures:
+                raise self.failures.pop(0) if len(self.failures) > 1 else self.failures[0]
+            return None
+
+        return operation
+
+
+def operations(tree: FakeTree) -> Any:
+    return VolumeOperations(typing.cast(VolumeTree, tree))
+
+
+def test_every_handler_is_guarded() -> None:
+    own = {name for name, value in vars(VolumeOperations).items() if inspect.iscoroutinefunction(value)}
+    assert own == set(HANDLERS)
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+async def test_an_error_becomes_an_errno(name: str) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(FakeTree(OSError(errno.EROFS, ""))), name)(*HANDLERS[name])
+    assert caught.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+@pytest.mark.parametrize("exc", [ValueError("odd"), KeyError(1), MemoryError(), RecursionError(), OverflowError()])
+async def test_anything_else_becomes_eio_and_a_traceback(name: str, exc: Exception) -> None:
+    with structlog.testing.capture_logs() as logs, pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(FakeTree(exc)), name)(*HANDLERS[name])
+    assert caught.value.errno == errno.EIO
+    assert [(record["log_level"], record["operation"], record["exc_info"]) for record in logs] == [("error", name, exc)]
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+async def test_a_log_that_cannot_be_written_ends_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get() -> object:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("hatchway.log.get", get)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(FakeTree(ZeroDivisionError())), name)(*HANDLERS[name])
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("exc", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
+async def test_the_end_is_not_an_error(exc: BaseException) -> None:
+    with pytest.raises(type(exc)):
+        await operations(FakeTree(exc)).lookup(1, b"name", None)
+
+
+async def test_cancellation_passes_through(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.move_on_after(0.001) as scope:
+        await operations(FakeTree(BlockingIOError(errno.EAGAIN, ""))).open(5, os.O_RDONLY, None)
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("name", ["open", "create", "setattr"])
+async def test_a_lease_is_waited_for_a_little(name: str, autojump_clock: trio.testing.MockClock) -> None:
+    tree = FakeTree(BlockingIOError(errno.EAGAIN, ""))
+    began = trio.current_time()
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(tree), name)(*HANDLERS[name])
+    assert caught.value.errno == errno.EBUSY
+    assert tree.calls == len(LEASE_WAITS_S) + 1
+    assert trio.current_time() - began == pytest.approx(sum(LEASE_WAITS_S))
+    assert sum(LEASE_WAITS_S) < 0.2
+
+
+async def test_a_lease_given_up_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    tree = FakeTree(*[BlockingIOError(errno.EAGAIN, "")] * 3, FileNotFoundError(errno.ENOENT, ""))
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations(tree).open(5, os.O_RDONLY, None)
+    assert caught.value.errno == errno.ENOENT
+    assert tree.calls == 4
+
+
+async def test_what_the_kernel_shall_not_ask_again() -> None:
+    ops = operations(FakeTree())
+    for name, arguments in {
+        "getxattr": (5, b"user.x", None),
+        "setxattr": (5, b"user.x", b"", None),
+        "listxattr": (5, None),
+        "removexattr": (5, b"user.x", None),
+        "access": (5, 4, None),
+        "poll": (5, 7, None, None),
+    }.items():
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await getattr(ops, name)(*arguments)
+        assert caught.value.errno == errno.ENOSYS
+
+
+async def test_flush_is_asked_for_only_where_it_matters() -> None:
+    tree = FakeTree()
+    await operations(tree).flush(7)
+    assert tree.calls == 1
+    tree.flush_matters = False
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations(tree).flush(7)
+    assert caught.value.errno == errno.ENOSYS
+    assert tree.calls == 1
+
+
+def test_what_is_cached() -> None:
+    assert not VolumeOperations.supports_dot_lookup
+    assert not VolumeOperations.enable_writeback_cache
+    assert not VolumeOperations.enable_acl
+
+
+@pytest.mark.parametrize("ns", [0, -1, -5_000_000_001, 1_700_000_000_123_456_789, 2**40 * 10**9 + 1])
+@pytest.mark.parametrize("size", [0, 2**53 + 1, 2**63 - 1])
+def test_attributes(ns: int, size: int) -> None:
+    mode = stat.S_IFREG | 0o640
+    st = os.stat_result(
+        (mode, 99, 7, 3, 5, 6, size, 0, 0, 0),
+        {
+            "st_atime_ns": ns,
+            "st_mtime_ns": ns + 1,
+            "st_ctime_ns": ns + 2,
+            "st_blksize": 512,
+            "st_blocks": 9,
+            "st_rdev": 3,
+        },
+    )
+    tree = typing.cast(VolumeTree, FakeTree())
+    answer = shown(tree, Entry(Node(42, 0, 8, 1, b"x"), mode, st))
+    assert (answer.st_ino, answer.generation) == (42, 0)
+    assert (answer.st_uid, answer.st_gid) == (1001, 1002)
+    assert (answer.st_atime_ns, answer.st_mtime_ns, answer.st_ctime_ns) == (ns, ns + 1, ns + 2)
+    assert (answer.st_size, answer.st_mode, answer.st_nlink) == (size, mode, 3)
+    assert (answer.st_blksize, answer.st_blocks, answer.st_rdev) == (512, 9, 3)
+    assert answer.entry_timeout == answer.attr_timeout == adapter.CACHE_S == 1.0
+
+
+async def test_space() -> None:
+    class Tree(FakeTree):
+        def statfs(self) -> Space:
+            return Space(4096, 1024, 973, 906, 100, 90, 255)
+
+    answer = await operations(Tree()).statfs(None)
+    assert (answer.f_bsize, answer.f_frsize, answer.f_blocks) == (4096, 1024, 973)
+    assert answer.f_bfree == answer.f_bavail == 906
+    assert answer.f_ffree == answer.f_favail == 90
+    assert answer.f_namemax == 255
