@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import structlog
 
 # --import-mode=importlib puts no directory of ours in sys.path.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -205,6 +206,14 @@ def _checked(request: pytest.FixtureRequest) -> bool:
     if _tier_of(request.node.path) not in CHECKED_TIERS:
         return False
     return not any(True for _ in request.node.iter_markers("leaves"))
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """What a test configured of the log, such as a stream that pytest closes, is not the next one's."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 # pytest sets up fixtures of wider scopes first, and autouse ones first within a scope (and the other way round at the

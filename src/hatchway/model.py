@@ -99,7 +99,7 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
         """What a grant binds to: another volume of the same name or at the same path has another identity."""
         if self.kind is VolumeKind.VOLUME:
             return f"volume:{self.driver}:{self.name}:{self.created}"
-        return f"{self.kind}:{self.source}:{self.created}"
+        return f"{self.kind}:{self.source}" + (f":{self.created}" if self.created else "")
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,11 +32,15 @@ from hatchway.errors import ConfigError, ConflictError, HostError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
 from hatchway.kernel import mounts
+from hatchway.printable import escaped
 from hatchway.sshd import install
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 RESTART_AFTER_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+LOG_LINE_MAX = 65536
+"""Bytes. A longer line of a process's log is broken."""
+
 STEADY_S = 60.0
 """A process that ran this long starts again at once when it dies."""
 
@@ -55,7 +59,14 @@ RUN_FILES = frozenset(
 """What we make in the run directory, besides the directories `sshd` and `mnt`."""
 
 STATE_FILES = frozenset(
-    {"registry.sqlite", "registry.sqlite-wal", "registry.sqlite-shm", "registry.sqlite-journal", "sealing.key"}
+    {
+        "registry.sqlite",
+        "registry.sqlite-wal",
+        "registry.sqlite-shm",
+        "registry.sqlite-journal",
+        "sealing.key",
+        "lost+found",
+    }
 )
 """What the core makes in the state directory."""
 
@@ -178,7 +189,9 @@ def _own_directory(directory: str, ours: frozenset[str], key: str, mode: int) ->
     Raises ConfigError for a directory of somebody else, such as /var/lib itself.
     """
     os.makedirs(directory, mode=mode, exist_ok=True)
-    foreign = sorted(set(os.listdir(directory)) - ours)
+    names = set(os.listdir(directory))
+    # Once it has a registry it is ours, whatever an operator keeps beside it.
+    foreign = sorted(names - ours) if "registry.sqlite" not in names else []
     if foreign:
         raise ConfigError(
             f"{key} = {directory!r}: this directory holds {foreign[0]!r}, which is not Hatchway's; "
@@ -348,7 +361,16 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
         environment = dict(_ENVIRONMENT)
         if service.notifies:
             environment["NOTIFY_SOCKET"] = address
-        one.process = process = _start(service, passed, environment)
+        # Not our own standard error: that may be a terminal, which whoever breaks into a process could read from.
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            one.process = process = _start(service, passed, environment, write_end)
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        trio.lowlevel.spawn_system_task(_copy_log, read_end)
         async with trio.open_nursery() as nursery:
             if service.notifies:
                 nursery.start_soon(_await_ready, incoming, one.ready)
@@ -363,8 +385,30 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             nursery.cancel_scope.cancel()
 
 
-def _start(service: Service, passed: list[socket.socket], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process with its sockets as descriptors 3, 4, … (sd_listen_fds(3))."""
+async def _copy_log(read_end: int) -> None:
+    """Copy what a process and those it started write to our standard error, line by line, harmless to a terminal.
+
+    Ends when the last of them has closed it: what hostd's workers say outlives hostd.
+    """
+    async with trio.lowlevel.FdStream(read_end) as stream:
+        rest = b""
+        while chunk := await stream.receive_some(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > LOG_LINE_MAX:
+                lines, rest = [*lines, rest], b""
+            # sshd ends its lines with \r\n.
+            text = "".join(f"{escaped(line.rstrip(bytes((13,))).decode('utf-8', 'replace'))}\n" for line in lines)
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            except OSError:
+                pass  # nobody reads our log any more; the processes must not stop for that
+
+
+def _start(
+    service: Service, passed: list[socket.socket], environment: dict[str, str], log_end: int
+) -> subprocess.Popen[bytes]:
+    """Start a process with its sockets as descriptors 3, 4, … (sd_listen_fds(3)), logging to `log_end`."""
     if passed:
         environment["LISTEN_FDS"] = str(len(passed))
         environment["LISTEN_FDNAMES"] = ":".join(service.sockets)
@@ -379,7 +423,8 @@ def _start(service: Service, passed: list[socket.socket], environment: dict[str,
             argv,
             executable=argv[0],
             stdin=subprocess.DEVNULL,
-            stdout=2,
+            stdout=log_end,
+            stderr=log_end,
             env=environment,
             cwd="/",
             pass_fds=[sock.fileno() for sock in passed],

@@ -125,7 +125,7 @@ class Served:
         raise value
 
     def tell(self, letter: str) -> dict[str, Any]:
-        """Tell the worker: "s" how are you, "r" refuse, "o" read-only, "w" allow all, "x" break inside."""
+        """Tell the worker: "s" how are you, "r" refuse, "o" read-only, "w" allow all, "x" break inside, "c" end."""
         self._control.send(letter.encode())
         answer: dict[str, Any] = pickle.loads(self._control.recv(65536))  # noqa: S301 - our own child's
         return answer
@@ -263,12 +263,13 @@ def _worker(base: Path, uid: int, volume_fd: int, fuse_fd: int, control: socket.
 
 async def _main(tree: VolumeTree, fuse_fd: int, control: socket.socket) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_control, tree, trio.socket.from_stdlib_socket(control))
+        end = nursery.cancel_scope.cancel
+        nursery.start_soon(_control, tree, trio.socket.from_stdlib_socket(control), end)
         await adapter.serve(tree, fuse_fd)
-        nursery.cancel_scope.cancel()
+        end()
 
 
-async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
+async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable[[], None]) -> None:
     while letter := (await sock.recv(1)).decode():
         if letter == "r":
             tree.restrict(refuse=True, read_only=False)
@@ -279,6 +280,8 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
         elif letter == "x":
             # Make them fail in a way nobody foresaw.
             tree.lookup = tree.opendir = None  # type: ignore[method-assign,assignment] # that is the point
+        elif letter == "c":
+            end()
         await sock.send(
             pickle.dumps(
                 {

@@ -6,17 +6,21 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from hatchway.config import Config, Host
 from hatchway.errors import ConflictError, HatchwayError, HostError
-from hatchway.host.sources import births, open_volume
+from hatchway.host import patience
+from hatchway.host.sources import birth, open_volume
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.kernel.libc import LIBC, MACHINE
 
@@ -144,17 +148,71 @@ def test_a_directory_swapped_for_a_symlink_while_it_is_opened(config: Config, tm
 
 def test_a_directory_made_again_is_another(config: Config, volume: Path) -> None:
     """The name and path are the same, even the inode number may be: what was granted is refused all the same."""
-    before = births(config, (str(volume), "/etc", str(volume / "missing")))
-    assert list(before) == [str(volume)]
+    assert birth(config, "/etc") == birth(config, str(volume / "missing")) == ""
+    before = birth(config, str(volume))
+    assert before
     (volume / "file").write_text("changed")
     volume.chmod(0o700)
-    assert births(config, (str(volume),)) == before
-    os.close(open_volume(config, str(volume), read_only=False, birth=before[str(volume)]))
+    assert birth(config, str(volume)) == before
+    os.close(open_volume(config, str(volume), read_only=False, expected=before))
     shutil.rmtree(volume)
     volume.mkdir()
-    assert births(config, (str(volume),)) != before
+    assert birth(config, str(volume)) != before
     with pytest.raises(ConflictError, match="another directory"):
-        open_volume(config, str(volume), read_only=False, birth=before[str(volume)])
+        open_volume(config, str(volume), read_only=False, expected=before)
+
+
+def test_the_same_without_birth_times(tmp_path: Path) -> None:
+    """ext4 with inodes of 128 bytes keeps none, and gives a removed directory's inode number out again at once."""
+    image, place = tmp_path / "image", tmp_path / "root"
+    with image.open("wb") as file:
+        file.truncate(8 * 1024**2)
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", str(image)], check=True, capture_output=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
+    try:
+        config = Config(host=Host(volume_roots=(), bind_prefixes=(str(place),)))
+        directory = place / "vol"
+        directory.mkdir()
+        inode, before = directory.stat().st_ino, birth(config, str(directory))
+        directory.rmdir()
+        directory.mkdir()
+        assert directory.stat().st_ino == inode, "else this test shows nothing"
+        assert birth(config, str(directory)) not in ("", before)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_out_of_descriptors_is_not_taken_for_absence(config: Config, volume: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        with pytest.raises(HostError, match="cannot be looked at"):
+            birth(config, str(volume))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_path_that_hangs_costs_nobody_else_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
+    waiting = patience.Patience()
+    release, opened = threading.Event(), []
+
+    def hang() -> int:
+        release.wait(10)
+        opened.append(os.open(tmp_path, os.O_PATH))
+        return opened[0]
+
+    with pytest.raises(HostError, match="/dead does not answer in"):
+        await waiting.descriptor("/dead", hang)
+    with pytest.raises(HostError, match=r"/dead does not answer$"):
+        await waiting.text("/dead", lambda: "asked again while it hangs")
+    assert await waiting.text("/alive", lambda: "fine") == "fine"
+    release.set()
+    with trio.fail_after(5):
+        while not opened or os.path.exists(f"/proc/self/fd/{opened[0]}"):
+            await trio.sleep(0.01)
+    assert await waiting.text("/dead", lambda: "well again") == "well again"
 
 
 def in_child(attempts: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -80,7 +80,25 @@ def test_a_dead_worker_leaves_a_dead_mount_not_an_empty_directory(number: signal
         assert volume.end() == -number
 
 
-def test_a_fault_of_ours_is_an_error_of_one_operation(tmp_path: Path) -> None:
+def test_cancelling_lets_go_of_everything() -> None:
+    with served() as volume:
+        fd = os.open(volume.path, os.O_RDONLY)
+        handle = os.open(volume.path / "file", os.O_RDWR | os.O_CREAT)
+        with pytest.raises((OSError, EOFError)):
+            volume.tell("c")
+        with refused(errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
+            os.pwrite(handle, b"x", 0)
+        with refused(errno.ENOTCONN):
+            os.stat(volume.path / "file")
+        for number in (fd, handle):
+            # close(2) frees the descriptor whatever it answers.
+            with contextlib.suppress(OSError):
+                os.close(number)
+        mounts.unmount(str(volume.path))
+        assert volume.end() == 0
+
+
+def test_a_fault_of_ours_is_an_error_of_one_operation() -> None:
     with served(expect_log=True) as volume:
         (volume.backing / "file").write_bytes(b"content")
 

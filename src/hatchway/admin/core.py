@@ -68,6 +68,8 @@ class Core:
         self._latest: dict[str, Snapshot] = {}
         # What hostd was last told of each login, absent when that is not known.
         self._applied: dict[Login, tuple[View, ...]] = {}
+        # Which directory stood at a path when hostd last knew.
+        self._births: dict[str, str] = {}
         # Logins for which hostd has still to take something.
         self._pending: set[Login] = set()
         self._published: tuple[UserRecord, ...] = ()
@@ -113,17 +115,24 @@ class Core:
         }
         if not paths:
             return snapshot
-        births = await self.host.births(tuple(sorted(paths)))
+        answer = await self.host.births(tuple(sorted(paths)))
 
         def identified(volume: VolumeInfo) -> VolumeInfo:
-            if volume.kind not in IDENTIFIED or volume.refusal is not None:
+            source = volume.source
+            if volume.kind not in IDENTIFIED or volume.refusal is not None or source is None:
                 return volume
-            birth = births.get(volume.source or "")
-            if birth is None:
-                roots = "host.volume_roots" if volume.kind is VolumeKind.VOLUME else "host.bind_prefixes"
-                refusal = f"its directory {volume.source} cannot be opened below {roots}"
-                return structs.replace(volume, created="", refusal=refusal)
-            return structs.replace(volume, created=birth)
+            if source in answer.births:
+                self._births[source] = answer.births[source]
+                return structs.replace(volume, created=answer.births[source])
+            if source in answer.unknown and source in self._births:
+                # What it was when it last answered. hostd looks again before it mounts it for anybody.
+                return structs.replace(volume, created=self._births[source])
+            roots = "host.volume_roots" if volume.kind is VolumeKind.VOLUME else "host.bind_prefixes"
+            refusal = answer.unknown.get(
+                source,
+                f"its directory {source} cannot be opened below {roots}, or cannot be told from another one",
+            )
+            return structs.replace(volume, created="", refusal=refusal)
 
         instances = tuple(
             structs.replace(info, volumes=tuple(identified(volume) for volume in info.volumes))
@@ -159,7 +168,9 @@ class Core:
         async with trio.open_nursery() as nursery:
             for login in {*records, *self._applied, *self._pending}:
                 record = records.get(login)
-                if everything or record is None or self._applied.get(login) != self._views_for_open(record):
+                same = record is not None and self._applied.get(login) == self._views_for_open(record)
+                # While somebody else has the turn, a session opens with what was true a moment ago.
+                if everything or not same or self._turns.setdefault(login, trio.Lock()).locked():
                     nursery.start_soon(one, login)
         await self._publish(everything)
         return errors
@@ -202,6 +213,14 @@ class Core:
                 self._published = ()
                 self.unpublished = await self.host.publish(users)
                 self._published = users
+
+    async def end_sessions(self, login: Login) -> None:
+        """End every session of a login, which may enter again. Raises HatchwayError when hostd did not."""
+        async with self.turn(login):
+            self._applied.pop(login, None)
+            self._pending.add(login)
+            await self.host.apply(login, ())
+            self._pending.discard(login)
 
     async def open_session(
         self, record: InstanceRecord, *, address: str, method: str, key: str | None, pid: int
@@ -250,13 +269,14 @@ class Core:
 
         Sessions that opened since `asked_at` (trio's clock, seconds) need not be in `status`.
         """
-        async with self._feeding:
-            for snapshot in list(self._latest.values()):
-                self.inventory.feed(await self._identified(snapshot))
-        # Also what was taken away while nobody told hostd: by a core that died, or while hostd was away.
+        # First what was taken away while nobody told hostd: by a core that died, or while hostd was away.
         self._pending.update(Login(login) for login in status.sessions.values())
         self._pending.update(Login(mount.login) for mount in status.mounts)
         self._log_errors(await self.sync(everything=True))
+        async with self._feeding:
+            for snapshot in list(self._latest.values()):
+                self.inventory.feed(await self._identified(snapshot))
+        self._log_errors(await self.sync())
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)

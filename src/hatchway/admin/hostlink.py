@@ -54,9 +54,9 @@ class HostLink:
         request = ApplyViews(login, views) if views else EndSessions(login)
         await frames.call(self._path, request, Done)
 
-    async def births(self, sources: tuple[str, ...]) -> dict[str, str]:
-        """Which directories stand at these paths now; see wire.host.Births. Raises HatchwayError."""
-        return (await frames.call(self._path, AskBirths(sources), Births)).births
+    async def births(self, sources: tuple[str, ...]) -> Births:
+        """Which directories stand at these paths now. Raises HatchwayError."""
+        return await frames.call(self._path, AskBirths(sources), Births)
 
     async def status(self) -> HostStatus:
         """What hostd holds. Raises HatchwayError."""

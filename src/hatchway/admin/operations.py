@@ -288,6 +288,11 @@ class Operations:
         login, now = record.login, self._core.now()
         await self._core.db(lambda registry: registry.replace_credential(login, credential, now))
         self._logger.info("password reset", login=login, by=f"uid {peer.uid}")
+        try:
+            # Whoever came in by the old one must not stay. sshd does not tell which password a session used.
+            await self._core.end_sessions(login)
+        except HatchwayError as exc:
+            self._logger.error("sessions not ended after a password reset", login=login, error=str(exc))
         kind = PasswordKind.RAW if credential.sealed is not None else PasswordKind.HASHED
         return PasswordShown(login=login, password=password.reveal(), kind=kind)
 

@@ -57,7 +57,7 @@ class StaticVolume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StaticInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """`user` is whom new files belong to, as a container's configured user ("", "1000", "1000:1000")."""
+    """`user` is shown, as a container's configured user ("", "1000", "1000:1000"). It changes no owner."""
 
     environment: str
     container: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
 from hatchway.cli.app import App, json_option
@@ -18,8 +16,9 @@ def run(app: App) -> None:
 
     That is the daemons, the workers and sshd. Needs root. Logs to standard error; ends with Ctrl-C or SIGTERM.
     """
-    # By name and only now: the supervisor stands above the command line and brings all daemons with it.
-    supervisor = importlib.import_module("hatchway.supervisor")
+    # Only now: it brings all daemons with it, which no other command needs.
+    from hatchway import supervisor
+
     supervisor.run(app.config, app.config_path)
     if app.json:
         document({"stopped": True})

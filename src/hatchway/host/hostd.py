@@ -12,6 +12,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host import policy, processes, sources
+from hatchway.host.patience import Patience
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
 from hatchway.host.workers import WorkerUids, Zygote
@@ -34,6 +35,7 @@ from hatchway.wire.host import (
 from hatchway.wire.service import Peer, Request, Table
 
 IDLE_CHECK_S = 5.0
+PARALLEL_BIRTHS = 32
 
 
 class Hostd:
@@ -45,6 +47,7 @@ class Hostd:
         self._gid = gid
         self._records = Records(config.paths.userdb_dir, config.paths.run_dir)
         self._zygote = Zygote()
+        self._patience = Patience()
         self._uids = WorkerUids(*config.ids.worker_uids)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[str]] = set()
@@ -66,6 +69,7 @@ class Hostd:
 
     async def start(self) -> None:
         """Clean up after an earlier hostd, prepare the mount directory, start the zygote."""
+        mounts.require_nosymfollow()
         await clean_up(self._config, self._records)
         prepare_mount_directory(self._config)
         self._zygote.start()
@@ -144,6 +148,7 @@ class Hostd:
                 self._config,
                 self._zygote,
                 self._uids,
+                self._patience,
                 self._nursery,
                 self._session_ended,
                 login=request.login,
@@ -165,7 +170,25 @@ class Hostd:
         return Done()
 
     async def _births(self, request: AskBirths, _peer: Peer) -> Births:
-        return Births(sources.births(self._config, request.sources))
+        found: dict[str, str] = {}
+        limit = trio.CapacityLimiter(PARALLEL_BIRTHS)
+
+        async def one(source: str) -> None:
+            async with limit:
+                try:
+                    look = functools.partial(sources.birth, self._config, source)
+                    if birth := await self._patience.text(source, look):
+                        found[source] = birth
+                except HostError as exc:
+                    problems[source] = str(exc)
+
+        problems: dict[str, str] = {}
+        async with trio.open_nursery() as nursery:
+            for source in request.sources:
+                nursery.start_soon(one, source)
+        for source, problem in problems.items():
+            self._logger.warning("not identified", source=source, error=problem)
+        return Births(found, problems)
 
     async def _status(self, _request: Status | Watch, _peer: Peer) -> HostStatus:
         return self._state()

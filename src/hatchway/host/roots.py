@@ -19,11 +19,16 @@ import trio
 
 from hatchway import log
 from hatchway.config import Config
+from hatchway.errors import RefusedError
 from hatchway.host import processes, workers
+from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.kernel import mounts
 from hatchway.wire.host import MountStatus, View
 from hatchway.wire.worker import Ping
+
+SESSIONS_MAX = 128
+"""Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
 
 WATCHDOG_S = 15.0
 """How often a worker is asked how it is. It has workers.ANSWER_TIMEOUT_S to answer."""
@@ -37,6 +42,7 @@ class LoginRoot:
         config: Config,
         zygote: workers.Zygote,
         uids: workers.WorkerUids,
+        patience: Patience,
         nursery: trio.Nursery,
         ended: Callable[[str], None],
         *,
@@ -50,6 +56,7 @@ class LoginRoot:
         self._config = config
         self._zygote = zygote
         self._uids = uids
+        self._patience = patience
         self._nursery = nursery
         self._ended = ended
         self._lock = trio.Lock()
@@ -88,6 +95,7 @@ class LoginRoot:
         """
         async with self._lock:
             try:
+                self._check_room()
                 await self._apply(views)
             except BaseException:
                 monitor.close()
@@ -97,6 +105,10 @@ class LoginRoot:
             self._sessions[session] = monitor
             self._idle_since = None
         self._start(self._watch_session, session, monitor)
+
+    def _check_room(self) -> None:
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise RefusedError(f"{self.login} has {SESSIONS_MAX} sessions already")
 
     async def apply(self, views: tuple[View, ...]) -> None:
         """Make the root show exactly `views`, if anything is mounted or anybody is in."""
@@ -162,6 +174,7 @@ class LoginRoot:
                 self._config,
                 self._zygote,
                 self._uids,
+                self._patience,
                 login=self.login,
                 uid=self.uid,
                 gid=self._gid,

@@ -2,7 +2,8 @@
 
 A container can swap a directory for a symlink at any moment. Every product that resolved such paths as strings was
 broken by that; so the path is walked once by the kernel with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS (openat2(2)), and
-what was opened is cloned by descriptor.
+what was opened is cloned by descriptor. These calls may block for ever where a server does not answer: see
+`patience`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from hatchway.kernel.birth import birth_of
 from hatchway.kernel.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 
-def open_volume(config: Config, source: str, *, read_only: bool, birth: str = "") -> int:
+def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
     """A detached, private mount of the directory `source`: nosymfollow, nosuid, nodev, read-only if asked.
 
-    With `birth` it must be that very directory: a path can have been removed and made again for somebody else since
-    the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids it, ConflictError when
-    it is another directory, HostError when it cannot be had.
+    With `expected` it must be that very directory, as `birth` said: a path can have been removed and made again for
+    somebody else since the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids
+    it, ConflictError when it is another directory, HostError when it cannot be had.
     """
     root, rest = check_source(config, source)
     try:
@@ -32,12 +33,11 @@ def open_volume(config: Config, source: str, *, read_only: bool, birth: str = ""
         why = "a symlink is in the way" if exc.errno == errno.ELOOP else exc.strerror
         raise HostError(f"{source} cannot be opened: {why}") from exc
     try:
-        if birth and birth_of(directory) != birth:
+        if expected and birth_of(directory) != expected:
             raise ConflictError(f"{source} is another directory than the one access was given to")
-        try:
-            volume = mounts.clone_tree(directory)
-        except OSError as exc:
-            raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
+        volume = mounts.clone_tree(directory)
+    except OSError as exc:
+        raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
     finally:
         os.close(directory)
     attributes = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
@@ -51,33 +51,28 @@ def open_volume(config: Config, source: str, *, read_only: bool, birth: str = ""
     return volume
 
 
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-def births(config: Config, sources: tuple[str, ...]) -> dict[str, str]:
-    """Which directory each of `sources` is now; what is not there or not allowed is left out.
+def birth(config: Config, source: str) -> str:
+    """Which directory `source` is now, "" when it is not there, not allowed or cannot be told from another.
 
-    Raises HostError when one could not be looked at for a reason of ours, such as too many open files: that says
-    nothing about the directory, and must not be taken for its absence.
+    Raises HostError when we are out of something: that says nothing about the directory, and must not be taken for
+    its absence.
     """
-    found = {}
-    for source in sources:
+    try:
+        root, rest = check_source(config, source)
+        directory = _open_beneath(root, rest)
         try:
-            root, rest = check_source(config, source)
-            directory = _open_beneath(root, rest)
-        except RefusedError:
-            continue
-        except OSError as exc:
-            if exc.errno in _NOT_THERE:
-                continue
-            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
-        try:
-            found[source] = birth_of(directory)
-        except OSError as exc:
-            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
+            return birth_of(directory)
         finally:
             os.close(directory)
-    return found
+    except RefusedError:
+        return ""
+    except OSError as exc:
+        if exc.errno in _OURS:
+            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
+        return ""
 
 
 def _open_beneath(root: str, rest: str) -> int:

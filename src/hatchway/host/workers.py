@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import functools
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import trio
 from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HostError, ProtocolError
+from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.sources import open_volume
 from hatchway.kernel import mounts
@@ -194,13 +196,23 @@ class WorkerUids:
 
 
 async def start(
-    config: Config, zygote: Zygote, uids: WorkerUids, *, login: str, uid: int, gid: int, view: View, target: str
+    config: Config,
+    zygote: Zygote,
+    uids: WorkerUids,
+    patience: Patience,
+    *,
+    login: str,
+    uid: int,
+    gid: int,
+    view: View,
+    target: str,
 ) -> Worker:
     """Mount `view` at `target` and start the worker that serves it; `uid`:`gid` is the owner the session sees.
 
     Raises HostError or RefusedError; nothing is left mounted or running then.
     """
-    volume = open_volume(config, view.source, read_only=view.read_only, birth=view.birth)
+    opening = functools.partial(open_volume, config, view.source, read_only=view.read_only, expected=view.birth)
+    volume = await patience.descriptor(view.source, opening)
     worker_uid = uids.take()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control = trio.socket.from_stdlib_socket(ours)

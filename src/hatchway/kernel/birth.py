@@ -1,12 +1,14 @@
-"""Which directory this is, for good: its inode number and the time it was made.
+"""Which directory this is, for good: its inode number, and the time it was made or its generation.
 
 Both together are never given to another directory of the same file system, however often the path is used again.
-Source: statx(2); stx_btime is there on ext4, xfs, btrfs and tmpfs.
+Sources: statx(2), stx_btime is there on ext4, xfs, btrfs and tmpfs; FS_IOC_GETVERSION (include/uapi/linux/fs.h).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 
 from hatchway.kernel.libc import LIBC, checked
@@ -14,6 +16,7 @@ from hatchway.kernel.libc import LIBC, checked
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _STATX_INO = 0x100
+_FS_IOC_GETVERSION = 0x80087601
 
 
 class _Timestamp(ctypes.Structure):
@@ -43,10 +46,22 @@ class _Statx(ctypes.Structure):
 
 
 def birth_of(fd: int) -> str:
-    """The directory `fd` refers to, as "inode:<number>:<seconds>.<nanoseconds>"; the time is 0.0 where none is kept."""
+    """The directory `fd` refers to: "inode:<number>:<seconds>.<nanoseconds>", or ":g<generation>" without a birth time.
+
+    Raises OSError EOPNOTSUPP when its file system keeps neither: then it cannot be told from another one later.
+    """
     found = _Statx()
     wanted = _STATX_BTIME | _STATX_INO
     checked(LIBC.statx(fd, b"", _AT_EMPTY_PATH, wanted, ctypes.byref(found)), "statx")
-    if not found.mask & _STATX_BTIME:
-        return f"inode:{os.fstat(fd).st_ino}:0.0"
-    return f"inode:{found.ino}:{found.btime.seconds}.{found.btime.nanoseconds:09d}"
+    if found.mask & _STATX_BTIME:
+        return f"inode:{found.ino}:{found.btime.seconds}.{found.btime.nanoseconds:09d}"
+    # ext4 with small inodes, for one. The generation is drawn anew each time an inode number is used again.
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        generation = bytearray(8)
+        fcntl.ioctl(directory, _FS_IOC_GETVERSION, generation)
+    except OSError as exc:
+        raise OSError(errno.EOPNOTSUPP, "the file system keeps neither birth times nor generations") from exc
+    finally:
+        os.close(directory)
+    return f"inode:{found.ino}:g{int.from_bytes(generation[:4], 'little')}"

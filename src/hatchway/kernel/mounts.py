@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from hatchway.errors import HostError
 from hatchway.kernel.libc import LIBC, MACHINE, checked, syscall
 
 _OPEN_TREE = 428
@@ -37,7 +38,6 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWNET = 0x40000000
@@ -123,6 +123,25 @@ def enter_empty_root(scratch: str) -> None:
         set_attributes(root, add=ATTR_RDONLY | ATTR_NOSYMFOLLOW)
     finally:
         os.close(root)
+
+
+def require_nosymfollow() -> None:
+    """Raise HostError unless the kernel can make a detached mount that follows no symlink (Linux 5.14).
+
+    There is nothing weaker to fall back to.
+    """
+    try:
+        here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            tree = clone_tree(here)
+        finally:
+            os.close(here)
+        try:
+            set_attributes(tree, add=ATTR_NOSYMFOLLOW | ATTR_NOSUID | ATTR_NODEV)
+        finally:
+            os.close(tree)
+    except OSError as exc:
+        raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
-_PR_SET_PDEATHSIG = 1
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAP_VERSION_3 = 0x20080522
@@ -99,11 +98,6 @@ def no_new_privileges() -> None:
 def not_dumpable() -> None:
     """No core dumps, no ptrace(2) by the same uid, and /proc/<pid> belongs to root (PR_SET_DUMPABLE)."""
     _prctl(_PR_SET_DUMPABLE, 0)
-
-
-def die_with_parent(signal_number: int) -> None:
-    """Get `signal_number` when the thread that started this process ends (PR_SET_PDEATHSIG)."""
-    _prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def bound(keep: Collection[Cap]) -> None:

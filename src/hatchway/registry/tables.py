@@ -76,7 +76,7 @@ volumes = Table(
     Column("kind", Text, nullable=False),
     # '': no driver (a bind, a directory).
     Column("driver", Text, nullable=False),
-    # The engine's word for when it was created, opaque. '': the engine says none.
+    # Which directory of the host it is, opaque: see wire.host.Births. '': it has none.
     Column("created", Text, nullable=False),
     # The directory on the host. NULL: there was none (a tmpfs, a volume mounted on demand).
     Column("source", Text, nullable=True),

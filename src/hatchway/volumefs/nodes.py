@@ -26,6 +26,10 @@ MAX_OTHER_NAMES = 16
 """Names remembered besides the latest. One that still holds is enough; a file may have 65,000."""
 
 
+SHRINK_FROM = 10_000
+"""Nodes below which a table that was larger once is not made smaller again."""
+
+
 class Node:
     """One object of the volume the kernel knows, or is about to.
 
@@ -102,6 +106,7 @@ class NodeTable:
         self._by_id = {ROOT_ID: self.root}
         self._by_key = {self.root.key: self.root}
         self._next_id = ROOT_ID + 1
+        self._most = 0  # nodes there were at once, 0 while the tables are small
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -146,6 +151,8 @@ class NodeTable:
         self._next_id += 1
         self._by_id[node.id] = node
         self._by_key[node.key] = node
+        if len(self._by_id) > max(self._most, SHRINK_FROM):
+            self._most = len(self._by_id)
         return node
 
     def forget(self, node_id: int, count: int) -> Node | None:
@@ -163,4 +170,9 @@ class NodeTable:
         del self._by_id[node.id]
         if self._by_key.get(node.key) is node:
             del self._by_key[node.key]
+        if self._most and len(self._by_id) * 8 < self._most:
+            # A dictionary never gets smaller by itself.
+            self._by_id = dict(self._by_id)
+            self._by_key = dict(self._by_key)
+            self._most = 0
         return node

@@ -42,6 +42,7 @@ SPARE_DESCRIPTORS = 64
 _O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 """What a client's flags may ask for. O_DIRECT would demand aligned buffers; the rest is the kernel's affair."""
 _O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_O_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # EPERM: what ext4 says in a removed directory, where O_CREAT says ENOENT.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EPERM})
@@ -195,13 +196,12 @@ class VolumeTree:
         directory, owner = self._place(parent_id)
         os.mkdir(component(name), 0, dir_fd=directory)
         try:
-            # O_DIRECTORY: whatever else might stand there by now is not opened.
-            fd = os.open(name, _O_LIST | os.O_NOFOLLOW, dir_fd=directory)
+            fd = os.open(name, _O_LOOK, dir_fd=directory)
             try:
                 made = os.fstat(fd)
                 self._check_ours(made, DIRECTORY, owner)
                 # Without owners (vfat) ours cannot be told from another: but no other is opened up that holds anything.
-                if made.st_uid != self._our_uid and files.DirectoryReader(fd).read() is not None:
+                if made.st_uid != self._our_uid and not self._is_empty(fd):
                     raise failure(errno.ESTALE)
                 self._give(fd, owner)
                 self._chmod(fd, made.st_mode, self.view.directory_bits(mode, made.st_mode))
@@ -219,7 +219,7 @@ class VolumeTree:
         directory, owner = self._place(parent_id)
         os.symlink(target, component(name), dir_fd=directory)
         try:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            fd = os.open(name, _O_LOOK, dir_fd=directory)
             try:
                 self._check_ours(os.fstat(fd), SYMLINK, owner)
                 self._give(fd, owner)
@@ -472,6 +472,13 @@ class VolumeTree:
         """
         if st.st_mode >> KIND_SHIFT != kind or st.st_uid not in (self._our_uid, owner.uid):
             raise failure(errno.ESTALE)
+
+    def _is_empty(self, path: int) -> bool:
+        fd = files.reopen(self._proc_fd_dir, path, _O_LIST)
+        try:
+            return files.DirectoryReader(fd).read() is None
+        finally:
+            os.close(fd)
 
     def _make_file(self, parent_id: int, name: bytes, mode: int, flags: int) -> tuple[int, os.stat_result]:
         """A new file that had its owner before it had its name. Returns a descriptor, and its attributes."""

@@ -137,7 +137,8 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
             logger.error("bad control message", error=str(exc))
             continue
         if isinstance(message, Restrict):
-            tree.restrict(refuse=message.refuse, read_only=message.read_only)
+            # There is no way back: what was taken away is given again by another mount.
+            tree.restrict(refuse=tree.refused or message.refuse, read_only=tree.read_only or message.read_only)
             logger.info("restricted", refuse=message.refuse, read_only=message.read_only)
         await sock.send(pack(_state(tree)))
 

@@ -163,7 +163,7 @@ class ShowPassword(msgspec.Struct, frozen=True, kw_only=True, tag="show-password
 
 
 class ResetPassword(msgspec.Struct, frozen=True, kw_only=True, tag="reset-password"):
-    """Make a new password; the old one is of no use from the next attempt on. Answer: PasswordShown."""
+    """Make a new password: the old one is of no use from now on, and the sessions end. Answer: PasswordShown."""
 
     instance: str
 

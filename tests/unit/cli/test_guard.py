@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +75,8 @@ def test_mistyped_commands(run: Cli, arguments: list[str]) -> None:
 
 
 def test_a_fault_of_ours(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = types.ModuleType("hatchway.supervisor")
     nothing: dict[str, int] = {}
-    supervisor.__dict__["run"] = lambda _config, _path: nothing["key"]
-    monkeypatch.setitem(sys.modules, "hatchway.supervisor", supervisor)
+    monkeypatch.setattr("hatchway.supervisor.run", lambda _config, _path: nothing["key"])
     done = run("run")
     assert done.exit_code == 70
     assert done.stderr == "hatchway: internal error, a fault of Hatchway: KeyError: 'key'\n"
@@ -88,9 +85,7 @@ def test_a_fault_of_ours(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_run_hands_over(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[Any, Any]] = []
-    supervisor = types.ModuleType("hatchway.supervisor")
-    supervisor.__dict__["run"] = lambda config, path: called.append((config, path))
-    monkeypatch.setitem(sys.modules, "hatchway.supervisor", supervisor)
+    monkeypatch.setattr("hatchway.supervisor.run", lambda config, path: called.append((config, path)))
     assert (run("run").exit_code, run.json("run")) == (0, {"stopped": True})
     config, path = called[0]
     assert path == run.config
@@ -103,9 +98,7 @@ def test_run_ends(run: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseExceptio
     def fail(_config: object, _path: object) -> None:
         raise error
 
-    supervisor = types.ModuleType("hatchway.supervisor")
-    supervisor.__dict__["run"] = fail
-    monkeypatch.setitem(sys.modules, "hatchway.supervisor", supervisor)
+    monkeypatch.setattr("hatchway.supervisor.run", fail)
     assert run("run").exit_code == (error.exit_code if isinstance(error, HatchwayError) else 130)
 
 

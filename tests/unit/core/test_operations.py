@@ -37,7 +37,7 @@ from hatchway.wire.admin import (
     ResetPassword,
     ShowPassword,
 )
-from hatchway.wire.host import HostStatus, UserRecord, View
+from hatchway.wire.host import Births, HostStatus, UserRecord, View
 from hatchway.wire.service import Peer
 
 ROOT = Peer(1, 0, 0)
@@ -57,6 +57,7 @@ class FakeHost(HostLink):
         self.born: dict[str, str] = {}
         self.conflicts: dict[str, str] = {}
         self.refused: set[str] = set()
+        self.hung: set[str] = set()
         self.opening: trio.Event | None = None
 
     def _fail(self) -> None:
@@ -80,9 +81,11 @@ class FakeHost(HostLink):
             await self.opening.wait()
         self.sessions[session] = (user.login, views, helper_pid)
 
-    async def births(self, sources: tuple[str, ...]) -> dict[str, str]:
+    async def births(self, sources: tuple[str, ...]) -> Births:
         self._fail()
-        return {source: self.born.get(source, "inode:2:1.0") for source in sources if self.born.get(source) != ""}
+        known = {source: self.born.get(source, "inode:2:1.0") for source in sources if source not in self.hung}
+        unknown = {source: f"{source} does not answer" for source in sources if source in self.hung}
+        return Births({source: birth for source, birth in known.items() if birth}, unknown)
 
     async def status(self) -> HostStatus:
         self._fail()
@@ -428,6 +431,28 @@ async def test_many_first_enables_at_once(tmp_path: Path) -> None:
             for number in range(1, 6):
                 nursery.start_soon(stage.do, Enable(instance=f"shop/web/{number}", volumes=("/data",)))
         assert len({record.uid for record in stage.core.registry.instances()}) == 5
+
+
+async def test_a_directory_that_does_not_answer_is_its_own_problem_only(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.hung = {volume("/data").source or "", volume("/new").source or ""}
+        stage.host.applied.clear()
+        await stage.core.feed(snapshot(volume("/data"), volume("/new"), volume("/logs")))
+        assert stage.host.applied == [], "nothing is known against it, so nothing is taken away"
+        with pytest.raises(ConflictError, match="does not answer"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/new",)))
+        await stage.do(Enable(instance="shop/web/1", volumes=("/logs",)))
+
+
+async def test_a_password_reset_ends_the_sessions(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        stage.host.applied.clear()
+        await stage.do(ResetPassword(instance="shop/web/1"))
+        assert stage.host.applied == [("shop-web-1", ())]
+        assert await open_by_password(stage)
 
 
 async def test_a_strangers_name_does_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
