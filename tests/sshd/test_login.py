@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sshd.running import Hatchway, running
+from tests.sshd.running import Hatchway, free_port, running, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,46 @@ def test_no_forwarding(hatchway: Hatchway) -> None:
     agent = hatchway.ssh("shop-web-1", "-A", "-X", to, "env")
     assert "SSH_AUTH_SOCK" not in agent.stdout
     assert SFTP_ONLY in agent.stdout + agent.stderr
+
+
+def ask_through(port: int, request: bytes) -> bytes:
+    """What comes back through a forwarded port of ours for `request`."""
+    wait_until(lambda: connects(port), "ssh listens")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(request)
+        try:
+            return sock.recv(100)
+        except ConnectionResetError:
+            return b""
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("option", ["-L", "-D"])
+def test_a_port_forwarded_by_the_client_leads_nowhere(hatchway: Hatchway, option: str) -> None:
+    port = free_port()
+    where = f"127.0.0.1:{port}:127.0.0.1:{hatchway.port}" if option == "-L" else f"127.0.0.1:{port}"
+    command = ["ssh", *hatchway.options(), *hatchway.key_options("shop-web-1"), "-N", option, where]
+    with subprocess.Popen(
+        [*command, "shop-web-1@127.0.0.1"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as ssh:
+        try:
+            if option == "-L":
+                assert ask_through(port, b"SSH-2.0-x\r\n") == b""
+            else:
+                # SOCKS 4 (the protocol of `ssh -D`): connect to our own sshd, which would send its banner.
+                request = b"\x04\x01" + hatchway.port.to_bytes(2, "big") + bytes((127, 0, 0, 1)) + b"\0"
+                assert b"SSH-" not in ask_through(port, request)
+        finally:
+            ssh.terminate()
+        assert ssh.stderr is not None
+        assert "administratively prohibited" in ssh.stderr.read()
 
 
 @pytest.mark.parametrize("client", ["psftp", "lftp", "rclone"])

@@ -23,6 +23,7 @@ from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.operations import Operations
 from hatchway.config import Config, Credentials, Paths
+from hatchway.credentials import passwords
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError, UsageError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
@@ -431,6 +432,24 @@ async def test_many_first_enables_at_once(tmp_path: Path) -> None:
             for number in range(1, 6):
                 nursery.start_soon(stage.do, Enable(instance=f"shop/web/{number}", volumes=("/data",)))
         assert len({record.uid for record in stage.core.registry.instances()}) == 5
+
+
+async def test_every_attempt_costs_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hash of the same parameters, whether the login exists, has nothing shared, or is nonsense."""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        hashed: list[str] = []
+        verify = passwords.verify
+
+        def counting(encoded: str, attempt: bytes) -> bool:
+            hashed.append(encoded.rpartition("$")[0].rpartition("$")[0])
+            return verify(encoded, attempt)
+
+        monkeypatch.setattr(passwords, "verify", counting)
+        for login in ("shop-web-1", "shop-web-2", "root", "../x", ""):
+            assert not (await stage.ask("auth", login=login, service="hatchway-sshd", password="a guess"))[0]
+        assert len(hashed) == 5
+        assert len(set(hashed)) == 1, "algorithm, version and costs"
 
 
 async def test_a_directory_that_does_not_answer_is_its_own_problem_only(tmp_path: Path) -> None:
