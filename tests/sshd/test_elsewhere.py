@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.sshd.running import Hatchway, free_port, running, wait_until
 
+from hatchway.sshd import version
+
 
 @pytest.fixture(scope="module")
 def hatchway() -> Iterator[Hatchway]:
@@ -32,6 +34,9 @@ def host_sshd(hatchway: Hatchway) -> Iterator[int]:
     key = hatchway.directory / "host-keys" / "ssh_host_ed25519_key"
     command = ["/usr/sbin/sshd", "-D", "-e", "-f", str(config), "-o", f"Port={port}", "-o", "ListenAddress=127.0.0.1"]
     command += ["-o", f"HostKey={key}", "-o", "PidFile=none", "-o", "PasswordAuthentication=yes"]
+    if version.of("/usr/sbin/sshd") >= (9, 8):
+        # Its own penalties for the attempts of one test would answer the next one's.
+        command += ["-o", "PerSourcePenalties=no"]
     with (hatchway.directory / "sshd.log").open("wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
