@@ -118,7 +118,9 @@ def descriptors() -> dict[int, str]:
 
 def files() -> set[str]:
     """Files and directories outside the run's own directory that carry our name."""
-    return {f"file {path}" for pattern in FILES for path in glob.glob(pattern)}
+    found = {path for pattern in FILES for path in glob.glob(pattern)}
+    # Roots of scripts/bare-root, which may run beside us and takes away its own.
+    return {f"file {path}" for path in found if not os.path.basename(path).startswith("hatchway-root.")}
 
 
 def loop_devices() -> set[str]:
