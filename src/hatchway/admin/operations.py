@@ -181,7 +181,8 @@ class Operations:
             raise UsageError(f"which volume of {info.key}? It has: {listed}. Name some, or say --all")
         chosen = []
         for wanted in request.volumes:
-            found = [volume for volume in info.volumes if wanted in (volume.path, volume.name)]
+            path = wanted.rstrip("/") or "/"
+            found = [volume for volume in info.volumes if volume.path == path or volume.name == wanted]
             if not found:
                 raise NotFoundError(f"{info.key} has no volume {wanted!r}; it has: {listed}")
             if len(found) > 1:
@@ -222,7 +223,7 @@ class Operations:
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record, info = await self._granted(request.instance)
-        listed = ", ".join(grant.path for grant in record.grants)
+        listed = ", ".join(grant.path for grant in record.grants) or "nothing"
         if not request.volumes and not request.every:
             raise UsageError(f"which volume of {record.key}? Access is on for: {listed}. Name some, or say --all")
         if request.every:
@@ -230,7 +231,8 @@ class Operations:
         else:
             paths = []
             for wanted in request.volumes:
-                found = [grant.path for grant in record.grants if wanted in (grant.path, grant.name)]
+                path = wanted.rstrip("/") or "/"
+                found = [grant.path for grant in record.grants if grant.path == path or grant.name == wanted]
                 if len(found) > 1:
                     raise UsageError(f"{wanted!r} is mounted more than once: name a path of {', '.join(found)}")
                 if not found:
@@ -349,7 +351,7 @@ class Operations:
         else:
             matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
             matches |= {record.key for record in records if text == record.login}
-            matches |= {key for key in known if text == login_candidates(key)[0]}
+            matches |= {key for key in known if text in (key.container, login_candidates(key)[0])}
         if len(matches) == 1:
             return matches.pop()
         if matches:

@@ -67,7 +67,10 @@ def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, .
     if volumes or every:
         return
     found = _find(app.ask(ListInstances(), Listing), instance)
-    if found is not None and not app.json:
+    if found is None:
+        # The daemon knows more names; what it cannot find either, it says.
+        app.ask(Show(instance=instance), ConnectionInfo)
+    elif not app.json:
         print_instance(app.out, found)
     paths = [volume.path for volume in found.volumes] if found is not None else []
     known = f" (it has: {', '.join(repr(path) for path in paths)})" if app.json and paths else ""

@@ -93,8 +93,8 @@ def remarks(volume: VolumeStatus) -> list[Text]:
     if volume.session_path is not None and volume.session_path != volume.path:
         found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
     if not volume.present:
-        found.append(Text("the container has no volume there any more", style="yellow"))
-    if volume.access is Access.SUSPENDED:
+        found.append(Text("there is no volume there now", style="yellow"))
+    if volume.access is Access.SUSPENDED and volume.present and volume.refusal is None:
         found.append(Text("another volume stands here than the one access was given to", style="yellow"))
     if volume.refusal is not None:
         found.append(Text.assemble(("cannot be shared: ", "yellow"), safe(volume.refusal, "yellow")))
