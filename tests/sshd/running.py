@@ -207,7 +207,8 @@ level = "debug"
             f"[127.0.0.1]:{self.port} {path.read_text().strip()}"
             for path in sorted((self.directory / "host-keys").glob("*.pub"))
         ]
-        hosts.write_text("\n".join(lines) + "\n")
+        if not hosts.exists():  # not again: a client that runs meanwhile may be reading it
+            hosts.write_text("\n".join(lines) + "\n")
         return [
             "-F", "none",
             "-o", f"UserKnownHostsFile={hosts}",

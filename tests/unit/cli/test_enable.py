@@ -95,9 +95,10 @@ def test_without_volumes_they_are_listed(run: Cli, daemon: FakeDaemon, make: Any
 
 def test_without_volumes_of_nobody(run: Cli, daemon: FakeDaemon) -> None:
     daemon.answers[ListInstances] = Listing(instances=(), sources=())
+    daemon.answers[Show] = NotFoundError("there is no instance 'nobody'")
     done = run("enable", "nobody")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "which volumes?" in done.stderr
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert done.stderr == "hatchway: there is no instance 'nobody'\n"
 
 
 def test_volumes_and_all(run: Cli, daemon: FakeDaemon) -> None:

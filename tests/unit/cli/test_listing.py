@@ -49,7 +49,7 @@ def test_the_whole_tree(run: Cli, daemon: FakeDaemon, make: Any) -> None:
         "    │   ├── suspended  /srv              srv",
         "    │   │   └── another volume stands here than the one access was given to",
         "    │   └── rw         /gone             gone",
-        "    │       └── the container has no volume there any more",
+        "    │       └── there is no volume there now",
         "    └── shop/web/2  exited",
         "        └── no volumes",
         "",
