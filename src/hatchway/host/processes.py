@@ -13,6 +13,9 @@ import trio
 
 from hatchway.errors import RefusedError
 
+FORK_ROUNDS = 20
+"""How often new children of a session that is ended are looked for. Each round stops all it finds."""
+
 
 class Process:
     """One process for as long as it lives. Close it when done."""
@@ -159,24 +162,44 @@ def with_uids(first: int, last: int) -> list[Process]:
 
 
 async def end(monitors: Iterable[Process], *, grace_s: float = 2.0) -> None:
-    """End sessions by their monitors: SIGTERM, and SIGKILL for what is left after `grace_s` seconds.
+    """End sessions by their monitors, and every process that belongs to them. Takes `grace_s` seconds twice at most.
 
-    SIGTERM lets sshd close its PAM session; SIGKILL of the monitor alone would leave the session's other processes.
+    A session that is just beginning may be forking: its monitor is stopped first, then all below it, until there is
+    nothing new, so that no child escapes. These are killed; the monitor gets SIGTERM and goes on, so that it closes
+    its PAM session. SIGKILL of the monitor alone would leave the session's other processes alive.
     """
     listed = list(monitors)
-    family = descendants(*(monitor.pid for monitor in listed))
-    everyone = [*listed, *family]
+    for monitor in listed:
+        monitor.signal(signal.SIGSTOP)
+    family: dict[int, Process] = {}
     try:
+        for _ in range(FORK_ROUNDS):
+            found = {process.pid: process for process in descendants(*(monitor.pid for monitor in listed))}
+            new = [process for pid, process in found.items() if pid not in family]
+            for pid, process in found.items():
+                if pid in family:
+                    process.close()
+            for process in new:
+                family[process.pid] = process
+                process.signal(signal.SIGSTOP)
+            if not new:
+                break
+        for process in family.values():
+            process.signal(signal.SIGKILL)
         for monitor in listed:
             monitor.signal(signal.SIGTERM)
-        with trio.move_on_after(grace_s):
-            for process in everyone:
-                await process.wait()
+            monitor.signal(signal.SIGCONT)
+        everyone = [*listed, *family.values()]
+        await _wait_for(everyone, grace_s)
         for process in everyone:
             process.signal(signal.SIGKILL)
-        with trio.move_on_after(grace_s):
-            for process in everyone:
-                await process.wait()
+        await _wait_for(everyone, grace_s)
     finally:
-        for process in family:
+        for process in family.values():
             process.close()
+
+
+async def _wait_for(everyone: Iterable[Process], timeout_s: float) -> None:
+    with trio.move_on_after(timeout_s):
+        for process in everyone:
+            await process.wait()

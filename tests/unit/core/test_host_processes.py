@@ -1,0 +1,49 @@
+"""Ending a session and all that belongs to it, also while it is forking."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hatchway.host import processes
+from hatchway.host.processes import Process
+
+# A monitor that forks, and whose children fork, as fast as they can; each child writes down that it lives.
+_FORKING = """
+import os, sys, time
+directory = sys.argv[1]
+def live():
+    open(os.path.join(directory, str(os.getpid())), "w").close()
+for _ in range(60):
+    if os.fork() == 0:
+        live()
+        if os.fork() == 0:
+            live()
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.001)
+time.sleep(60)
+"""
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "gone"
+
+
+async def test_no_child_of_a_session_that_is_forking_escapes(tmp_path: Path) -> None:
+    for delay_s in (0.03, 0.06, 0.1, 0.3):
+        with subprocess.Popen([sys.executable, "-c", _FORKING, str(tmp_path)]) as program:
+            time.sleep(delay_s)
+            monitor = Process(program.pid)
+            await processes.end([monitor], grace_s=1.0)
+            assert not monitor.alive()
+            monitor.close()
+        # What was born in the last moment has its file a moment later, if it lives.
+        time.sleep(0.1)
+        assert [pid for pid in map(int, os.listdir(tmp_path)) if state(pid) not in ("Z", "X", "gone")] == []
