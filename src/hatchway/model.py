@@ -184,11 +184,11 @@ def session_paths(volumes: dict[str, str]) -> dict[str, str]:
 
     `volumes` maps each enabled volume's path in the container to its name (may be empty). A volume stands where it
     stands in the container; below a reserved top directory, or beneath another enabled volume, it stands under
-    `/volumes/<name>` instead. Names are made unique by a number, in the order of the paths, so the result is the
-    same every time.
+    `/volumes/<name>` instead. Volumes whose names are the same there all carry a hash of their path: so a place that
+    was one volume's never becomes another's, into which somebody's script would go on writing.
     """
     result: dict[str, str] = {}
-    taken: set[str] = set()
+    stems: dict[str, str] = {}
     for path in sorted(volumes):
         reserved = any(below(path, prefix) for prefix in RESERVED_PREFIXES)
         nested = any(other != path and below(path, other) for other in volumes)
@@ -196,10 +196,9 @@ def session_paths(volumes: dict[str, str]) -> dict[str, str]:
             result[path] = path
             continue
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", volumes[path] or path.strip("/")).strip(".-")[:200] or "volume"
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}-{count}"
-        taken.add(name)
-        result[path] = f"/volumes/{name}"
+        stems[path] = stem
+    for path, stem in stems.items():
+        clash = list(stems.values()).count(stem) > 1
+        mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        result[path] = f"/volumes/{stem}-{mark}" if clash else f"/volumes/{stem}"
     return result

@@ -97,6 +97,13 @@ def test_a_nested_volume_stands_beside_the_outer_one() -> None:
     assert session_paths({"/data": "d", "/data/sub": "s"}) == {"/data": "/data", "/data/sub": "/volumes/s"}
 
 
+def test_a_place_never_becomes_another_volumes() -> None:
+    before = session_paths({"/etc/app": "conf"})["/etc/app"]
+    after = session_paths({"/etc/app": "conf", "/etc/a": "conf"})
+    assert before not in (set(after.values()) - {after["/etc/app"]})
+    assert after["/etc/a"] != after["/etc/app"]
+
+
 @given(st.dictionaries(st.sampled_from(["/etc/a", "/etc/b", "/a", "/a/b", "/a/b/c", "/c"]), st.text(max_size=300)))
 def test_places_are_unique_usable_and_never_nested(volumes: dict[str, str]) -> None:
     places = list(session_paths(volumes).values())
