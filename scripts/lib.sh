@@ -132,17 +132,21 @@ leave_services_off() {
     note "installed but left off: ${left[*]} (to use one of them: systemctl enable --now NAME)"
 }
 
-# $RUN: this run's own directory. Those of runs that are gone are removed.
+# $RUN: this run's own directory. Those of runs that are gone are removed: as long as a process of a run lives, it has
+# the directory open and locked. A pid in the name would not do, since runs may be in different pid namespaces.
 make_run_dir() {
-    local old pid
+    local old lock
     ensure_cache
-    for old in "$CACHE"/run.*.*; do
-        pid=${old#"$CACHE"/run.}
-        pid=${pid%%.*}
-        if [[ -d $old && ! -d /proc/$pid ]]; then rm -rf --one-file-system -- "$old"; fi
+    exec 7>"$CACHE/runs.lock"
+    flock 7
+    for old in "$CACHE"/run.*; do
+        if [[ -d $old ]] && flock --nonblock "$old" true; then rm -rf --one-file-system -- "$old"; fi
     done
-    RUN=$(mktemp -d "$CACHE/run.$$.XXXX")
+    RUN=$(mktemp -d "$CACHE/run.XXXXXX")
     chmod 0755 "$RUN"
+    exec {lock}<"$RUN"
+    flock "$lock"
+    exec 7>&-
 }
 
 # Copy the checkout to $1, as root's and readable by all whatever it was here, without what tools leave in it. git is

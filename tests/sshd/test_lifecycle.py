@@ -152,8 +152,7 @@ def test_a_worker_that_hangs_does_not_stop_a_revocation(hatchway: Hatchway) -> N
     session.stdin.write("ls -la\n")
     session.stdin.flush()
     hatchway.command("disable", "shop/web/1", "--all")
-    assert session.wait(15) != 0
-    session.communicate()
+    assert is_over(session)
     wait_until(lambda: mounted(hatchway) == [], "unmounted")
     wait_until(lambda: gone(worker), "the worker's end")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -161,8 +161,10 @@ def with_uids(first: int, last: int) -> list[Process]:
     return found
 
 
-async def end(monitors: Iterable[Process], *, grace_s: float = 2.0) -> None:
+async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Callable[[], None] = lambda: None) -> None:
     """End sessions by their monitors, and every process that belongs to them. Takes `grace_s` seconds twice at most.
+
+    `killed` is called when all below the monitors have been sent SIGKILL, whether they have ended yet or not.
 
     A session that is just beginning may be forking: its monitor is stopped first, then all below it, until there is
     nothing new, so that no child escapes. These are killed; the monitor gets SIGTERM and goes on, so that it closes
@@ -186,6 +188,7 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0) -> None:
                 break
         for process in family.values():
             process.signal(signal.SIGKILL)
+        killed()
         for monitor in listed:
             monitor.signal(signal.SIGTERM)
             monitor.signal(signal.SIGCONT)

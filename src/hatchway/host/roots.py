@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -193,10 +193,18 @@ class LoginRoot:
         """Take volumes away from whoever is in: refuse, end the sessions, unmount."""
         if not paths:
             return
+        disobedient: list[workers.Worker] = []
+
+        async def refuse(worker: workers.Worker) -> None:
+            if not await worker.refuse():
+                disobedient.append(worker)
+
         async with trio.open_nursery() as nursery:
             for path in paths:
-                nursery.start_soon(self._workers[path].refuse)
-        await self._end_sessions()
+                nursery.start_soon(refuse, self._workers[path])
+        # A request that waits for such a worker fails when it dies, and sftp-server tells a listing that fails as one
+        # that has ended: to a client that mirrors, an empty directory. So its sessions are dying before it is killed.
+        await self._end_sessions(disobedient)
         for path in paths:
             worker = self._workers[path]
             try:
@@ -230,12 +238,17 @@ class LoginRoot:
             self._uids.give_back(worker.uid)
             worker.close()
 
-    async def _end_sessions(self) -> None:
-        if not self._sessions:
-            return
+    async def _end_sessions(self, then_kill: Sequence[workers.Worker] = ()) -> None:
+        """End all sessions; `then_kill` are workers to kill as soon as every process of the sessions is."""
+
+        def kill() -> None:
+            for worker in then_kill:
+                worker.process.signal(signal.SIGKILL)
+
         ending = dict(self._sessions)
-        self._logger.info("ending sessions", count=len(ending))
-        await processes.end(ending.values())
+        if ending:
+            self._logger.info("ending sessions", count=len(ending))
+        await processes.end(ending.values(), killed=kill)
         for session, monitor in ending.items():
             if not monitor.alive():
                 self._session_gone(session)

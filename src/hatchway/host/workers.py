@@ -154,16 +154,16 @@ class Worker:
         assert isinstance(message, WorkerState)
         return message
 
-    async def refuse(self) -> None:
-        """From now on the worker refuses everything, open handles included. One that does not obey is killed."""
+    async def refuse(self) -> bool:
+        """From now on the worker refuses everything, open handles included. Whether it obeys."""
         try:
             obeys = (await self.ask(Restrict(refuse=True, read_only=True), RESTRICT_TIMEOUT_S)).refused
             problem = "it goes on"
         except HostError as exc:
             obeys, problem = False, str(exc)
         if not obeys:
-            log.get().error("worker killed, it did not obey", target=self.target, error=problem)
-            self.process.signal(signal.SIGKILL)
+            log.get().error("worker does not obey", target=self.target, error=problem)
+        return obeys
 
     def close(self) -> None:
         """Let go of the control socket and the pidfd."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
@@ -26,6 +27,9 @@ from hatchway import log
 from hatchway.volumefs.fault import client_errno, failure
 from hatchway.volumefs.tree import Entry, VolumeTree
 from hatchway.volumefs.waiting import polling
+
+REFUSED_LISTING_S = 0.5
+"""Seconds a listing waits before it is refused."""
 
 CACHE_S: Final = 1.0
 """How long the kernel may believe a name or attributes, in seconds."""
@@ -214,6 +218,10 @@ class VolumeOperations(pyfuse3.Operations):
         def show(name: bytes, entry: Entry, offset: int) -> bool:
             return pyfuse3.readdir_reply(token, name, shown(self._tree, entry), offset)
 
+        if self._tree.refused:
+            # sftp-server tells a listing that fails as one that has ended: to a client that mirrors, an empty
+            # directory. A refused session is being killed; it is to die before it has this answer.
+            time.sleep(REFUSED_LISTING_S)
         self._tree.readdir(fh, start_id, show)
 
     @answers
