@@ -234,6 +234,8 @@ async def clean_up(config: Config, records: Records) -> None:
             logger.warning("connection not aborted", target=entry.target, error=str(exc))
     first, last = config.ids.login_uids
     sessions = processes.with_uids(first, last) if left else []
+    # Also one that hostd had stopped, in order to end it, when it was itself killed.
+    sessions += processes.monitors_of(records.logins(first, last), config.sshd.pam_service)
     workers = processes.with_uids(*config.ids.worker_uids) if left else []
     for process in (*sessions, *workers):
         process.signal(signal.SIGKILL)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import trio
 
@@ -128,6 +128,23 @@ def _uids(pid: int) -> tuple[int, int, int, int]:
                 real, effective, saved, fs = line.split()[1:]
                 return int(real), int(effective), int(saved), int(fs)
     raise ValueError("no Uid line")
+
+
+def monitors_of(logins: Collection[str], program: str) -> list[Process]:
+    """The sshd processes of all sessions of `logins`, as `session_monitor` knows them."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                title = file.read().rstrip(b"\0 ").decode("ascii", "replace")
+            login = title.partition(": ")[2].removesuffix(" [priv]")
+            if login in logins and _is_monitor(int(entry), login, program):
+                found.append(Process(int(entry)))
+        except OSError:
+            pass  # it has ended
+    return found
 
 
 def descendants(*pids: int) -> list[Process]:
