@@ -69,7 +69,10 @@ class Hostd:
 
     async def start(self) -> None:
         """Clean up after an earlier hostd, prepare the mount directory, start the zygote."""
-        mounts.require_nosymfollow()
+        try:
+            mounts.try_nosymfollow()
+        except OSError as exc:
+            raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
         await clean_up(self._config, self._records)
         prepare_mount_directory(self._config)
         self._zygote.start()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import trio
 
+from hatchway import log
 from hatchway.errors import RefusedError
 
 FORK_ROUNDS = 20
@@ -159,7 +160,7 @@ def descendants(*pids: int) -> list[Process]:
             queue.append(child)
             try:
                 found.append(Process(child))
-            except OSError:
+            except ProcessLookupError:
                 pass  # it has ended
     return found
 
@@ -192,17 +193,11 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
         monitor.signal(signal.SIGSTOP)
     family: dict[int, Process] = {}
     try:
-        for _ in range(FORK_ROUNDS):
-            found = {process.pid: process for process in descendants(*(monitor.pid for monitor in listed))}
-            new = [process for pid, process in found.items() if pid not in family]
-            for pid, process in found.items():
-                if pid in family:
-                    process.close()
-            for process in new:
-                family[process.pid] = process
-                process.signal(signal.SIGSTOP)
-            if not new:
-                break
+        try:
+            _stop_all_below(listed, family)
+        except OSError as exc:
+            # Out of descriptors, say. The monitors must not stay stopped: sshd itself then ends its children.
+            log.get().error("not all processes of the sessions were found", error=str(exc))
         for process in family.values():
             process.signal(signal.SIGKILL)
         killed()
@@ -217,6 +212,21 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
     finally:
         for process in family.values():
             process.close()
+
+
+def _stop_all_below(monitors: Iterable[Process], family: dict[int, Process]) -> None:
+    """Stop every process below `monitors` and add it to `family`, until there is nothing new. Raises OSError."""
+    for _ in range(FORK_ROUNDS):
+        new = False
+        for process in descendants(*(monitor.pid for monitor in monitors)):
+            if process.pid in family:
+                process.close()
+            else:
+                family[process.pid] = process
+                process.signal(signal.SIGSTOP)
+                new = True
+        if not new:
+            return
 
 
 async def _wait_for(everyone: Iterable[Process], timeout_s: float) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 from dataclasses import dataclass
 
-from hatchway.errors import HostError
 from hatchway.kernel.libc import LIBC, MACHINE, checked, syscall
 
 _OPEN_TREE = 428
@@ -125,23 +124,21 @@ def enter_empty_root(scratch: str) -> None:
         os.close(root)
 
 
-def require_nosymfollow() -> None:
-    """Raise HostError unless the kernel can make a detached mount that follows no symlink (Linux 5.14).
+def try_nosymfollow() -> None:
+    """Make a detached mount that follows no symlink, as Linux 5.14 or newer can, and let it go. Raises OSError.
 
     There is nothing weaker to fall back to.
     """
+    # A directory that never has mounts below it, so that it can be cloned wherever this runs.
+    source = os.open("/proc/self/fdinfo", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            tree = clone_tree(here)
-        finally:
-            os.close(here)
-        try:
-            set_attributes(tree, add=ATTR_NOSYMFOLLOW | ATTR_NOSUID | ATTR_NODEV)
-        finally:
-            os.close(tree)
-    except OSError as exc:
-        raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
+        tree = clone_tree(source)
+    finally:
+        os.close(source)
+    try:
+        set_attributes(tree, add=ATTR_NOSYMFOLLOW | ATTR_NOSUID | ATTR_NODEV)
+    finally:
+        os.close(tree)
 
 
 @dataclass(frozen=True, slots=True)

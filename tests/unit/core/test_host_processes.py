@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from hatchway.host import processes
 from hatchway.host.processes import Process
@@ -47,3 +51,17 @@ async def test_no_child_of_a_session_that_is_forking_escapes(tmp_path: Path) -> 
         # What was born in the last moment has its file a moment later, if it lives.
         time.sleep(0.1)
         assert [pid for pid in map(int, os.listdir(tmp_path)) if state(pid) not in ("Z", "X", "gone")] == []
+
+
+async def test_a_session_ends_though_its_processes_cannot_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above all its monitor must not stay stopped for ever."""
+
+    def out_of_descriptors(*_pids: int) -> list[Process]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(processes, "descendants", out_of_descriptors)
+    with subprocess.Popen(["sleep", "60"]) as program:
+        monitor = Process(program.pid)
+        await processes.end([monitor], grace_s=1.0)
+        monitor.close()
+        assert program.wait(5) == -signal.SIGTERM
