@@ -17,6 +17,12 @@ from hatchway.errors import RefusedError
 FORK_ROUNDS = 20
 """How often new children of a session that is ended are looked for. Each round stops all it finds."""
 
+STOP_TIMEOUT_S = 0.25
+"""Longest wait, in seconds, until what was sent SIGSTOP has stopped, in each round."""
+
+_FORKS_NOT = frozenset("TtZXD")
+"""States (proc_pid_stat(5)) in which a process makes no child: stopped, traced, ended, asleep in the kernel."""
+
 
 class Process:
     """One process for as long as it lives. Close it when done."""
@@ -194,7 +200,7 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
     family: dict[int, Process] = {}
     try:
         try:
-            _stop_all_below(listed, family)
+            await _stop_all_below(listed, family)
         except OSError as exc:
             # Out of descriptors, say. The monitors must not stay stopped: sshd itself then ends its children.
             log.get().error("not all processes of the sessions were found", error=str(exc))
@@ -214,9 +220,14 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
             process.close()
 
 
-def _stop_all_below(monitors: Iterable[Process], family: dict[int, Process]) -> None:
-    """Stop every process below `monitors` and add it to `family`, until there is nothing new. Raises OSError."""
+async def _stop_all_below(monitors: Collection[Process], family: dict[int, Process]) -> None:
+    """Stop every process below `monitors` and add it to `family`, until there is nothing new. Raises OSError.
+
+    kill(2) returns before the other has stopped: a fork(2) it is in the middle of still makes a child
+    (kernel/fork.c, copy_process). So children are looked for only when all that is known has stopped.
+    """
     for _ in range(FORK_ROUNDS):
+        await _until_stopped([*monitors, *family.values()])
         new = False
         for process in descendants(*(monitor.pid for monitor in monitors)):
             if process.pid in family:
@@ -227,6 +238,13 @@ def _stop_all_below(monitors: Iterable[Process], family: dict[int, Process]) -> 
                 new = True
         if not new:
             return
+
+
+async def _until_stopped(everyone: Iterable[Process]) -> None:
+    with trio.move_on_after(STOP_TIMEOUT_S):
+        for process in everyone:
+            while (status := _stat(process.pid)) is not None and status[0] not in _FORKS_NOT and process.alive():
+                await trio.sleep(0.001)
 
 
 async def _wait_for(everyone: Iterable[Process], timeout_s: float) -> None:

@@ -19,8 +19,10 @@ from hatchway.host.processes import Process
 _FORKING = """
 import os, sys, time
 directory = sys.argv[1]
+ballast = b"x" * int(sys.argv[2])
 def live():
     open(os.path.join(directory, str(os.getpid())), "w").close()
+live()
 for _ in range(60):
     if os.fork() == 0:
         live()
@@ -40,9 +42,13 @@ def state(pid: int) -> str:
         return "gone"
 
 
-async def test_no_child_of_a_session_that_is_forking_escapes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ballast", [0, 400 * 1024**2])
+async def test_no_child_of_a_session_that_is_forking_escapes(tmp_path: Path, ballast: int) -> None:
+    """The more memory, in bytes, the longer it is in the middle of a fork: SIGSTOP then comes too late for that one."""
     for delay_s in (0.03, 0.06, 0.1, 0.3):
-        with subprocess.Popen([sys.executable, "-c", _FORKING, str(tmp_path)]) as program:
+        with subprocess.Popen([sys.executable, "-c", _FORKING, str(tmp_path), str(ballast)]) as program:
+            while not (tmp_path / str(program.pid)).exists():
+                time.sleep(0.001)
             time.sleep(delay_s)
             monitor = Process(program.pid)
             await processes.end([monitor], grace_s=1.0)
