@@ -46,7 +46,7 @@ class Hostd:
         self._nursery = nursery
         self._gid = gid
         self._records = Records(config.paths.userdb_dir, config.paths.run_dir)
-        self._zygote = Zygote()
+        self._zygote = Zygote(config.log.level)
         self._patience = Patience()
         self._uids = WorkerUids(*config.ids.worker_uids)
         self._roots: dict[str, LoginRoot] = {}

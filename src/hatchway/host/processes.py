@@ -243,8 +243,13 @@ async def _stop_all_below(monitors: Collection[Process], family: dict[int, Proce
 async def _until_stopped(everyone: Iterable[Process]) -> None:
     with trio.move_on_after(STOP_TIMEOUT_S):
         for process in everyone:
-            while (status := _stat(process.pid)) is not None and status[0] not in _FORKS_NOT and process.alive():
+            while _may_fork(process):  # noqa: ASYNC110 - nobody tells us of a state, there is only looking again
                 await trio.sleep(0.001)
+
+
+def _may_fork(process: Process) -> bool:
+    status = _stat(process.pid)
+    return status is not None and status[0] not in _FORKS_NOT and process.alive()
 
 
 async def _wait_for(everyone: Iterable[Process], timeout_s: float) -> None:

@@ -47,9 +47,13 @@ RESTRICT_TIMEOUT_S = 2.0
 
 
 class Zygote:
-    """The process that forks workers; started again when it dies. One request at a time."""
+    """The process that forks workers; started again when it dies. One request at a time.
 
-    def __init__(self) -> None:
+    `log_level` is its log's and its workers', as in the configuration.
+    """
+
+    def __init__(self, log_level: str) -> None:
+        self._log_level = log_level
         self._lock = trio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: trio.socket.SocketType | None = None
@@ -59,7 +63,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "hatchway.host.zygote"],
+                [sys.executable, "-I", "-m", "hatchway.host.zygote", self._log_level],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 close_fds=True,
@@ -227,7 +231,6 @@ async def start(
             gid=gid,
             read_only=view.read_only,
             scratch=config.mount_dir,
-            log_level=config.log.level,
         )
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:

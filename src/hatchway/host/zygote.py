@@ -2,7 +2,8 @@
 
 A fresh Python with trio and pyfuse3 costs some 170 ms and 23 MB; a fork shares its memory and takes a few.
 It is started by hostd with no descriptors but its request socket (standard input) and standard error, holds no
-copy of any FUSE connection (a copy would make clients hang for ever after a worker's death), and has no state.
+copy of any FUSE connection (a copy would make clients hang for ever after a worker's death), and has no state. What
+is the same for every worker (the log, the system call filter) is prepared here: each page a worker writes is its own.
 Concurrency: one thread, one request at a time.
 """
 
@@ -13,28 +14,31 @@ import gc
 import os
 import signal
 import socket
+import sys
 
 import trio  # noqa: F401 - imported for the workers
 
 from hatchway import log
-from hatchway.kernel import privileges
+from hatchway.kernel import privileges, seccomp
+from hatchway.kernel.libc import MACHINE
 from hatchway.volumefs import worker
 from hatchway.wire.worker import Spawn, Spawned, SpawnFailed, pack, receive_with_fds
 
 
 def main() -> None:
-    """Serve spawn requests from standard input until it is closed."""
+    """Serve spawn requests from standard input until it is closed. The one argument is the log's level."""
     requests = socket.socket(fileno=os.dup(0))
     requests.set_inheritable(False)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
-    log.configure("zygote", "info")
+    log.configure("zygote", sys.argv[1])
     logger = log.get()
     privileges.bound(privileges.ZYGOTE_CAPS)
     privileges.no_new_privileges()
     privileges.not_dumpable()
+    seccomp.program(MACHINE)
     # Workers outlive us and are watched by pidfd; nobody waits for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Ctrl-C in the terminal of `hatchway run` is for the supervisor, which ends us in the right order.

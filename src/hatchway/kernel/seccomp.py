@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import struct
 
 from hatchway.errors import HostError
@@ -81,6 +82,7 @@ def _instruction(code: int, k: int, jump_true: int = 0, jump_false: int = 0) -> 
     return struct.pack("<HBBI", code, jump_true, jump_false, k)
 
 
+@functools.cache
 def program(machine: str) -> bytes:
     """The filter for `machine` ("x86_64" or "aarch64") as classic BPF. Raises HostError for any other."""
     if machine not in _ARCH:

@@ -43,8 +43,7 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log.configure("worker", spec.log_level)
-        structlog.contextvars.bind_contextvars(login=spec.login, path=spec.path)
+        structlog.contextvars.bind_contextvars(process="worker", login=spec.login, path=spec.path)
         proc_fd = _confine(spec, {volume_fd, fuse_fd, control_fd})
         tree = VolumeTree(
             root_fd=volume_fd,

@@ -32,7 +32,6 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     gid: int
     read_only: bool
     scratch: str
-    log_level: str
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
