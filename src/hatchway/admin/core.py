@@ -36,7 +36,7 @@ RETRY_S = 2.0
 PARALLEL_APPLIES = 8
 """Logins whose changes are handed to hostd at once."""
 
-IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.DIRECTORY)
+IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.BIND, VolumeKind.DIRECTORY)
 """Kinds that have a directory of the host, which hostd identifies."""
 
 SESSIONS_KEPT_S = 90 * 86400.0
@@ -127,12 +127,8 @@ class Core:
             if source in answer.unknown and source in self._births:
                 # What it was when it last answered. hostd looks again before it mounts it for anybody.
                 return structs.replace(volume, created=self._births[source])
-            roots = "host.volume_roots" if volume.kind is VolumeKind.VOLUME else "host.bind_prefixes"
-            refusal = answer.unknown.get(
-                source,
-                f"its directory {source} cannot be opened below {roots}, or cannot be told from another one",
-            )
-            return structs.replace(volume, created="", refusal=refusal)
+            problem = answer.refused.get(source) or answer.unknown.get(source) or f"nothing is known of {source}"
+            return structs.replace(volume, created="", refusal=problem)
 
         instances = tuple(
             structs.replace(info, volumes=tuple(identified(volume) for volume in info.volumes))

@@ -192,18 +192,18 @@ def _age(container: Container) -> tuple[float, int, str]:
 
 def _volumes(container: Container, volumes: Mapping[str, Volume]) -> tuple[VolumeInfo, ...]:
     subpaths = {
-        _clean(request.target)
+        _clean(request.target): request.volume_options.subpath
         for request in container.host_config.mounts or ()
         if request.volume_options and request.volume_options.subpath
     }
     found: dict[str, VolumeInfo] = {}
     for mount in container.mounts or ():
-        volume = _volume(mount, volumes, subpath=_clean(mount.destination) in subpaths)
+        volume = _volume(mount, volumes, subpaths.get(_clean(mount.destination), ""))
         if found.setdefault(volume.path, volume) != volume:
             found[volume.path] = _refused(volume, "the engine reports two different mounts at this path")
     # `docker run --tmpfs` is not among the mounts, `--mount type=tmpfs` is.
     for path in container.host_config.tmpfs or ():
-        tmpfs = _volume(_Mount("tmpfs", path, rw=True), volumes, subpath=False)
+        tmpfs = _volume(_Mount("tmpfs", path, rw=True), volumes)
         found.setdefault(tmpfs.path, tmpfs)
     return tuple(found[path] for path in sorted(found))
 
@@ -213,8 +213,8 @@ def _clean(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
-def _volume(mount: _Mount, volumes: Mapping[str, Volume], *, subpath: bool) -> VolumeInfo:
-    info = _by_type(mount, volumes, subpath=subpath)
+def _volume(mount: _Mount, volumes: Mapping[str, Volume], subpath: str = "") -> VolumeInfo:
+    info = _by_type(mount, volumes, subpath)
     if mount.destination == "/":
         return _refused(info, "a mount at / cannot be shared")
     if not valid_volume_path(mount.destination):
@@ -222,15 +222,17 @@ def _volume(mount: _Mount, volumes: Mapping[str, Volume], *, subpath: bool) -> V
     return info
 
 
-def _by_type(mount: _Mount, volumes: Mapping[str, Volume], *, subpath: bool) -> VolumeInfo:
+def _by_type(mount: _Mount, volumes: Mapping[str, Volume], subpath: str) -> VolumeInfo:
     path, read_only = encodable(mount.destination), not mount.rw
     if mount.type == "volume":
-        return _named(mount, volumes.get(mount.name), path, subpath=subpath)
+        return _named(mount, volumes.get(mount.name), path, subpath)
     if mount.type == "bind":
-        refusal = "bind mounts are not supported yet"
+        # Whether it lies beneath one of host.bind_prefixes, and is a directory, the privileged half finds out.
+        refusal, source = None, encodable(mount.source)
         if posixpath.basename(mount.source) in ENGINE_SOCKETS:
             refusal = "the engine's own socket gives root on the host and is never shared"
-        source = encodable(mount.source)
+        elif not valid_volume_path(mount.source):
+            refusal = "the engine names no usable directory for this mount"
         return VolumeInfo(path=path, kind=VolumeKind.BIND, source=source, read_only=read_only, refusal=refusal)
     if mount.type == "tmpfs":
         refusal = "a tmpfs has no contents on the host"
@@ -239,8 +241,8 @@ def _by_type(mount: _Mount, volumes: Mapping[str, Volume], *, subpath: bool) -> 
     return VolumeInfo(path=path, kind=VolumeKind.OTHER, read_only=read_only, refusal=refusal)
 
 
-def _named(mount: _Mount, volume: Volume | None, path: str, *, subpath: bool) -> VolumeInfo:
-    """A mount of a volume. `volume` is None when the engine does not describe it."""
+def _named(mount: _Mount, volume: Volume | None, path: str, subpath: str) -> VolumeInfo:
+    """A mount of a volume, or of `subpath` in it. `volume` is None when the engine does not describe it."""
     if volume is None:
         return VolumeInfo(
             path=path,
@@ -259,7 +261,7 @@ def _named(mount: _Mount, volume: Volume | None, path: str, *, subpath: bool) ->
         name=name,
         driver=printable(volume.driver),
         created=printable(volume.created_at or ""),
-        source=encodable(volume.mountpoint),
+        source=encodable(f"{volume.mountpoint}/{subpath}" if subpath else volume.mountpoint),
         read_only=not mount.rw,
     )
     if printable(volume.name) != volume.name:
@@ -279,8 +281,8 @@ def _named(mount: _Mount, volume: Volume | None, path: str, *, subpath: bool) ->
             f"volumes with the options {', '.join(options)} are not supported yet: "
             "the engine mounts them only while a container runs",
         )
-    if subpath:
-        return _refused(info, "volume subpath not supported yet: a session would show the whole volume")
+    if subpath and not valid_volume_path(f"/{subpath}"):
+        return _refused(info, "the subpath is not one a session could show")
     if not valid_volume_path(volume.mountpoint):
         return _refused(info, "the engine names no usable directory for this volume")
     return info

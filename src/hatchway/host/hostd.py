@@ -173,25 +173,25 @@ class Hostd:
         return Done()
 
     async def _births(self, request: AskBirths, _peer: Peer) -> Births:
-        found: dict[str, str] = {}
+        answer = Births({}, {}, {})
         limit = trio.CapacityLimiter(PARALLEL_BIRTHS)
 
         async def one(source: str) -> None:
             async with limit:
                 try:
                     look = functools.partial(sources.birth, self._config, source)
-                    if birth := await self._patience.text(source, look):
-                        found[source] = birth
+                    answer.births[source] = await self._patience.text(source, look)
+                except RefusedError as exc:
+                    answer.refused[source] = str(exc)
                 except HostError as exc:
-                    problems[source] = str(exc)
+                    answer.unknown[source] = str(exc)
 
-        problems: dict[str, str] = {}
         async with trio.open_nursery() as nursery:
             for source in request.sources:
                 nursery.start_soon(one, source)
-        for source, problem in problems.items():
+        for source, problem in answer.unknown.items():
             self._logger.warning("not identified", source=source, error=problem)
-        return Births(found, problems)
+        return answer
 
     async def _status(self, _request: Status | Watch, _peer: Peer) -> HostStatus:
         return self._state()

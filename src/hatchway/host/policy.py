@@ -63,7 +63,8 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
 def check_source(config: Config, source: str) -> tuple[str, str]:
     """The configured root `source` lies beneath and the rest of its path ("" for a bind prefix itself).
 
-    A volume of the engine must be `<root>/<name>/_data`. Raises RefusedError for anything else.
+    A volume of the engine must be `<root>/<name>/_data` or, for a subpath, beneath that. Raises RefusedError for
+    anything else.
     """
     if not valid_volume_path(source):
         raise RefusedError(f"{source!r} is no path of a volume")
@@ -74,10 +75,11 @@ def check_source(config: Config, source: str) -> tuple[str, str]:
         if below(source, root):
             rest = source[len(root) :].strip("/")
             name, _, data = rest.partition("/")
-            if name and data == "_data":
+            if name and below(data, "_data"):
                 return root, rest
             raise RefusedError(f"{source} is no volume's contents: expected {root}/<name>/_data")
     for prefix in config.host.bind_prefixes:
         if below(source, prefix):
             return prefix, source[len(prefix) :].strip("/")
-    raise RefusedError(f"{source} lies beneath none of host.volume_roots and host.bind_prefixes")
+    allowed = ", ".join(config.host.bind_prefixes) or "there are none"
+    raise RefusedError(f"{source} lies beneath none of host.volume_roots and host.bind_prefixes ({allowed})")

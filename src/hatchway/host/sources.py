@@ -30,8 +30,7 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
     try:
         directory = _open_beneath(root, rest)
     except OSError as exc:
-        why = "a symlink is in the way" if exc.errno == errno.ELOOP else exc.strerror
-        raise HostError(f"{source} cannot be opened: {why}") from exc
+        raise HostError(_why_not(source, exc)) from exc
     try:
         if expected and birth_of(directory) != expected:
             raise ConflictError(f"{source} is another directory than the one access was given to")
@@ -55,24 +54,34 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def birth(config: Config, source: str) -> str:
-    """Which directory `source` is now, "" when it is not there, not allowed or cannot be told from another.
+    """Which directory `source` is now.
 
-    Raises HostError when we are out of something: that says nothing about the directory, and must not be taken for
-    its absence.
+    Raises RefusedError with the reason when it is not there, not allowed or cannot be told from another; HostError
+    when we are out of something: that says nothing about the directory, and must not be taken for its absence.
     """
+    root, rest = check_source(config, source)
     try:
-        root, rest = check_source(config, source)
         directory = _open_beneath(root, rest)
         try:
             return birth_of(directory)
         finally:
             os.close(directory)
-    except RefusedError:
-        return ""
     except OSError as exc:
         if exc.errno in _OURS:
             raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
-        return ""
+        raise RefusedError(_why_not(source, exc)) from exc
+
+
+def _why_not(source: str, exc: OSError) -> str:
+    match exc.errno:
+        case errno.ENOENT:
+            return f"there is no directory {source}"
+        case errno.ENOTDIR:
+            return f"{source} is no directory: single files, sockets and devices are not shared"
+        case errno.ELOOP | errno.EXDEV:
+            return f"a symlink is in the way of {source}; give the real path"
+        case _:
+            return f"{source} cannot be shared: {exc.strerror}"
 
 
 def _open_beneath(root: str, rest: str) -> int:

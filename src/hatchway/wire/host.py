@@ -72,10 +72,12 @@ class AskBirths(msgspec.Struct, frozen=True, tag="ask-births"):
 class Births(msgspec.Struct, frozen=True, tag="births"):
     """For each directory that could be opened, an opaque text no other directory ever has.
 
-    `unknown` are those of which nothing can be said now, with why: they do not answer. That is not their absence.
+    `refused` are those that cannot be shared, with why. `unknown` are those of which nothing can be said now, with
+    why: they do not answer. That is not their absence.
     """
 
     births: dict[str, str]
+    refused: dict[str, str] = {}
     unknown: dict[str, str] = {}
 
 

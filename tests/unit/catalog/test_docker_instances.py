@@ -268,7 +268,9 @@ def test_a_volume_name_with_invisible_characters_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kind", "source", "expected", "words"),
     [
-        ("bind", "/srv/www", VolumeKind.BIND, "bind mounts are not supported yet"),
+        ("bind", "relative", VolumeKind.BIND, "no usable directory"),
+        ("bind", "/srv/../etc", VolumeKind.BIND, "no usable directory"),
+        ("bind", "/", VolumeKind.BIND, "no usable directory"),
         ("bind", "/var/run/docker.sock", VolumeKind.BIND, "never shared"),
         ("tmpfs", "", VolumeKind.TMPFS, "a tmpfs has no contents on the host"),
         ("npipe", "", VolumeKind.OTHER, "'npipe' are not supported"),
@@ -285,6 +287,12 @@ def test_other_mounts_are_refused(kind: str, source: str, expected: VolumeKind, 
     assert words in found.refusal
 
 
+def test_a_bind_mount_is_the_hosts_directory() -> None:
+    # Whether it may be shared is for the privileged half to say.
+    found = only_volume(mount("/d", "", Type="bind", Source="/srv/www", RW=False))
+    assert found == VolumeInfo(path="/d", kind=VolumeKind.BIND, source="/srv/www", read_only=True)
+
+
 def test_tmpfs_by_its_own_option() -> None:
     (info,) = instances([container(tmpfs={"/cache": "size=10m"})], {})
     assert [(found.path, found.kind, found.read_only) for found in info.volumes] == [
@@ -293,14 +301,22 @@ def test_tmpfs_by_its_own_option() -> None:
 
 
 @pytest.mark.parametrize("target", ["/data", "/data/", "//data", "/x/../data"])
-def test_subpaths_are_refused(target: str) -> None:
+def test_a_subpath_shows_that_directory_only(target: str) -> None:
     request = {"Type": "volume", "Source": "data", "Target": target, "VolumeOptions": {"Subpath": "in/side"}}
     other = {"Type": "volume", "Source": "data", "Target": "/other", "VolumeOptions": {"NoCopy": True}}
     found = only_volume(mount("/data"), volume(), requests=[other, request])
-    assert found.refusal is not None
-    assert "subpath not supported yet" in found.refusal
+    whole = only_volume(mount("/other"), volume(), requests=[other, request])
+    assert found.refusal is None
+    assert whole.source is not None
+    assert found.source == f"{whole.source}/in/side"
+
+
+@pytest.mark.parametrize("subpath", ["..", "a/../../b", "/etc", "a//b", "a/", "a\0b"])
+def test_subpaths_that_may_lead_elsewhere_are_refused(subpath: str) -> None:
+    request = {"Type": "volume", "Source": "data", "Target": "/data", "VolumeOptions": {"Subpath": subpath}}
+    found = only_volume(mount("/data"), volume(), requests=[request])
+    assert found.refusal == "the subpath is not one a session could show"
     assert found.source is None
-    assert only_volume(mount("/other"), volume(), requests=[other, request]).refusal is None
 
 
 def test_two_mounts_at_one_path_are_refused() -> None:

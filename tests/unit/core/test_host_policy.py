@@ -25,7 +25,7 @@ UID = CONFIG.ids.login_uids[0]
         "etc",
         "/var/lib/docker/volumes",
         "/var/lib/docker/volumes/shop",
-        "/var/lib/docker/volumes/shop/_data/sub",
+        "/var/lib/docker/volumes/shop/_datasub",
         "/var/lib/docker/volumes/shop/other",
         "/var/lib/docker/volumes/_data",
         "/var/lib/docker/volumes/../../../etc",
@@ -48,6 +48,10 @@ def test_sources_that_are_accepted() -> None:
     assert policy.check_source(CONFIG, "/var/lib/docker/volumes/shop_data/_data") == (
         "/var/lib/docker/volumes",
         "shop_data/_data",
+    )
+    assert policy.check_source(CONFIG, "/var/lib/docker/volumes/shop_data/_data/in/side") == (
+        "/var/lib/docker/volumes",
+        "shop_data/_data/in/side",
     )
     assert policy.check_source(CONFIG, "/srv/www/site") == ("/srv", "www/site")
 

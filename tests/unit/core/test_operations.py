@@ -86,7 +86,8 @@ class FakeHost(HostLink):
         self._fail()
         known = {source: self.born.get(source, "inode:2:1.0") for source in sources if source not in self.hung}
         unknown = {source: f"{source} does not answer" for source in sources if source in self.hung}
-        return Births({source: birth for source, birth in known.items() if birth}, unknown)
+        refused = {source: f"there is no directory {source}" for source, birth in known.items() if not birth}
+        return Births({source: birth for source, birth in known.items() if birth}, refused, unknown)
 
     async def status(self) -> HostStatus:
         self._fail()
@@ -286,7 +287,7 @@ async def test_a_volume_the_host_does_not_have_cannot_be_enabled(tmp_path: Path)
     async with staged(tmp_path) as stage:
         stage.host.born[volume("/data").source or ""] = ""
         await stage.core.feed(snapshot(volume("/data")))
-        with pytest.raises(ConflictError, match="cannot be opened below"):
+        with pytest.raises(ConflictError, match="there is no directory"):
             await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
 
 

@@ -1,0 +1,193 @@
+"""Every kind of mount a container can have, over SFTP: what is shared, and what is refused and why."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.types import Mount
+from tests.sshd.dockerd import Workshop, client_of, running_engine, workshop
+from tests.sshd.running import Hatchway, running, wait_until
+
+pytestmark = pytest.mark.engine
+
+
+class Bench:
+    """A Hatchway that sees an engine, and what is made in it. `binds` lies beneath host.bind_prefixes."""
+
+    def __init__(self, hatchway: Hatchway, shop: Workshop) -> None:
+        self.hatchway = hatchway
+        self.shop = shop
+        self.binds = hatchway.volumes
+
+    def container(self, name: str, *mounts: Mount, **options: Any) -> str:
+        """A stopped container; returns its instance when the catalog sees it."""
+        options.setdefault("start", False)
+        self.shop.container(name, mounts=list(mounts), **options)
+        instance = f"default/{self.shop.name(name)}/1"
+        wait_until(lambda: self.status(instance) is not None, f"the catalog sees {instance}")
+        return instance
+
+    def status(self, instance: str) -> dict[str, Any] | None:
+        """What `hatchway ls` says of an instance."""
+        for info in self.hatchway.command("ls")["instances"]:
+            key = info["key"]
+            if f"{key['environment']}/{key['container']}/{key['number']}" == instance:
+                return dict(info)
+        return None
+
+    def volume(self, instance: str, path: str) -> dict[str, Any]:
+        """What `hatchway ls` says of one volume."""
+        status = self.status(instance)
+        assert status is not None
+        (found,) = [volume for volume in status["volumes"] if volume["path"] == path]
+        return dict(found)
+
+    def directory(self, name: str) -> Path:
+        """A directory that may be bind-mounted."""
+        path = self.binds / name
+        path.mkdir()
+        return path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    directory = tmp_path_factory.mktemp("e") / "d"
+    with running_engine(directory) as url, client_of(url) as client, workshop(client) as shop:
+        root = f"{client.info()['DockerRootDir']}/volumes"
+        with running(engine_url=url, volume_root=root) as hatchway:
+            yield Bench(hatchway, shop)
+
+
+def bind(target: str, source: Path, **options: Any) -> Mount:
+    return Mount(target, str(source), type="bind", **options)
+
+
+def test_a_bind_mount_beneath_a_prefix(bench: Bench, tmp_path: Path) -> None:
+    site = bench.directory("site")
+    os.chown(site, 1000, 1000)
+    (site / "index.html").write_text("hello")
+    instance = bench.container("bind", bind("/var/www", site))
+    login = bench.hatchway.enable(instance, "/var/www")
+    (tmp_path / "new").write_text("from the user")
+    out = bench.hatchway.sftp(login, f"pwd\nls\nput {tmp_path}/new\n").stdout
+    assert "/var/www" in out
+    assert "index.html" in out
+    assert (site / "new").read_text() == "from the user"
+    assert ((site / "new").stat().st_uid, (site / "new").stat().st_gid) == (1000, 1000)
+
+
+def test_a_bind_mount_that_the_container_has_read_only(bench: Bench, tmp_path: Path) -> None:
+    site = bench.directory("fixed")
+    instance = bench.container("fixed", bind("/site", site, read_only=True))
+    login = bench.hatchway.enable(instance, "/site")
+    (tmp_path / "new").write_text("x")
+    out = bench.hatchway.sftp(login, f"-put {tmp_path}/new\n")
+    assert "Permission denied" in out.stdout + out.stderr
+    assert list(site.iterdir()) == []
+
+
+def test_bind_mounts_that_are_refused_say_why(bench: Bench, tmp_path: Path) -> None:
+    file = bench.binds / "single-file"
+    file.write_text("secret")
+    (bench.binds / "link").symlink_to("/etc")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(bench.binds / "docker.sock"))
+    listening.close()
+    instance = bench.container(
+        "refused",
+        bind("/outside", tmp_path),
+        bind("/host", Path("/usr")),
+        bind("/file", file),
+        bind("/link", bench.binds / "link"),
+        bind("/sock", bench.binds / "docker.sock"),
+        Mount("/tmp", None, type="tmpfs"),
+    )
+    expected = {
+        "/outside": "lies beneath none of host.volume_roots and host.bind_prefixes",
+        "/host": "lies beneath none of",
+        "/file": "is no directory",
+        "/sock": "never shared",
+        "/tmp": "no contents",
+    }
+    for path, words in expected.items():
+        assert words in bench.volume(instance, path)["refusal"], path
+        done = bench.hatchway.cli("enable", instance, path)
+        assert done.returncode != 0
+        assert words in " ".join(done.stderr.split())
+    # The engine resolves a link itself and reports what it was given: the path is walked by us, without links.
+    assert "symlink" in bench.volume(instance, "/link")["refusal"]
+    done = bench.hatchway.cli("enable", instance, "--all")
+    assert done.returncode != 0
+
+
+def test_a_bind_mount_swapped_for_a_link_after_enable_shows_nothing(bench: Bench) -> None:
+    site = bench.directory("swapped")
+    instance = bench.container("swapped", bind("/site", site))
+    login = bench.hatchway.enable(instance, "/site")
+    assert bench.hatchway.sftp(login, "ls\nquit\n").returncode == 0
+    bench.hatchway.command("disable", instance, "--all")
+    bench.hatchway.enable(instance, "/site")
+    site.rename(bench.binds / "elsewhere")
+    site.symlink_to("/etc")
+    try:
+        done = bench.hatchway.sftp(login, "ls\n", check=False)
+        assert done.returncode == 255
+        assert "passwd" not in done.stdout
+    finally:
+        site.unlink()
+        (bench.binds / "elsewhere").rename(site)
+    assert bench.hatchway.sftp(login, "ls\n").returncode == 0
+
+
+def test_another_directory_at_a_bind_mounts_path_is_not_handed_over(bench: Bench) -> None:
+    site = bench.directory("renewed")
+    instance = bench.container("renewed", bind("/site", site))
+    login = bench.hatchway.enable(instance, "/site")
+    site.rename(bench.binds / "old")
+    bench.directory("renewed")
+    (site / "of-somebody-else").touch()
+    done = bench.hatchway.sftp(login, "ls\n", check=False)
+    assert done.returncode == 255
+    assert "of-somebody-else" not in done.stdout
+
+
+def test_a_subpath_of_a_volume(bench: Bench) -> None:
+    api = tuple(int(part) for part in bench.shop.client.version()["ApiVersion"].split("."))
+    if api < (1, 45):
+        pytest.skip(f"volume-subpath needs Engine 26.0, API 1.45; this one has {api}")
+    volume = bench.shop.volume("tree")
+    inside = Path(f"{bench.shop.client.info()['DockerRootDir']}/volumes/{volume.name}/_data")
+    (inside / "in" / "side").mkdir(parents=True)
+    (inside / "in" / "side" / "mine").touch()
+    (inside / "not-mine").touch()
+    instance = bench.container("subpath", Mount("/data", volume.name, subpath="in/side"))
+    login = bench.hatchway.enable(instance, "/data")
+    out = bench.hatchway.sftp(login, "ls /data\nls /data/..\n").stdout
+    assert "mine" in out
+    assert "not-mine" not in out
+    # Whoever has the whole volume swaps the directory for a link.
+    bench.hatchway.command("disable", instance, "--all")
+    bench.hatchway.enable(instance, "/data")
+    (inside / "in").rename(inside / "kept")
+    (inside / "in").symlink_to("/")
+    assert bench.hatchway.sftp(login, "ls\n", check=False).returncode == 255
+
+
+def test_one_volume_in_several_instances(bench: Bench, tmp_path: Path) -> None:
+    assert isinstance(bench.shop.client, docker.DockerClient)
+    volume = bench.shop.volume("both")
+    logins = [
+        bench.hatchway.enable(bench.container(name, Mount(path, volume.name)), path)
+        for name, path in (("first", "/data"), ("second", "/srv/same"))
+    ]
+    (tmp_path / "file").write_text("seen by both")
+    bench.hatchway.sftp(logins[0], f"put {tmp_path}/file\n")
+    bench.hatchway.sftp(logins[1], f"get file {tmp_path}/back\nrm file\n")
+    assert (tmp_path / "back").read_text() == "seen by both"
+    assert "file" not in bench.hatchway.sftp(logins[0], "ls -1\n").stdout.splitlines()
