@@ -140,6 +140,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.paths.run_dir}/mnt"
 
     @property
+    def handover_dir(self) -> str:
+        """Where hostd keeps what its successor needs to know."""
+        return f"{self.paths.run_dir}/handover"
+
+    @property
     def registry_path(self) -> str:
         """The SQLite file of the registry."""
         return f"{self.paths.state_dir}/registry.sqlite"

@@ -31,7 +31,8 @@ from hatchway.config import Config
 from hatchway.errors import ConfigError, ConflictError, HostError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
-from hatchway.kernel import mounts
+from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages
+from hatchway.kernel import limits, mounts
 from hatchway.printable import escaped
 from hatchway.sshd import install
 
@@ -56,7 +57,7 @@ RUN_FILES = frozenset(
         *(f"notify-{name}.sock" for name in _SERVICES),
     }
 )
-"""What we make in the run directory, besides the directories `sshd` and `mnt`."""
+"""What we make in the run directory, besides the directories `sshd`, `mnt` and `handover`."""
 
 STATE_FILES = frozenset(
     {
@@ -96,12 +97,13 @@ class Service:
 
 @dataclass(slots=True)
 class Running:
-    """A service and its present process."""
+    """A service and its present process. `kept` is what it leaves for the next one."""
 
     service: Service
     process: subprocess.Popen[bytes] | None = None
     stopping: bool = False
     ready: trio.Event = field(default_factory=trio.Event)
+    kept: Kept = field(default_factory=Kept)
 
 
 def run(config: Config, config_path: Path | None) -> None:
@@ -110,6 +112,8 @@ def run(config: Config, config_path: Path | None) -> None:
         raise HostError("'hatchway run' needs root: it mounts volumes and starts sshd")
     log.configure("supervisor", config.log.level)
     os.umask(0o022)
+    # What we keep for hostd. Processes inherit it: sshd is not meant to have a million.
+    limits.raise_open_files(DESCRIPTORS_MAX + 1024)
     with plain_errors():
         trio.run(_run, config, config_path)
 
@@ -142,6 +146,8 @@ async def _run(config: Config, config_path: Path | None) -> None:
                 finally:
                     with trio.CancelScope(shield=True):
                         await _stop(running)
+                    for one in running:
+                        one.kept.close()
                     nursery.cancel_scope.cancel()
 
 
@@ -232,7 +238,7 @@ def _state_directory(config: Config, core: Account) -> None:
 def _run_directory(config: Config) -> Iterator[None]:
     """The run directory, for one `hatchway run` at a time."""
     directory = config.paths.run_dir
-    _own_directory(directory, RUN_FILES | {"sshd", "mnt"}, "paths.run_dir", 0o755)
+    _own_directory(directory, RUN_FILES | {"sshd", "mnt", "handover"}, "paths.run_dir", 0o755)
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -255,7 +261,8 @@ def _remove_run_directory(config: Config) -> None:
     if any(entry.target == config.mount_dir for entry in mounts.mount_table()):
         mounts.unmount(config.mount_dir, mounts.MNT_DETACH)
     # Only what we made: the directory is whatever the configuration says it is.
-    shutil.rmtree(f"{directory}/sshd", ignore_errors=True)
+    for made in ("sshd", "handover"):
+        shutil.rmtree(f"{directory}/{made}", ignore_errors=True)
     for name in RUN_FILES:
         with suppress(FileNotFoundError):
             os.unlink(f"{directory}/{name}")
@@ -356,7 +363,7 @@ def _stopping(one: Running) -> bool:
 
 async def _run_once(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
     service = one.service
-    passed = [listeners[name] for name in service.sockets]
+    passed = [(name, listeners[name].fileno()) for name in service.sockets] + one.kept.all()
     with _notify_socket(config, service) as (address, incoming):
         environment = dict(_ENVIRONMENT)
         if service.notifies:
@@ -372,8 +379,9 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             os.close(write_end)
         trio.lowlevel.spawn_system_task(_copy_log, read_end)
         async with trio.open_nursery() as nursery:
+            messages = Messages(incoming, one.kept, one.ready.set)
             if service.notifies:
-                nursery.start_soon(_await_ready, incoming, one.ready)
+                nursery.start_soon(messages.follow)
             else:
                 one.ready.set()
             watch = processes.Process(process.pid)
@@ -382,6 +390,8 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             finally:
                 watch.close()
             process.wait()
+            # What it said last; not whether it is ready, now that it has ended.
+            Messages(incoming, one.kept, lambda: None).drain()
             nursery.cancel_scope.cancel()
 
 
@@ -406,16 +416,16 @@ async def _copy_log(read_end: int) -> None:
 
 
 def _start(
-    service: Service, passed: list[socket.socket], environment: dict[str, str], log_end: int
+    service: Service, passed: list[tuple[str, int]], environment: dict[str, str], log_end: int
 ) -> subprocess.Popen[bytes]:
-    """Start a process with its sockets as descriptors 3, 4, … (sd_listen_fds(3)), logging to `log_end`."""
+    """Start a process with `passed`, names and descriptors, as 3, 4, … (sd_listen_fds(3)), logging to `log_end`."""
     if passed:
         environment["LISTEN_FDS"] = str(len(passed))
-        environment["LISTEN_FDNAMES"] = ":".join(service.sockets)
+        environment["LISTEN_FDNAMES"] = ":".join(name for name, _ in passed)
     # subprocess can only pass descriptors under the numbers they have here, so a shell-free helper moves them.
     argv = list(service.argv)
     if passed:
-        numbers = ",".join(str(sock.fileno()) for sock in passed)
+        numbers = ",".join(str(number) for _, number in passed)
         argv = [sys.executable, "-IS", "-c", _MOVE_DESCRIPTORS, numbers, *argv]
     argv = [*_privileges(service), *argv]
     try:
@@ -427,7 +437,7 @@ def _start(
             stderr=log_end,
             env=environment,
             cwd="/",
-            pass_fds=[sock.fileno() for sock in passed],
+            pass_fds=[number for _, number in passed],
             start_new_session=True,
         )
     except OSError as exc:
@@ -453,7 +463,8 @@ _MOVE_DESCRIPTORS = """
 import os, sys
 numbers = [int(number) for number in sys.argv[1].split(",")]
 # First away from where they are to go: one of them may already lie there.
-high = [os.dup2(number, 200 + place, inheritable=False) for place, number in enumerate(numbers)]
+beyond = max(*numbers, 3 + len(numbers)) + 1
+high = [os.dup2(number, beyond + place, inheritable=False) for place, number in enumerate(numbers)]
 for number in numbers:
     os.close(number)
 for place, number in enumerate(high):
@@ -479,14 +490,6 @@ def _notify_socket(config: Config, service: Service) -> Iterator[tuple[str, sock
         finally:
             if os.path.lexists(path):
                 os.unlink(path)
-
-
-async def _await_ready(incoming: socket.socket, ready: trio.Event) -> None:
-    sock = trio.socket.from_stdlib_socket(incoming.dup())
-    with sock:
-        while b"READY=1" not in (await sock.recv(4096)).split(b"\n"):
-            pass
-    ready.set()
 
 
 def _require_free_port(config: Config) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,7 @@ class PrivateDockerd:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.url = f"unix://{directory}/docker.sock"
+        self._again: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, without an image, unless it runs. Raises AssertionError with the end of the engine's log."""
@@ -62,6 +65,24 @@ class PrivateDockerd:
     def stop(self) -> None:
         """End it with all its containers, and remove all it had."""
         _script("stop", str(self.directory))
+        if self._again is not None:
+            self._again.wait(30)
+
+    def kill(self) -> None:
+        """Kill the process that answers, and start it again with the same data."""
+        command = Path(f"/proc/{self.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        os.kill(self.pid, signal.SIGKILL)
+        while Path(f"/proc/{self.pid}").exists() and "Z" not in Path(f"/proc/{self.pid}/stat").read_text().split()[2]:
+            time.sleep(0.05)
+        (self.directory / "engine.pid").unlink(missing_ok=True)
+        with (self.directory / "log" / "dockerd").open("ab") as log:
+            again = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        (self.directory / "dockerd.pid").write_text(f"{again.pid}\n")
+        deadline = time.monotonic() + 60
+        while subprocess.run(["docker", "-H", self.url, "version"], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "the engine does not come back"
+            time.sleep(0.2)
+        self._again = again
 
     @property
     def pid(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,18 +173,133 @@ def test_the_core_dies_and_a_transfer_goes_on(hatchway: Hatchway, tmp_path: Path
     wait_until(lambda: hatchway.sessions() == 0, "the books are right again")
 
 
-def test_hostd_dies_and_its_leftovers_are_cleaned(hatchway: Hatchway) -> None:
+def restart(hatchway: Hatchway, how: signal.Signals = signal.SIGKILL) -> None:
+    """End hostd, and wait for the next one."""
+    times = hatchway.log().count("process=hostd event=ready")
+    (hostd,) = children(hatchway, "hatchway.host.main")
+    os.kill(hostd, how)
+    wait_until(lambda: hatchway.log().count("process=hostd event=ready") == times + 1, "hostd is back")
+
+
+def descriptors_of(hatchway: Hatchway) -> list[str]:
+    """What the supervisor and hostd have open."""
+    assert hatchway.process is not None
+    (hostd,) = children(hatchway, "hatchway.host.main")
+    links = [
+        f"{name} {os.readlink(path)}"
+        for name, pid in (("supervisor", hatchway.process.pid), ("hostd", hostd))
+        for path in Path(f"/proc/{pid}/fd").iterdir()
+    ]
+    # Which socket or pipe it is does not matter, only how many there are.
+    return sorted(link.partition(":[")[0] for link in links)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_hostd_dies_and_sessions_go_on(hatchway: Hatchway, tmp_path: Path, how: signal.Signals) -> None:
     hatchway.enable("shop/web/1")
     session = open_session(hatchway, "shop-web-1")
     worker = worker_of(hatchway, "shop-web-1")
+    for _ in range(2):
+        restart(hatchway, how)
+    assert hatchway.sessions() == 1
+    assert not gone(worker)
+    (tmp_path / "file").write_text("x")
+    # Somebody else comes in by the same mount.
+    hatchway.sftp("shop-web-1", f"put {tmp_path}/file other\n")
+    output, _ = session.communicate(f"put {tmp_path}/file during\nls -1\nbye\n", timeout=30)
+    assert session.returncode == 0, output
+    assert {"during", "other"} <= set(output.split())
+    assert worker_of(hatchway, "shop-web-1") == worker
+    wait_until(lambda: hatchway.sessions() == 0, "the session's end is seen")
+    assert mounted(hatchway) == ["shop-web-1/data"]
+
+
+def test_what_was_taken_over_can_be_taken_away(hatchway: Hatchway) -> None:
+    hatchway.enable("shop/web/1")
+    hatchway.enable("shop/web/2")
+    session, other = open_session(hatchway, "shop-web-1"), open_session(hatchway, "shop-web-2")
+    worker = worker_of(hatchway, "shop-web-1")
+    restart(hatchway)
+    hatchway.command("disable", "shop/web/1", "--all")
+    assert is_over(session)
+    wait_until(functools.partial(gone, worker), "the worker's end")
+    assert mounted(hatchway) == ["shop-web-2/data"]
+    assert not is_over(other)
+
+
+def test_access_taken_away_while_hostd_is_dead_is_gone_when_it_is_back(hatchway: Hatchway) -> None:
+    hatchway.enable("shop/web/1")
+    session = open_session(hatchway, "shop-web-1")
     (hostd,) = children(hatchway, "hatchway.host.main")
+    os.kill(hostd, signal.SIGKILL)
+    hatchway.cli("disable", "shop/web/1", "--all")
+    wait_until(lambda: hatchway.log().count("process=hostd event=ready") == 2, "hostd is back")
+    wait_until(lambda: mounted(hatchway) == [], "unmounted")
+    assert is_over(session)
+
+
+def test_nothing_is_left_when_the_last_one_that_was_taken_over_ends() -> None:
+    with running("shop/web/1", "shop/web/2", idle_unmount_s=0) as hatchway:
+        hatchway.enable("shop/web/1")
+        hatchway.enable("shop/web/2")
+        hatchway.sftp("shop-web-1", "ls\n")
+        wait_until(lambda: mounted(hatchway) == [], "unmounted")
+        wait_until(lambda: hatchway.sessions() == 0, "no session")
+        time.sleep(1)
+        before = descriptors_of(hatchway)
+        sessions = [open_session(hatchway, login) for login in ("shop-web-1", "shop-web-2", "shop-web-1")]
+        workers = [worker_of(hatchway, login) for login in ("shop-web-1", "shop-web-2")]
+        restart(hatchway)
+        handover = hatchway.run_dir / "handover"
+        assert sorted(path.name for path in handover.iterdir()) == ["shop-web-1", "shop-web-2"]
+        for session in sessions:
+            assert not is_over(session)
+        wait_until(lambda: mounted(hatchway) == [], "unmounted")
+        wait_until(lambda: all(gone(worker) for worker in workers), "the workers' end")
+        assert list(handover.iterdir()) == []
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: descriptors_of(hatchway) == before, "descriptors as before")
+        after = descriptors_of(hatchway)
+        assert (Counter(after) - Counter(before), Counter(before) - Counter(after)) == (Counter(), Counter())
+
+
+def test_a_worker_that_died_with_hostd_ends_its_sessions(hatchway: Hatchway) -> None:
+    hatchway.enable("shop/web/1")
+    hatchway.enable("shop/web/2")
+    session, other = open_session(hatchway, "shop-web-1"), open_session(hatchway, "shop-web-2")
+    (hostd,) = children(hatchway, "hatchway.host.main")
+    os.kill(hostd, signal.SIGSTOP)
+    os.kill(worker_of(hatchway, "shop-web-1"), signal.SIGKILL)
     os.kill(hostd, signal.SIGKILL)
     wait_until(lambda: hatchway.log().count("process=hostd event=ready") == 2, "hostd is back")
     assert is_over(session)
+    assert not is_over(other)
+    hatchway.sftp("shop-web-1", "ls\n")
+
+
+def test_what_cannot_be_taken_over_is_cleaned_up(hatchway: Hatchway) -> None:
+    hatchway.enable("shop/web/1")
+    hatchway.enable("shop/web/2")
+    session, other = open_session(hatchway, "shop-web-1"), open_session(hatchway, "shop-web-2")
+    worker = worker_of(hatchway, "shop-web-1")
+    (hatchway.run_dir / "handover" / "shop-web-1").write_text("{")
+    restart(hatchway)
+    assert is_over(session)
     wait_until(lambda: gone(worker), "the old worker's end")
+    assert not is_over(other)
     wait_until(lambda: Path("/run/userdb/shop-web-1.user").exists(), "the login is published again")
     hatchway.sftp("shop-web-1", "ls\n")
-    assert mounted(hatchway) == ["shop-web-1/data"]
+
+
+def test_logins_wait_for_a_hostd_that_starts_again(hatchway: Hatchway) -> None:
+    """None is refused: whoever asks meanwhile waits in the socket's queue."""
+    hatchway.enable("shop/web/1")
+    hatchway.sftp("shop-web-1", "ls\n")
+    (hostd,) = children(hatchway, "hatchway.host.main")
+    os.kill(hostd, signal.SIGKILL)
+    begin = time.monotonic()
+    hatchway.sftp("shop-web-1", "ls\n")
+    assert time.monotonic() - begin < 10  # a loaded machine; by hand it is within two
 
 
 def test_everything_is_killed_and_starts_again(hatchway: Hatchway) -> None:

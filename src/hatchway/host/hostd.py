@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import signal
+from collections.abc import Sequence
 
 import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import ConflictError, HostError, RefusedError
+from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host import policy, processes, sources
+from hatchway.host.handover import Handover, KeptRoot, session_name, worker_name
 from hatchway.host.patience import Patience
+from hatchway.host.processes import Process
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
-from hatchway.host.workers import WorkerUids, Zygote
+from hatchway.host.workers import Worker, WorkerUids, Zygote
 from hatchway.kernel import mounts
 from hatchway.wire.frames import Channel
 from hatchway.wire.host import (
@@ -48,6 +51,7 @@ class Hostd:
         self._records = Records(config.paths.userdb_dir, config.paths.run_dir)
         self._zygote = Zygote(config.log.level)
         self._patience = Patience()
+        self._handover = Handover(config.handover_dir)
         self._uids = WorkerUids(*config.ids.worker_uids)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[str]] = set()
@@ -68,12 +72,19 @@ class Hostd:
         }
 
     async def start(self) -> None:
-        """Clean up after an earlier hostd, prepare the mount directory, start the zygote."""
+        """Take over from an earlier hostd what goes on, clean up the rest, start the zygote."""
         try:
             mounts.try_nosymfollow()
         except OSError as exc:
             raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
-        await clean_up(self._config, self._records)
+        self._handover.open()
+        for kept in self._handover.roots():
+            if (root := await self._adopt(kept)) is not None:
+                self._roots[kept.login] = root
+            else:
+                self._handover.drop(kept.login)
+        self._handover.discard()
+        await clean_up(self._config, self._records, tuple(self._roots.values()))
         prepare_mount_directory(self._config)
         self._zygote.start()
 
@@ -85,6 +96,64 @@ class Hostd:
         self._roots.clear()
         await self._zygote.stop()
         await clean_up(self._config, self._records)
+        for login in self._records.logins(*self._config.ids.login_uids):
+            self._records.withdraw_user(login)
+        self._handover.close()
+
+    async def _adopt(self, kept: KeptRoot) -> LoginRoot | None:
+        """The root an earlier hostd kept, as it was; None unless all of it can be taken over.
+
+        What was half done then, or may not be any more, is ended instead: whoever is in connects again.
+        """
+        found: list[Worker] = []
+        sessions: dict[str, Process] = {}
+        try:
+            policy.check_login(self._config, kept.login, kept.uid)
+            policy.check_views(self._config, tuple(worker.view for worker in kept.workers))
+            if kept.starting:
+                raise HostError(f"{', '.join(kept.starting)} was being mounted")
+            mounted = {entry.target for entry in mounts.mount_table()}
+            for one in kept.workers:
+                fds = self._handover.descriptors(worker_name(one.uid), 2)
+                target = f"{self._config.mount_dir}/{kept.login}{one.view.path}"
+                if fds is None or target not in mounted:
+                    raise HostError(f"nothing is left of the worker of {one.view.path}")
+                worker = Worker.adopt(one.pid, fds[1], fds[0], one.view, target, one.uid)
+                found.append(worker)
+                if (await worker.ping()).refused:
+                    raise HostError(f"{one.view.path} was being taken away")
+            for session, pid in kept.sessions.items():
+                fds = self._handover.descriptors(session_name(session), 1)
+                if fds is None:
+                    raise HostError("nothing is left of a session")
+                monitor = sessions[session] = Process.adopt(pid, fds[0])
+                if monitor.stopped():
+                    raise HostError("a session was being ended")
+        except HatchwayError as exc:
+            self._logger.error("not taken over, will be ended", login=kept.login, error=str(exc))
+            for worker in found:
+                worker.process.signal(signal.SIGKILL)
+                worker.close()
+            for monitor in sessions.values():
+                monitor.close()
+            return None
+        root = self._root(kept.login, kept.uid)
+        root.adopt(found, sessions)
+        return root
+
+    def _root(self, login: str, uid: int) -> LoginRoot:
+        return LoginRoot(
+            self._config,
+            self._zygote,
+            self._uids,
+            self._patience,
+            self._handover,
+            self._nursery,
+            self._session_ended,
+            login=login,
+            uid=uid,
+            gid=self._gid,
+        )
 
     async def unmount_idle(self) -> None:
         """Look for idle roots for ever."""
@@ -147,17 +216,7 @@ class Hostd:
         monitor = processes.session_monitor(request.helper_pid, request.login, self._config.sshd.pam_service)
         root = self._roots.get(request.login)
         if root is None:
-            root = self._roots[request.login] = LoginRoot(
-                self._config,
-                self._zygote,
-                self._uids,
-                self._patience,
-                self._nursery,
-                self._session_ended,
-                login=request.login,
-                uid=request.uid,
-                gid=self._gid,
-            )
+            root = self._roots[request.login] = self._root(request.login, request.uid)
         await root.open_session(request.session, request.views, monitor)
         return Done()
 
@@ -221,14 +280,21 @@ def prepare_mount_directory(config: Config) -> None:
         raise HostError(f"{directory} cannot be prepared: {exc}") from exc
 
 
-async def clean_up(config: Config, records: Records) -> None:
-    """Remove what an earlier hostd left: sessions, FUSE mounts, directories, logins.
+async def clean_up(config: Config, records: Records, adopted: Sequence[LoginRoot] = ()) -> None:
+    """Remove what an earlier hostd left and is not part of `adopted`: sessions, FUSE mounts, directories.
 
-    In that order: connections are aborted first, so that no session ever sees an empty directory.
+    In that order: connections are aborted first, so that no session ever sees an empty directory. The logins' records
+    stay: whose login is none any more the core says, and until then nobody can enter without it.
     """
     logger = log.get()
     directory = config.mount_dir
-    left = [entry for entry in mounts.mount_table() if entry.target.startswith(f"{directory}/")]
+    spared = {f"{directory}/{mount.login}{mount.path}" for root in adopted for mount in root.mounts}
+    uids = {root.uid for root in adopted}
+    left = [
+        entry
+        for entry in mounts.mount_table()
+        if entry.target.startswith(f"{directory}/") and entry.target not in spared
+    ]
     for entry in left:
         try:
             with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
@@ -236,10 +302,12 @@ async def clean_up(config: Config, records: Records) -> None:
         except OSError as exc:
             logger.warning("connection not aborted", target=entry.target, error=str(exc))
     first, last = config.ids.login_uids
-    sessions = processes.with_uids(first, last) if left else []
+    sessions = processes.with_uids(first, last, uids) if left else []
     # Also one that hostd had stopped, in order to end it, when it was itself killed.
-    sessions += processes.monitors_of(records.logins(first, last), config.sshd.pam_service)
-    workers = processes.with_uids(*config.ids.worker_uids) if left else []
+    logins = records.logins(first, last).keys() - {root.login for root in adopted}
+    sessions += processes.monitors_of(logins, config.sshd.pam_service)
+    worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
+    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left else []
     for process in (*sessions, *workers):
         process.signal(signal.SIGKILL)
     with trio.move_on_after(5):
@@ -257,5 +325,3 @@ async def clean_up(config: Config, records: Records) -> None:
     if directory in remaining:
         for name in os.listdir(directory):
             remove_tree(f"{directory}/{name}", remaining)
-    for login in records.logins(first, last):
-        records.withdraw_user(login)

@@ -1,4 +1,7 @@
-"""The process `hatchway-hostd`: gives up what it does not need, cleans up, serves the core until SIGTERM."""
+"""The process `hatchway-hostd`: gives up what it does not need, takes over or cleans up, serves the core.
+
+SIGTERM ends everything. SIGHUP ends hostd alone: workers and sessions go on for the next one, as after a SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ STOP_TIMEOUT_S = 20.0
 
 
 async def run(config: Config) -> None:
-    """Serve until SIGTERM, then end all sessions and take all mounts away."""
+    """Serve until SIGTERM or SIGHUP; after SIGTERM, end all sessions and take all mounts away."""
     try:
         core_uid = pwd.getpwnam(config.ids.core_user).pw_uid
         gid = grp.getgrnam(config.ids.session_group).gr_gid
     except KeyError as exc:
         raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
     listener = inherited_listener("hostd")
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             hostd = Hostd(config, nursery, gid=gid)
             await hostd.start()
@@ -40,10 +43,12 @@ async def run(config: Config) -> None:
             nursery.start_soon(hostd.unmount_idle)
             log.get().info("ready")
             notify.ready()
-            async for _ in signals:
-                break
-            with trio.move_on_after(STOP_TIMEOUT_S):
-                await hostd.stop()
+            number = await anext(aiter(signals))
+            if number == signal.SIGHUP:
+                log.get().info("leaving everything to the next hostd")
+            else:
+                with trio.move_on_after(STOP_TIMEOUT_S):
+                    await hostd.stop()
             nursery.cancel_scope.cancel()
 
 

@@ -39,6 +39,10 @@ class Process:
         self._fd = pidfd
         return self
 
+    def fileno(self) -> int:
+        """The pidfd, which stays ours; -1 once closed."""
+        return self._fd
+
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when the process has ended."""
         if self._fd < 0:
@@ -69,6 +73,11 @@ class Process:
             return False
         status = _stat(self.pid)
         return status is not None and status[0] not in "ZX"
+
+    def stopped(self) -> bool:
+        """Whether it was sent SIGSTOP and not SIGCONT since."""
+        status = _stat(self.pid)
+        return status is not None and status[0] == "T" and self.alive()
 
     def close(self) -> None:
         """Let go of the descriptor."""
@@ -171,14 +180,14 @@ def descendants(*pids: int) -> list[Process]:
     return found
 
 
-def with_uids(first: int, last: int) -> list[Process]:
-    """All processes whose real uid is from `first` to `last`."""
+def with_uids(first: int, last: int, but: Collection[int] = ()) -> list[Process]:
+    """All processes whose real uid is from `first` to `last`, and none of `but`."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
-            if first <= _uids(int(entry))[0] <= last:
+            if first <= (uid := _uids(int(entry))[0]) <= last and uid not in but:
                 found.append(Process(int(entry)))
         except (OSError, ValueError):
             pass  # it has ended

@@ -21,11 +21,11 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import RefusedError
 from hatchway.host import processes, workers
+from hatchway.host.handover import Handover, KeptRoot, KeptWorker, session_name, worker_name
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.kernel import mounts
 from hatchway.wire.host import MountStatus, View
-from hatchway.wire.worker import Ping
 
 SESSIONS_MAX = 128
 """Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
@@ -43,6 +43,7 @@ class LoginRoot:
         zygote: workers.Zygote,
         uids: workers.WorkerUids,
         patience: Patience,
+        handover: Handover,
         nursery: trio.Nursery,
         ended: Callable[[str], None],
         *,
@@ -57,11 +58,13 @@ class LoginRoot:
         self._zygote = zygote
         self._uids = uids
         self._patience = patience
+        self._handover = handover
         self._nursery = nursery
         self._ended = ended
         self._lock = trio.Lock()
         self._workers: dict[str, workers.Worker] = {}
         self._sessions: dict[str, Process] = {}
+        self._starting: set[str] = set()
         self._idle_since: float | None = trio.current_time()
         self._logger = log.get(login=login)
 
@@ -104,7 +107,39 @@ class LoginRoot:
                 raise
             self._sessions[session] = monitor
             self._idle_since = None
+            self._handover.keep(session_name(session), monitor.fileno())
+            self._keep()
         self._start(self._watch_session, session, monitor)
+
+    def adopt(self, adopted: Sequence[workers.Worker], sessions: dict[str, Process]) -> None:
+        """Take over what an earlier hostd has mounted, and who is in. Only for a root that is new."""
+        for worker in adopted:
+            self._uids.reserve(worker.uid)
+            self._workers[worker.view.path] = worker
+            self._start(self._watch_worker, worker.view.path, worker)
+            self._start(self._watchdog, worker)
+        self._sessions.update(sessions)
+        if sessions:
+            self._idle_since = None
+        for session, monitor in sessions.items():
+            self._start(self._watch_session, session, monitor)
+        self._keep()
+        self._logger.info("taken over", workers=len(adopted), sessions=len(sessions))
+
+    def _keep(self) -> None:
+        """Keep for a successor how things are now."""
+        if self.empty and not self._starting:
+            self._handover.drop(self.login)
+            return
+        kept = KeptRoot(
+            login=self.login,
+            uid=self.uid,
+            gid=self._gid,
+            workers=tuple(KeptWorker(one.view, one.process.pid, one.uid) for one in self._workers.values()),
+            starting=tuple(self._starting),
+            sessions={session: monitor.pid for session, monitor in self._sessions.items()},
+        )
+        self._handover.save(kept)
 
     def _check_room(self) -> None:
         if len(self._sessions) >= SESSIONS_MAX:
@@ -169,6 +204,8 @@ class LoginRoot:
 
     async def _mount(self, view: View) -> None:
         target = self._make_directories(view.path)
+        self._starting.add(view.path)
+        self._keep()
         try:
             worker = await workers.start(
                 self._config,
@@ -182,9 +219,14 @@ class LoginRoot:
                 target=target,
             )
         except BaseException:
+            self._starting.discard(view.path)
+            self._keep()
             self._remove_directories(view.path)
             raise
         self._workers[view.path] = worker
+        self._starting.discard(view.path)
+        self._handover.keep(worker_name(worker.uid), *worker.descriptors)
+        self._keep()
         self._start(self._watch_worker, view.path, worker)
         self._start(self._watchdog, worker)
         self._logger.info("mounted", path=view.path, read_only=view.read_only, worker=worker.process.pid)
@@ -224,6 +266,8 @@ class LoginRoot:
 
     def _forget(self, path: str) -> None:
         worker = self._workers.pop(path)
+        self._keep()
+        self._handover.forget(worker_name(worker.uid))
         # It ends by itself when its connection is gone; what still runs then is stuck.
         self._start(self._reap, worker)
 
@@ -263,6 +307,8 @@ class LoginRoot:
             return
         if not self._sessions:
             self._idle_since = trio.current_time()
+        self._keep()
+        self._handover.forget(session_name(session))
         self._ended(session)
 
     async def _watch_worker(self, path: str, worker: workers.Worker) -> None:
@@ -281,7 +327,7 @@ class LoginRoot:
             if self._workers.get(worker.view.path) is not worker:
                 return
             try:
-                await worker.ask(Ping(), workers.ANSWER_TIMEOUT_S)
+                await worker.ping()
             except Exception as exc:
                 if self._workers.get(worker.view.path) is worker and worker.process.alive():
                     self._logger.error("worker killed, it is stuck", path=worker.view.path, error=str(exc))

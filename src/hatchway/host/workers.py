@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import trio
@@ -125,15 +126,35 @@ class Worker:
         self.uid = uid
         self._control = control
         self._lock = trio.Lock()
+        # Larger than any that an earlier hostd used, whose questions may still be in the socket.
+        self._serial = time.monotonic_ns()
 
-    async def ask(self, message: Ping | Restrict, timeout_s: float) -> WorkerState:
-        """Send one message, wait for the answer. Raises HostError when there is none in time."""
+    @classmethod
+    def adopt(cls, pid: int, pidfd: int, control_fd: int, view: View, target: str, uid: int) -> Worker:
+        """A worker an earlier hostd started, by its descriptors, which become ours."""
+        control = trio.socket.from_stdlib_socket(socket.socket(fileno=control_fd))
+        return cls(Process.adopt(pid, pidfd), control, view, target, uid)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The control socket, and the pidfd of the worker's process."""
+        return self._control.fileno(), self.process.fileno()
+
+    async def ping(self) -> WorkerState:
+        """How it is. Raises HostError when it does not answer in ANSWER_TIMEOUT_S."""
+        return await self._ask(Ping(self._next()), ANSWER_TIMEOUT_S)
+
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    async def _ask(self, message: Ping | Restrict, timeout_s: float) -> WorkerState:
         # The time counts from here: another question that is not answered must not delay a revocation.
         with trio.move_on_after(timeout_s):
             async with self._lock:
                 try:
                     await self._control.send(pack(message))
-                    return await self._answer()
+                    return await self._answer(message.serial)
                 except (OSError, ProtocolError) as exc:
                     raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
         raise HostError(f"the worker of {self.target} did not answer in {timeout_s:g} s")
@@ -142,26 +163,29 @@ class Worker:
         """Wait for the worker's first word. Raises HostError with its reason when it failed."""
         with trio.move_on_after(START_TIMEOUT_S):
             try:
-                await self._answer()
+                await self._answer(0)
                 return
             except (OSError, ProtocolError) as exc:
                 raise HostError(f"the worker of {self.target} did not start: {exc}") from exc
         raise HostError(f"the worker of {self.target} did not start in {START_TIMEOUT_S:g} s")
 
-    async def _answer(self) -> WorkerState:
-        data = await self._control.recv(MAX_PACKET)
-        if not data:
-            raise ProtocolError("it hung up")
-        message: Any = decode(data, WorkerState | WorkerFailed)
-        if isinstance(message, WorkerFailed):
-            raise ProtocolError(message.text)
-        assert isinstance(message, WorkerState)
-        return message
+    async def _answer(self, serial: int) -> WorkerState:
+        while True:
+            data = await self._control.recv(MAX_PACKET)
+            if not data:
+                raise ProtocolError("it hung up")
+            message: Any = decode(data, WorkerState | WorkerFailed)
+            if isinstance(message, WorkerFailed):
+                raise ProtocolError(message.text)
+            if message.serial == serial:
+                assert isinstance(message, WorkerState)
+                return message
 
     async def refuse(self) -> bool:
         """From now on the worker refuses everything, open handles included. Whether it obeys."""
         try:
-            obeys = (await self.ask(Restrict(refuse=True, read_only=True), RESTRICT_TIMEOUT_S)).refused
+            refuse = Restrict(self._next(), refuse=True, read_only=True)
+            obeys = (await self._ask(refuse, RESTRICT_TIMEOUT_S)).refused
             problem = "it goes on"
         except HostError as exc:
             obeys, problem = False, str(exc)
@@ -193,6 +217,10 @@ class WorkerUids:
                 self._used.add(uid)
                 return uid
         raise HostError("ids.worker_uids is used up: too many volumes are mounted at once")
+
+    def reserve(self, uid: int) -> None:
+        """A worker has `uid` already, which an earlier hostd gave it."""
+        self._used.add(uid)
 
     def give_back(self, uid: int) -> None:
         """The worker that had `uid` is gone."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import resource
 
 
-def raise_open_files() -> None:
-    """Allow as many open files as the hard limit does. The usual soft limit of 1024 is for programs with select(2)."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def raise_open_files(most: int | None = None) -> None:
+    """Allow as many open files as the hard limit does, or `most` if that is fewer.
+
+    The usual soft limit of 1024 is for programs with select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if most is None else max(soft, min(most, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -123,11 +123,11 @@ async def _main(tree: VolumeTree, fuse_fd: int, control: socket.socket) -> None:
 
 async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
     logger = log.get()
-    await sock.send(pack(_state(tree)))
+    await sock.send(pack(_state(tree, 0)))
     while True:
         data = await sock.recv(MAX_PACKET)
         if not data:
-            # hostd is gone. The session goes on; hostd's successor decides what becomes of us.
+            # hostd is gone, and nobody keeps our socket for its successor, which will therefore end us.
             logger.warning("hostd is gone")
             return
         try:
@@ -139,8 +139,8 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
             # There is no way back: what was taken away is given again by another mount.
             tree.restrict(refuse=tree.refused or message.refuse, read_only=tree.read_only or message.read_only)
             logger.info("restricted", refuse=message.refuse, read_only=message.read_only)
-        await sock.send(pack(_state(tree)))
+        await sock.send(pack(_state(tree, message.serial)))
 
 
-def _state(tree: VolumeTree) -> WorkerState:
-    return WorkerState(handles=tree.open_handles, refused=tree.refused, read_only=tree.read_only)
+def _state(tree: VolumeTree, serial: int) -> WorkerState:
+    return WorkerState(serial=serial, handles=tree.open_handles, refused=tree.refused, read_only=tree.read_only)

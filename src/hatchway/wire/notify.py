@@ -1,13 +1,54 @@
-"""Telling whoever started us that we are ready (sd_notify(3)): systemd, or `hatchway run`, which listens alike."""
+"""What a process tells whoever started it, and is given by it (sd_notify(3), sd_listen_fds(3)).
+
+That is systemd, or `hatchway run`, which speaks alike: readiness, listening sockets, and descriptors kept for a
+successor. Nobody listening is no error: then nobody waits for us, and nothing is kept.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
+
+FIRST = 3
+"""SD_LISTEN_FDS_START."""
+
+NAME_MAX = 255
+"""Longest name of a kept descriptor, in characters (sd_pid_notify_with_fds(3), FDNAME)."""
 
 
 def ready() -> None:
-    """Send READY=1 when $NOTIFY_SOCKET names a socket. Nobody listening is no error: then nobody waits for us."""
+    """Say that we are ready."""
+    _send(b"READY=1")
+
+
+def keep(name: str, *descriptors: int) -> None:
+    """Leave copies of `descriptors` with whoever started us, for our successor, under `name` (no ":", printable)."""
+    _send(b"FDSTORE=1\nFDNAME=" + _checked(name), descriptors)
+
+
+def forget(name: str) -> None:
+    """Have everything kept under `name` closed."""
+    _send(b"FDSTOREREMOVE=1\nFDNAME=" + _checked(name))
+
+
+def passed() -> list[tuple[str, int]]:
+    """(name, descriptor) of each descriptor we were started with, in order; listening sockets and kept ones alike."""
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    # `hatchway run` cannot know the pid before it starts us and leaves LISTEN_PID out; systemd always sets it.
+    if os.environ.get("LISTEN_PID", str(os.getpid())) != str(os.getpid()):
+        return []
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    return [(names[place] if place < len(names) else "", FIRST + place) for place in range(count)]
+
+
+def _checked(name: str) -> bytes:
+    if not name.isascii() or not name.isprintable() or ":" in name or not 0 < len(name) <= NAME_MAX:
+        raise ValueError(f"{name!r} cannot name a descriptor")
+    return name.encode()
+
+
+def _send(message: bytes, descriptors: Sequence[int] = ()) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -16,6 +57,9 @@ def ready() -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.connect(address)
-            sock.send(b"READY=1")
+            if descriptors:
+                socket.send_fds(sock, [message], list(descriptors))
+            else:
+                sock.send(message)
     except OSError:
         pass

@@ -19,6 +19,7 @@ import trio
 
 from hatchway import log
 from hatchway.errors import HatchwayError, InternalError, ProtocolError
+from hatchway.wire import notify
 from hatchway.wire.frames import Channel, Failure
 
 _UCRED = struct.Struct("3i")
@@ -123,11 +124,8 @@ def inherited_listener(name: str) -> trio.SocketListener:
     Sockets are made by whoever starts us, so that their owner and mode are right before anybody can connect, and so
     that connections queue instead of failing while a process restarts. Raises ProtocolError when there is none.
     """
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    # `hatchway run` cannot know the pid before it starts us and leaves LISTEN_PID out; systemd always sets it.
-    if os.environ.get("LISTEN_PID", str(os.getpid())) != str(os.getpid()) or name not in names[:count]:
+    descriptor = dict(reversed(notify.passed())).get(name)
+    if descriptor is None:
         raise ProtocolError(f"no listening socket {name!r} was passed to this process; start it with 'hatchway run'")
-    descriptor = 3 + names.index(name)
     os.set_inheritable(descriptor, False)
     return trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))

@@ -47,22 +47,29 @@ class SpawnFailed(msgspec.Struct, frozen=True, tag="spawn-failed"):
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Say how you are. Answer: WorkerState."""
+    """Say how you are. Answer: WorkerState with the same `serial`: an earlier question may still be unanswered."""
+
+    serial: int
 
 
 class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
     """From now on answer every request (`refuse`), or every change (`read_only`), with EACCES. Answer: WorkerState.
 
-    Open handles are included. There is no way back.
+    Open handles are included. There is no way back. `serial` as in Ping.
     """
 
+    serial: int
     refuse: bool
     read_only: bool
 
 
 class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
-    """Sent once when the worker is ready to serve, then as an answer. `handles` are open files and directories."""
+    """Sent once when the worker is ready to serve (`serial` 0), then as an answer to the question with that serial.
 
+    `handles` are open files and directories.
+    """
+
+    serial: int
     handles: int
     refused: bool
     read_only: bool
@@ -87,7 +94,7 @@ def receive_with_fds(sock: socket.socket, kind: Any, count: int) -> tuple[Any, l
     data, ancillary, _flags, _address = sock.recvmsg(
         MAX_PACKET, socket.CMSG_SPACE(count * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
-    fds = _descriptors(ancillary)
+    fds = descriptors(ancillary)
     return _decoded(data, fds, kind)
 
 
@@ -96,10 +103,11 @@ async def receive_with_fds_async(sock: trio.socket.SocketType, kind: Any, count:
     data, ancillary, _flags, _address = await sock.recvmsg(
         MAX_PACKET, socket.CMSG_SPACE(count * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
-    return _decoded(data, _descriptors(ancillary), kind)
+    return _decoded(data, descriptors(ancillary), kind)
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message (SCM_RIGHTS, unix(7)), now the caller's to close."""
     fds = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

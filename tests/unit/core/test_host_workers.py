@@ -14,8 +14,9 @@ from hatchway.errors import HostError
 from hatchway.host import workers
 from hatchway.host.processes import Process
 from hatchway.host.workers import Worker, WorkerUids
+from hatchway.wire.frames import decode
 from hatchway.wire.host import View
-from hatchway.wire.worker import Ping, WorkerState, pack
+from hatchway.wire.worker import MAX_PACKET, Restrict, WorkerState, pack
 
 
 @pytest.fixture
@@ -37,10 +38,22 @@ def made(pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[by
     return Worker(Process(program.pid), control, View("/data", "/srv/x", False), "/mnt/data", 1)
 
 
+async def answer(sock: socket.socket, obey: bool) -> None:
+    """What a worker does when it is told to refuse."""
+    control = trio.socket.from_stdlib_socket(sock.dup())
+    message = decode(await control.recv(MAX_PACKET), Restrict)
+    assert message.refuse
+    await control.send(pack(WorkerState(serial=message.serial, handles=1, refused=obey, read_only=obey)))
+    control.close()
+
+
 async def test_a_worker_that_obeys(pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]) -> None:
     worker = made(pair, program)
-    pair[1].send(pack(WorkerState(handles=0, refused=True, read_only=True)))
-    assert await worker.refuse()
+    # An answer to a question of an earlier hostd is none to ours.
+    pair[1].send(pack(WorkerState(serial=1, handles=0, refused=False, read_only=False)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, pair[1], True)
+        assert await worker.refuse()
     worker.close()
 
 
@@ -48,8 +61,9 @@ async def test_a_worker_that_says_it_goes_on_is_known_for_it(
     pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]
 ) -> None:
     worker = made(pair, program)
-    pair[1].send(pack(WorkerState(handles=1, refused=False, read_only=False)))
-    assert not await worker.refuse()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, pair[1], False)
+        assert not await worker.refuse()
     worker.close()
 
 
@@ -60,7 +74,7 @@ async def test_a_question_that_is_not_answered_delays_no_revocation(
 
     async def ping() -> None:
         with pytest.raises(HostError, match="did not answer in 60 s"):
-            await worker.ask(Ping(), workers.ANSWER_TIMEOUT_S)
+            await worker.ping()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ping)

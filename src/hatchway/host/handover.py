@@ -1,0 +1,135 @@
+"""What hostd leaves for its successor, so that restarting or killing it ends no session.
+
+Workers and sessions live on without hostd. What the next one needs of them is kept outside the process, always as it
+is now: their descriptors (a worker's control socket, pidfds) with whoever started us (`wire.notify`), the rest in one
+file per login in the run directory, which only root can enter. A file without its descriptors, or one that was being
+changed when hostd died, is not trusted: that login's sessions are then ended and cleaned up, which is always safe.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from hatchway import log
+from hatchway.errors import HostError
+from hatchway.wire import notify
+from hatchway.wire.host import View
+
+VERSION = 1
+"""Of the files. Another one's are not read."""
+
+
+class KeptWorker(msgspec.Struct, frozen=True):
+    """A worker that serves `view`. `uid` is its own."""
+
+    view: View
+    pid: int
+    uid: int
+
+
+class KeptRoot(msgspec.Struct, frozen=True, kw_only=True):
+    """A login's root. `starting` are paths at which something was being mounted; `sessions` maps ids to pids."""
+
+    version: int = VERSION
+    login: str
+    uid: int
+    gid: int
+    workers: tuple[KeptWorker, ...] = ()
+    starting: tuple[str, ...] = ()
+    sessions: dict[str, int] = {}
+
+
+class Handover:
+    """Writes what is to be kept, and reads what was. `directory` is of no other use."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._received: dict[str, list[int]] = {}
+
+    def open(self, *, listeners: int = 1) -> None:
+        """Make the directory, take over what an earlier hostd left. The first `listeners` descriptors are not that.
+
+        Raises HostError.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise HostError(f"{self._directory} cannot be made: {exc.strerror}") from exc
+        for name, fd in notify.passed()[listeners:]:
+            os.set_inheritable(fd, False)
+            self._received.setdefault(name, []).append(fd)
+
+    def roots(self) -> list[KeptRoot]:
+        """The roots an earlier hostd kept. A file that cannot be read is removed."""
+        found = []
+        for path in sorted(self._directory.iterdir()):
+            if path.name.startswith("."):
+                path.unlink(missing_ok=True)  # it was being written
+                continue
+            try:
+                root = msgspec.json.decode(path.read_bytes(), type=KeptRoot)
+                problem = "" if (root.version, root.login) == (VERSION, path.name) else f"version {root.version}"
+            except (OSError, ValueError) as exc:
+                problem = str(exc)
+            if problem:
+                log.get().error("not taken over", file=str(path), error=problem)
+                path.unlink(missing_ok=True)
+            else:
+                found.append(root)
+        return found
+
+    def descriptors(self, name: str, count: int) -> list[int] | None:
+        """The `count` descriptors kept under `name`, now the caller's; None when there are others."""
+        if len(self._received.get(name, ())) != count:
+            return None
+        return self._received.pop(name)
+
+    def discard(self) -> None:
+        """Close and forget the descriptors nobody asked for."""
+        for name, fds in self._received.items():
+            for fd in fds:
+                os.close(fd)
+            notify.forget(name)
+        self._received.clear()
+
+    def keep(self, name: str, *descriptors: int) -> None:
+        """Keep copies of `descriptors` under `name`."""
+        notify.keep(name, *descriptors)
+
+    def forget(self, name: str) -> None:
+        """Keep what is under `name` no longer."""
+        notify.forget(name)
+
+    def save(self, root: KeptRoot) -> None:
+        """This is how `root` is now. A failure is logged: then the next hostd ends its sessions."""
+        path = self._directory / root.login
+        new = self._directory / f".{root.login}"
+        try:
+            new.write_bytes(msgspec.json.encode(root))
+            new.replace(path)
+        except OSError as exc:
+            log.get().error("not kept for a successor", login=root.login, error=str(exc))
+            path.unlink(missing_ok=True)
+
+    def drop(self, login: str) -> None:
+        """Nothing of `login` is mounted, and nobody is in."""
+        (self._directory / login).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove what was kept: there is to be no successor."""
+        for path in self._directory.iterdir():
+            path.unlink(missing_ok=True)
+        self._directory.rmdir()
+
+
+def worker_name(uid: int) -> str:
+    """What a worker's control socket and pidfd are kept under."""
+    return f"worker-{uid}"
+
+
+def session_name(session: str) -> str:
+    """What the pidfd of a session's monitor is kept under."""
+    return f"session-{session}"

@@ -1,0 +1,108 @@
+"""What a process tells the supervisor and leaves with it: both ends of the notify socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from hatchway.kept import Kept, Messages
+from hatchway.wire import notify
+
+
+@pytest.fixture
+def incoming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield sock
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    made = Kept()
+    yield made
+    made.close()
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+async def test_ready(incoming: socket.socket, kept: Kept) -> None:
+    said = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Messages(incoming, kept, said.set).follow)
+        notify.ready()
+        with trio.fail_after(5):
+            await said.wait()
+        nursery.cancel_scope.cancel()
+    assert kept.all() == []
+
+
+def test_descriptors_are_kept_in_order_until_they_are_forgotten(incoming: socket.socket, kept: Kept) -> None:
+    reader, writer = os.pipe()
+    notify.keep("worker-1", reader, writer)
+    notify.keep("session-x", reader)
+    os.close(reader)
+    os.close(writer)
+    # The sender may be dead by the time they are read.
+    messages = Messages(incoming, kept, lambda: pytest.fail("ready"))
+    messages.drain()
+    assert [name for name, _ in kept.all()] == ["worker-1", "worker-1", "session-x"]
+    (_, first), (_, second), (_, third) = kept.all()
+    os.write(second, b"through")
+    assert os.read(first, 10) == b"through"
+    assert not os.get_inheritable(first)
+    notify.forget("worker-1")
+    messages.drain()
+    assert kept.all() == [("session-x", third)]
+    assert not is_open(first)
+    assert not is_open(second)
+
+
+def test_over_the_limit_and_without_a_name_they_are_closed(incoming: socket.socket) -> None:
+    kept = Kept(limit=3)
+    messages = Messages(incoming, kept, lambda: None)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(4):
+        notify.keep(f"x{number}", 0, 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(os.environ["NOTIFY_SOCKET"])
+        socket.send_fds(sock, [b"FDSTORE=1"], [0])
+        socket.send_fds(sock, [b"\xff=\0\nnothing"], [0])
+    messages.drain()
+    assert [name for name, _ in kept.all()] == ["x0", "x0", "x1"]
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    kept.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a\nb", "ü", "x" * 256])
+def test_names_the_protocol_cannot_carry(incoming: socket.socket, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name"):
+        notify.keep(name, 0)
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify.keep("x", 0)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent")
+    notify.ready()
+
+
+def test_what_was_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "3")
+    monkeypatch.setenv("LISTEN_FDNAMES", "hostd:worker-1:worker-1")
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    assert notify.passed() == [("hostd", 3), ("worker-1", 4), ("worker-1", 5)]
+    monkeypatch.setenv("LISTEN_PID", "1")
+    assert notify.passed() == []
