@@ -183,16 +183,14 @@ def session_paths(volumes: dict[str, str]) -> dict[str, str]:
     """Where each volume stands in its session's root. Maps path in the container to path in the session.
 
     `volumes` maps each enabled volume's path in the container to its name (may be empty). A volume stands where it
-    stands in the container; below a reserved top directory, or beneath another enabled volume, it stands under
-    `/volumes/<name>` instead. Volumes whose names are the same there all carry a hash of their path: so a place that
+    stands in the container, also inside another one; below a reserved top directory it stands under `/volumes/<name>`
+    instead. Volumes whose names are the same there all carry a hash of their path: so a place that
     was one volume's never becomes another's, into which somebody's script would go on writing.
     """
     result: dict[str, str] = {}
     stems: dict[str, str] = {}
     for path in sorted(volumes):
-        reserved = any(below(path, prefix) for prefix in RESERVED_PREFIXES)
-        nested = any(other != path and below(path, other) for other in volumes)
-        if not reserved and not nested:
+        if not any(below(path, prefix) for prefix in RESERVED_PREFIXES):
             result[path] = path
             continue
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", volumes[path] or path.strip("/")).strip(".-")[:200] or "volume"

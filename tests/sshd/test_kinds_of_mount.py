@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ import pytest
 from docker.types import Mount
 from tests.sshd.dockerd import Workshop, client_of, running_engine, workshop
 from tests.sshd.running import Hatchway, running, wait_until
+from tests.sshd.test_lifecycle import restart
+
+from hatchway.kernel import mounts
 
 pytestmark = pytest.mark.engine
 
@@ -47,6 +53,11 @@ class Bench:
         assert status is not None
         (found,) = [volume for volume in status["volumes"] if volume["path"] == path]
         return dict(found)
+
+    def mounted(self, login: str) -> list[str]:
+        """Where something is mounted in a login's root."""
+        prefix = f"{self.hatchway.run_dir}/mnt/{login}/"
+        return [entry.target for entry in mounts.mount_table() if entry.target.startswith(prefix)]
 
     def directory(self, name: str) -> Path:
         """A directory that may be bind-mounted."""
@@ -191,3 +202,141 @@ def test_one_volume_in_several_instances(bench: Bench, tmp_path: Path) -> None:
     bench.hatchway.sftp(logins[1], f"get file {tmp_path}/back\nrm file\n")
     assert (tmp_path / "back").read_text() == "seen by both"
     assert "file" not in bench.hatchway.sftp(logins[0], "ls -1\n").stdout.splitlines()
+
+
+def nested(bench: Bench, name: str) -> tuple[str, Path, Path]:
+    """A stopped container with a volume inside another one; its instance, and both directories of the host."""
+    outer, inner = bench.directory(f"{name}-outer"), bench.directory(f"{name}-inner")
+    instance = bench.container(name, bind("/data", outer), bind("/data/deep/sub", inner))
+    return instance, outer, inner
+
+
+def swap_for_link(outer: Path) -> None:
+    (outer / "deep").symlink_to("/etc")
+
+
+def swap_for_link_below(outer: Path) -> None:
+    (outer / "deep").mkdir()
+    (outer / "deep" / "sub").symlink_to("/etc")
+
+
+def swap_for_file(outer: Path) -> None:
+    (outer / "deep").write_text("a file")
+
+
+def leave_missing(_outer: Path) -> None:
+    pass
+
+
+def make_both(outer: Path) -> None:
+    (outer / "deep" / "sub").mkdir(parents=True)
+    (outer / "deep" / "sub" / "hidden").touch()
+
+
+@pytest.mark.parametrize("prepare", [leave_missing, make_both, swap_for_link, swap_for_link_below, swap_for_file])
+def test_a_volume_in_another_stands_there_whatever_the_container_made_of_it(
+    bench: Bench, tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
+    instance, outer, inner = nested(bench, prepare.__name__)
+    prepare(outer)
+    (outer / "of-outer").touch()
+    (inner / "of-inner").touch()
+    (tmp_path / "new").write_text("x")
+    login = bench.hatchway.enable(instance, "/data", "/data/deep/sub")
+    before = sorted(os.listdir("/etc"))
+    out = bench.hatchway.sftp(
+        login,
+        f"pwd\nls -1 /data\nls -1 /data/deep\nls -1 /data/deep/sub\nput {tmp_path}/new /data/deep/sub/new\n"
+        f"cd /data/deep/sub\nls -1 ../../../..\n-rm /data/deep\n-rmdir /data/deep/sub\n-rename /data/deep /data/x\n"
+        "-rename /data/deep/sub /data/x\n-symlink /etc /data/deep/sub\n",
+    ).stdout
+    assert "Remote working directory: /data\n" in out
+    assert "of-outer" in out
+    assert "/data/deep/sub/of-inner" in out
+    assert "hidden" not in out
+    assert "passwd" not in out
+    assert (inner / "new").read_text() == "x"
+    assert sorted(os.listdir("/etc")) == before
+    # While somebody is in, the container swaps what is there for a link. The volume stays where it is.
+    with bench.hatchway.open_sftp(login) as session:
+        assert session.stdin is not None
+        session.stdin.write("ls -1 /data/deep/sub\n")
+        session.stdin.flush()
+        wait_until(lambda: bench.hatchway.sessions() >= 1, "a session")
+        if (outer / "deep").is_symlink() or (outer / "deep").is_file():
+            (outer / "deep").unlink()
+        elif (outer / "deep").exists():
+            (outer / "deep").rename(outer / "moved")
+        (outer / "deep").symlink_to("/etc")
+        time.sleep(1.5)
+        output, _ = session.communicate(f"put {tmp_path}/new /data/deep/sub/later\nls -1 /data/deep/sub\nbye\n")
+        assert session.returncode == 0, output
+    assert (inner / "later").read_text() == "x"
+    assert sorted(os.listdir("/etc")) == before
+
+
+def test_the_inner_volume_alone_and_the_outer_alone(bench: Bench) -> None:
+    instance, outer, inner = nested(bench, "alone")
+    (outer / "of-outer").touch()
+    (inner / "of-inner").touch()
+    login = bench.hatchway.enable(instance, "/data/deep/sub")
+    out = bench.hatchway.sftp(login, "pwd\nls -1\nls -1 /data\n").stdout
+    assert "/data/deep/sub" in out
+    assert "of-inner" in out
+    assert "of-outer" not in out
+    bench.hatchway.enable(instance, "/data")
+    assert "of-outer" in bench.hatchway.sftp(login, "ls -1 /data\n").stdout
+    bench.hatchway.command("disable", instance, "/data/deep/sub")
+    out = bench.hatchway.sftp(login, "ls -1 /data\n-ls -1 /data/deep/sub\n").stdout
+    assert "of-outer" in out
+    assert "of-inner" not in out
+
+
+def test_an_inner_volume_taken_away_takes_nothing_else(bench: Bench) -> None:
+    instance, outer, inner = nested(bench, "taken")
+    (outer / "of-outer").touch()
+    (inner / "of-inner").touch()
+    login = bench.hatchway.enable(instance, "/data", "/data/deep/sub")
+    session = bench.hatchway.open_sftp(login)
+    wait_until(lambda: bench.hatchway.sessions() == 1, "a session")
+    bench.hatchway.command("disable", instance, "/data/deep/sub")
+    session.communicate("ls\nbye\n", timeout=30)
+    assert session.returncode != 0
+    assert "of-outer" in bench.hatchway.sftp(login, "ls -1 /data\n").stdout
+    bench.hatchway.command("disable", instance, "--all")
+    assert bench.mounted(login) == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_two_workers_hangs_or_dies(bench: Bench, which: int) -> None:
+    """The outer's (0) or the inner's (1): revocation works, and the next login sees both again."""
+    instance, outer, inner = nested(bench, f"hangs{which}")
+    (outer / "of-outer").touch()
+    (inner / "of-inner").touch()
+    login = bench.hatchway.enable(instance, "/data", "/data/deep/sub")
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        session = bench.hatchway.open_sftp(login)
+        wait_until(lambda: bench.hatchway.sessions() == 1, "a session")
+        lines = re.findall(rf"event=mounted login={login} .*worker=(\d+)", bench.hatchway.log())
+        os.kill(int(lines[-2:][which]), how)
+        bench.hatchway.command("disable", instance, "--all")
+        session.communicate("ls\nbye\n", timeout=30)
+        assert session.returncode != 0
+        wait_until(lambda: bench.mounted(login) == [], "unmounted")
+        bench.hatchway.enable(instance, "/data", "/data/deep/sub")
+        out = bench.hatchway.sftp(login, "ls -1 /data\nls -1 /data/deep/sub\n").stdout
+        assert "of-outer" in out
+        assert "of-inner" in out
+
+
+def test_nested_volumes_are_taken_over_by_the_next_hostd(bench: Bench) -> None:
+    instance, _outer, inner = nested(bench, "next")
+    (inner / "of-inner").touch()
+    login = bench.hatchway.enable(instance, "/data", "/data/deep/sub")
+    session = bench.hatchway.open_sftp(login)
+    wait_until(lambda: bench.hatchway.sessions() == 1, "a session")
+    restart(bench.hatchway)
+    output, _ = session.communicate("ls -1 /data/deep/sub\nbye\n", timeout=30)
+    assert session.returncode == 0
+    assert "of-inner" in output
+    bench.hatchway.command("disable", instance, "--all")

@@ -7,7 +7,7 @@ re-used name must not hand one customer's login another customer's data.
 from __future__ import annotations
 
 from hatchway.admin.inventory import Inventory
-from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, session_paths
+from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, below, session_paths
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import Access, InstanceStatus, VolumeStatus
 from hatchway.wire.host import View
@@ -53,8 +53,8 @@ def granted_places(record: InstanceRecord) -> dict[str, Mode]:
 
 
 def start_directory(views: tuple[View, ...]) -> str:
-    """Where a session starts: the only volume, or `/`."""
-    return views[0].path if len(views) == 1 else "/"
+    """Where a session starts: the only volume, or the one all others stand in, or `/`."""
+    return views[0].path if views and all(below(view.path, views[0].path) for view in views) else "/"
 
 
 def status(

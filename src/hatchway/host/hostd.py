@@ -320,7 +320,11 @@ async def clean_up(config: Config, records: Records, adopted: Sequence[LoginRoot
         try:
             mounts.unmount(entry.target)
         except OSError:
-            mounts.unmount(entry.target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+            try:
+                mounts.unmount(entry.target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+            except OSError as exc:
+                # One that stands in another volume, whose connection is aborted now, goes with that.
+                logger.info("not unmounted by itself", target=entry.target, error=str(exc))
     remaining = {entry.target for entry in mounts.mount_table()}
     if directory in remaining:
         for name in os.listdir(directory):

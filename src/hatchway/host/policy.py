@@ -54,9 +54,8 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
         reserved = [prefix for prefix in RESERVED_PREFIXES if prefix != "/volumes" and below(view.path, prefix)]
         if reserved or view.path == "/volumes":
             raise RefusedError(f"a volume cannot stand at {view.path}: sshd's look-ups inside the chroot read there")
-        nested = [other for other in paths if other != view.path and below(view.path, other)]
-        if nested or paths.count(view.path) != 1:
-            raise RefusedError(f"{view.path} stands in or at another volume of the same login")
+        if paths.count(view.path) != 1:
+            raise RefusedError(f"{view.path} is named twice for the same login")
         check_source(config, view.source)
 
 

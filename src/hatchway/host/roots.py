@@ -11,6 +11,7 @@ way round: a client that mirrors would find an empty directory and delete its co
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,12 +20,13 @@ import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import RefusedError
+from hatchway.errors import HostError, RefusedError
 from hatchway.host import processes, workers
 from hatchway.host.handover import Handover, KeptRoot, KeptWorker, session_name, worker_name
 from hatchway.host.patience import Patience
+from hatchway.host.placement import Placement, placements, with_nested
 from hatchway.host.processes import Process
-from hatchway.kernel import mounts
+from hatchway.kernel import files, mounts
 from hatchway.wire.host import MountStatus, View
 
 SESSIONS_MAX = 128
@@ -63,6 +65,7 @@ class LoginRoot:
         self._ended = ended
         self._lock = trio.Lock()
         self._workers: dict[str, workers.Worker] = {}
+        self._placed: dict[str, Placement] = {}
         self._sessions: dict[str, Process] = {}
         self._starting: set[str] = set()
         self._idle_since: float | None = trio.current_time()
@@ -113,6 +116,7 @@ class LoginRoot:
 
     def adopt(self, adopted: Sequence[workers.Worker], sessions: dict[str, Process]) -> None:
         """Take over what an earlier hostd has mounted, and who is in. Only for a root that is new."""
+        self._placed = placements(worker.view for worker in adopted)
         for worker in adopted:
             self._uids.reserve(worker.uid)
             self._workers[worker.view.path] = worker
@@ -165,17 +169,17 @@ class LoginRoot:
         async with self._lock:
             if self._sessions or self._idle_since is None:
                 return
-            for path in list(self._workers):
-                worker = self._workers[path]
+            for path in with_nested(self._workers, self._workers):
                 try:
-                    mounts.unmount(worker.target)
+                    await self._unmount(path)
                 except OSError as exc:
                     if exc.errno == errno.EBUSY:
                         self._logger.info("still in use, not unmounted", path=path)
                         self._idle_since = now
                         return
                     self._logger.warning("cannot be unmounted", path=path, error=str(exc))
-                    self._force_unmount(worker.target)
+                    await self._remove(list(self._workers))
+                    break
                 self._forget(path)
                 self._logger.info("unmounted, idle", path=path)
             self._remove_skeleton()
@@ -193,37 +197,32 @@ class LoginRoot:
         self._nursery.start_soon(guarded)
 
     async def _apply(self, views: tuple[View, ...]) -> None:
-        wanted = {view.path: view for view in views}
+        wanted = placements(views)
         dead = [path for path, worker in self._workers.items() if not worker.process.alive()]
-        gone = [path for path, worker in self._workers.items() if wanted.get(path) != worker.view]
+        gone = [path for path, placement in self._placed.items() if wanted.get(path) != placement]
         if obsolete := {*dead, *gone}:
-            await self._remove(sorted(obsolete))
-        for path, view in wanted.items():
+            await self._remove(list(obsolete))
+        for path, placement in wanted.items():
             if path not in self._workers:
-                await self._mount(view)
+                await self._mount(placement)
 
-    async def _mount(self, view: View) -> None:
-        target = self._make_directories(view.path)
+    async def _mount(self, placement: Placement) -> None:
+        view = placement.view
+        target = f"{self.directory}{view.path}"
+        if placement.inside is None:
+            self._make_directories(view.path)
         self._starting.add(view.path)
         self._keep()
         try:
-            worker = await workers.start(
-                self._config,
-                self._zygote,
-                self._uids,
-                self._patience,
-                login=self.login,
-                uid=self.uid,
-                gid=self._gid,
-                view=view,
-                target=target,
-            )
+            worker = await self._start_worker(placement, target)
         except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._take_away(placement, target)
             self._starting.discard(view.path)
             self._keep()
-            self._remove_directories(view.path)
             raise
         self._workers[view.path] = worker
+        self._placed[view.path] = placement
         self._starting.discard(view.path)
         self._handover.keep(worker_name(worker.uid), *worker.descriptors)
         self._keep()
@@ -231,8 +230,70 @@ class LoginRoot:
         self._start(self._watchdog, worker)
         self._logger.info("mounted", path=view.path, read_only=view.read_only, worker=worker.process.pid)
 
+    async def _start_worker(self, placement: Placement, target: str) -> workers.Worker:
+        place: int | None = None
+        try:
+            if placement.inside is not None:
+                # The way there leads through another volume's worker: walked in a thread, and then by descriptor.
+                place = await self._patience.descriptor(target, functools.partial(self._open_place, target))
+            return await workers.start(
+                self._config,
+                self._zygote,
+                self._uids,
+                self._patience,
+                login=self.login,
+                uid=self.uid,
+                gid=self._gid,
+                placement=placement,
+                target=target,
+                at=target if place is None else f"/proc/self/fd/{place}",
+            )
+        finally:
+            if place is not None:
+                os.close(place)
+
+    def _open_place(self, target: str) -> int:
+        root = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            name = os.fsencode(target[len(self.directory) + 1 :])
+            resolve = files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_MAGICLINKS
+            return files.openat2(root, name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, resolve)
+        except OSError as exc:
+            raise HostError(f"the place of {target} cannot be opened: {exc.strerror}") from exc
+        finally:
+            os.close(root)
+
+    async def _take_away(self, placement: Placement, target: str) -> None:
+        """Unmount what was not mounted well: nobody has been in it."""
+        if any(entry.target == target for entry in mounts.mount_table()):
+            try:
+                await self._unmount_at(placement, target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+            except OSError as exc:
+                self._logger.error("cannot be unmounted", target=target, error=str(exc))
+        if placement.inside is None:
+            self._remove_directories(placement.view.path)
+
+    async def _unmount(self, path: str, flags: int = 0) -> None:
+        await self._unmount_at(self._placed[path], self._workers[path].target, flags)
+
+    async def _unmount_at(self, placement: Placement, target: str, flags: int) -> None:
+        """Unmount `target`. Raises OSError, ETIMEDOUT when the worker on the way there does not answer."""
+        if placement.inside is None:
+            mounts.unmount(target, flags)
+            return
+
+        def unmount() -> str:
+            mounts.unmount(target, flags)
+            return ""
+
+        try:
+            await self._patience.text(target, unmount)
+        except HostError as exc:
+            raise OSError(errno.ETIMEDOUT, str(exc)) from exc
+
     async def _remove(self, paths: list[str]) -> None:
-        """Take volumes away from whoever is in: refuse, end the sessions, unmount."""
+        """Take volumes, and those that stand in them, away from whoever is in: refuse, end the sessions, unmount."""
+        paths = with_nested(paths, self._workers)
         if not paths:
             return
         disobedient: list[workers.Worker] = []
@@ -248,24 +309,31 @@ class LoginRoot:
         # that has ended: to a client that mirrors, an empty directory. So its sessions are dying before it is killed.
         await self._end_sessions(disobedient)
         for path in paths:
-            worker = self._workers[path]
-            try:
-                mounts.unmount(worker.target)
-            except OSError as exc:
-                self._logger.warning("not unmounted in peace", path=path, error=str(exc))
-                self._force_unmount(worker.target)
-            self._forget(path)
-            self._logger.info("unmounted", path=path)
-            self._remove_directories(worker.view.path)
+            if path in self._workers:
+                await self._unmount_for_good(path)
 
-    def _force_unmount(self, target: str) -> None:
+    async def _unmount_for_good(self, path: str) -> None:
+        """Unmount one volume, by force if need be; if that fails, what it stands in too. No session is left."""
+        placement = self._placed[path]
         try:
-            mounts.unmount(target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+            await self._unmount(path)
         except OSError as exc:
-            self._logger.error("cannot be unmounted", target=target, error=str(exc))
+            self._logger.warning("not unmounted in peace", path=path, error=str(exc))
+            try:
+                await self._unmount(path, mounts.MNT_FORCE | mounts.MNT_DETACH)
+            except OSError as forced:
+                self._logger.error("cannot be unmounted", path=path, error=str(forced))
+                if placement.inside in self._workers:
+                    # With it goes what stands in it (umount2(2), MNT_DETACH).
+                    await self._unmount_for_good(placement.inside)
+        self._forget(path)
+        self._logger.info("unmounted", path=path)
+        if placement.inside is None:
+            self._remove_directories(path)
 
     def _forget(self, path: str) -> None:
         worker = self._workers.pop(path)
+        del self._placed[path]
         self._keep()
         self._handover.forget(worker_name(worker.uid))
         # It ends by itself when its connection is gone; what still runs then is stuck.
@@ -345,7 +413,7 @@ class LoginRoot:
                 except OSError as exc:
                     self._logger.warning("connection not aborted", target=target, error=str(exc))
 
-    def _make_directories(self, path: str) -> str:
+    def _make_directories(self, path: str) -> None:
         """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask."""
         current = self.directory
         for part in ["", *path.strip("/").split("/")]:
@@ -355,7 +423,6 @@ class LoginRoot:
                 os.chmod(current, 0o755)
             except FileExistsError:
                 pass
-        return current
 
     def _remove_directories(self, path: str) -> None:
         """Remove a mount point and the parents it leaves empty, but not the root itself."""

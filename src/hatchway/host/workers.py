@@ -19,6 +19,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HostError, ProtocolError
 from hatchway.host.patience import Patience
+from hatchway.host.placement import Placement
 from hatchway.host.processes import Process
 from hatchway.host.sources import open_volume
 from hatchway.kernel import mounts
@@ -236,20 +237,22 @@ async def start(
     login: str,
     uid: int,
     gid: int,
-    view: View,
+    placement: Placement,
     target: str,
+    at: str,
 ) -> Worker:
-    """Mount `view` at `target` and start the worker that serves it; `uid`:`gid` is the owner the session sees.
+    """Mount a volume at `target` and start the worker that serves it; `uid`:`gid` is the owner the session sees.
 
-    Raises HostError or RefusedError; nothing is left mounted or running then.
+    `at` is another way to the same directory, by which it is mounted. Raises HostError or RefusedError; no process is
+    left running then, but the caller must unmount `target` if it is mounted.
     """
+    view = placement.view
     opening = functools.partial(open_volume, config, view.source, read_only=view.read_only, expected=view.birth)
     volume = await patience.descriptor(view.source, opening)
     worker_uid = uids.take()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control = trio.socket.from_stdlib_socket(ours)
     process: Process | None = None
-    mounted = False
     try:
         spec = Spawn(
             login=login,
@@ -259,11 +262,11 @@ async def start(
             gid=gid,
             read_only=view.read_only,
             scratch=config.mount_dir,
+            places=placement.places,
         )
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:
-            mounts.mount_fuse(fuse, target, name=f"hatchway:{login}")
-            mounted = True
+            mounts.mount_fuse(fuse, at, name=f"hatchway:{login}")
             process = await zygote.spawn(spec, (volume, fuse, theirs.fileno()))
         finally:
             # A copy left open here would make every client hang for ever after the worker's death.
@@ -278,8 +281,6 @@ async def start(
             process.close()
         control.close()
         uids.give_back(worker_uid)
-        if mounted:
-            mounts.unmount(target, mounts.MNT_DETACH | mounts.MNT_FORCE)
         if isinstance(exc, OSError):
             raise HostError(f"{view.path} of {login} cannot be mounted: {exc}") from exc
         raise

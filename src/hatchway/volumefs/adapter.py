@@ -34,6 +34,9 @@ REFUSED_LISTING_S = 0.5
 CACHE_S: Final = 1.0
 """How long the kernel may believe a name or attributes, in seconds."""
 
+FIXED_S: Final = 86400.0
+"""The same for the name of a fixed directory, which always means the same: asked less, less can go wrong."""
+
 LEASE_WAITS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Pauses before an open is tried again while the container has a lease on the file, in seconds."""
 
@@ -251,7 +254,8 @@ def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
     st = entry.stat
     answer = EntryAttributes()
     answer.st_ino = entry.node.id
-    answer.entry_timeout = answer.attr_timeout = CACHE_S
+    answer.entry_timeout = FIXED_S if entry.node.fixed else CACHE_S
+    answer.attr_timeout = CACHE_S
     answer.st_mode = entry.mode
     answer.st_nlink = st.st_nlink
     answer.st_uid = tree.view.uid

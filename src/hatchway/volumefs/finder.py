@@ -15,7 +15,7 @@ import os
 from collections import OrderedDict
 
 from hatchway.volumefs.fault import failure
-from hatchway.volumefs.nodes import Node, NodeTable
+from hatchway.volumefs.nodes import FixedNode, Node, NodeTable, key_of
 from hatchway.volumefs.ownership import DIRECTORY
 
 MIN_CAPACITY = 64
@@ -36,7 +36,12 @@ class Finder:
         self._kept: OrderedDict[int, Node] = OrderedDict()
 
     def directory(self, node: Node) -> int:
-        """A borrowed descriptor of the directory `node`, good as `dir_fd`. Raises OSError ENOTDIR, ESTALE."""
+        """A borrowed descriptor of the directory `node`, good as `dir_fd`. Raises OSError ENOTDIR, ESTALE.
+
+        Of a fixed one: ENOENT when it is not on disk, EACCES for another volume's place.
+        """
+        if node.fixed:
+            return self._fixed_directory(node)
         if node.fd >= 0:
             if node is not self._root:
                 self._kept.move_to_end(node.id)
@@ -45,12 +50,34 @@ class Finder:
             raise failure(errno.ENOTDIR)
         if node.handles:
             return node.handles[-1].fd
-        fd = self._walk_to(node)
+        return self._keep(node, self._walk_to(node))
+
+    def _keep(self, node: Node, fd: int) -> int:
         if len(self._kept) == self._capacity:
             self._let_go(self._kept.popitem(last=False)[1])
         node.fd = fd
         self._kept[node.id] = node
         return fd
+
+    def _fixed_directory(self, node: Node) -> int:
+        # It is whatever directory has its name now; what was kept may have been moved away.
+        assert isinstance(node, FixedNode)
+        assert node.name is not None
+        if node.is_place:
+            raise failure(errno.EACCES)
+        above = self.directory(self._nodes.get(node.parent))
+        try:
+            st = os.stat(node.name, dir_fd=above, follow_symlinks=False)
+            if node.fd >= 0:
+                if node.is_at(st):
+                    self._kept.move_to_end(node.id)
+                    return node.fd
+                self.forgotten(node)
+            fd = os.open(node.name, _O_FIND | os.O_DIRECTORY, dir_fd=above)
+        except OSError as exc:
+            raise failure(errno.ENOENT if exc.errno in _MOVED else exc.errno or errno.EIO) from None
+        node.key = key_of(os.fstat(fd))
+        return self._keep(node, fd)
 
     def stat(self, node: Node) -> os.stat_result:
         """Its attributes as they are now. Raises OSError ESTALE."""
@@ -121,11 +148,11 @@ class Finder:
             above = self._nodes.peek(chain[-1].parent)
             if above is None or above.id in passed:
                 raise failure(errno.ESTALE)
-            if above.fd >= 0:
+            if above.fixed or above.fd >= 0:
                 break
             chain.append(above)
             passed.add(above.id)
-        fd, borrowed = above.fd, True
+        fd, borrowed = self._fixed_directory(above) if above.fixed else above.fd, True
         for below in reversed(chain):
             fd, borrowed = self._step(fd, borrowed, below), False
         return fd

@@ -11,6 +11,7 @@ import os
 
 from hatchway.kernel.files import DirectoryReader
 from hatchway.volumefs.fault import failure
+from hatchway.volumefs.fixed import NothingToRead
 from hatchway.volumefs.nodes import Node
 
 
@@ -19,7 +20,7 @@ class Handle:
 
     __slots__ = ("fd", "node", "reader")
 
-    def __init__(self, fd: int, node: Node, reader: DirectoryReader | None = None) -> None:
+    def __init__(self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None) -> None:
         self.fd = fd
         self.node = node
         self.reader = reader
@@ -40,7 +41,7 @@ class HandleTable:
         if len(self._open) >= self._limit:
             raise failure(errno.ENFILE)
 
-    def add(self, fd: int, node: Node, reader: DirectoryReader | None = None) -> int:
+    def add(self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None) -> int:
         """A handle's number for `fd`, which it now owns."""
         handle = Handle(fd, node, reader)
         self._open[fd] = handle

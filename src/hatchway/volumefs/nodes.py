@@ -41,6 +41,9 @@ class Node:
 
     __slots__ = ("fd", "handles", "id", "key", "kind", "lookups", "name", "others", "parent")
 
+    fixed = False
+    """Whether it is a FixedNode."""
+
     def __init__(self, node_id: int, key: int, kind: int, parent: int, name: bytes | None) -> None:
         self.id = node_id
         self.key = key
@@ -91,6 +94,21 @@ class Node:
                 self.parent, self.name = 0, None
         elif self.others:
             self.others.discard((parent, name))
+
+
+class FixedNode(Node):
+    """A directory that stays where it is, whatever is on disk: see `fixed`. `key` is what its name led to last.
+
+    `is_place`: another volume stands here.
+    """
+
+    __slots__ = ("is_place",)
+
+    fixed = True
+
+    def __init__(self, node_id: int, parent: int, name: bytes) -> None:
+        super().__init__(node_id, 0, DIRECTORY, parent, name)
+        self.is_place = False
 
 
 def key_of(st: os.stat_result) -> int:
@@ -155,17 +173,24 @@ class NodeTable:
             self._most = len(self._by_id)
         return node
 
+    def fixed(self, parent: int, name: bytes) -> FixedNode:
+        """A new fixed node called `name` in `parent`. Found by its id only, and never forgotten."""
+        node = FixedNode(self._next_id, parent, name)
+        self._next_id += 1
+        self._by_id[node.id] = node
+        return node
+
     def forget(self, node_id: int, count: int) -> Node | None:
         """The kernel gives up `count` look-ups. Returns the node if it is thereby gone from the table."""
         node = self._by_id.get(node_id)
-        if node is None or node is self.root:
+        if node is None or node is self.root or node.fixed:
             return None
         node.lookups -= count
         return self.drop_unused(node)
 
     def drop_unused(self, node: Node) -> Node | None:
         """Take `node` out if the kernel does not know it. Returns it if it is gone."""
-        if node.lookups > 0 or node is self.root:
+        if node.lookups > 0 or node is self.root or node.fixed:
             return None
         del self._by_id[node.id]
         if self._by_key.get(node.key) is node:

@@ -21,13 +21,14 @@ import errno
 import os
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from hatchway.kernel import files
 from hatchway.volumefs.fault import failure
 from hatchway.volumefs.finder import Finder
+from hatchway.volumefs.fixed import FIRST_OFFSET, FixedDirectories, NothingToRead
 from hatchway.volumefs.handles import HandleTable
 from hatchway.volumefs.names import component
 from hatchway.volumefs.nodes import Node, NodeTable
@@ -82,7 +83,8 @@ class VolumeTree:
 
     `uid` and `gid` are what everything is shown as; `keep_sgid` is entered around a chmod that must keep a
     directory's sgid bit (CAP_FSETID). The process's umask must be 0: modes arrive with the session's umask applied.
-    `activity` counts operations and never goes back: an idle worker is one where it stays.
+    `activity` counts operations and never goes back: an idle worker is one where it stays. `places` are where other
+    volumes stand in this one, see `fixed`.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class VolumeTree:
         keep_sgid: Callable[[], AbstractContextManager[None]],
         read_only: bool = False,
         max_handles: int | None = None,
+        places: Iterable[bytes] = (),
     ) -> None:
         self.view = SquashView(uid, gid)
         self.activity = 0
@@ -106,6 +109,7 @@ class VolumeTree:
         self._our_uid = os.geteuid()
         self._tmpfile_works = True
         self._nodes = NodeTable(os.fstat(root_fd))
+        self._fixed = FixedDirectories(self._nodes, places)
         self._finder = Finder(self._nodes, root_fd, KEPT_DIRECTORIES)
         self._handles = HandleTable(descriptor_limit() if max_handles is None else max_handles)
         self.flush_matters = files.reports_errors_at_close(root_fd)
@@ -148,6 +152,8 @@ class VolumeTree:
     def lookup(self, parent_id: int, name: bytes) -> Entry:
         """What `name` in the directory is, counted as told to the kernel. Raises OSError ENOENT."""
         self._admit()
+        if self._fixed and (fixed := self._fixed.get(parent_id, name)) is not None:
+            return self._entry(fixed, self._fixed_stat(fixed))
         directory = self._finder.directory(self._nodes.get(parent_id))
         st = os.stat(component(name), dir_fd=directory, follow_symlinks=False)
         return self._told(self._nodes.seen(parent_id, name, st), st)
@@ -156,7 +162,7 @@ class VolumeTree:
         """Attributes as they are now, of an open file without a name too."""
         self._admit()
         node = self._nodes.get(node_id)
-        return self._entry(node, self._finder.stat(node))
+        return self._entry(node, self._fixed_stat(node) if node.fixed else self._finder.stat(node))
 
     def readlink(self, node_id: int) -> bytes:
         """A symlink's target, as it is on disk: data, which the caller's kernel resolves in the caller's root."""
@@ -193,6 +199,7 @@ class VolumeTree:
     def mkdir(self, parent_id: int, name: bytes, mode: int) -> Entry:
         """Make a directory: unusable until it has its owner, sgid inherited (mkdir(2)). Raises OSError EEXIST."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EEXIST)
         directory, owner = self._place(parent_id)
         os.mkdir(component(name), 0, dir_fd=directory)
         try:
@@ -216,6 +223,7 @@ class VolumeTree:
     def symlink(self, parent_id: int, name: bytes, target: bytes) -> Entry:
         """Make a symlink with any target. Raises OSError EEXIST."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EEXIST)
         directory, owner = self._place(parent_id)
         os.symlink(target, component(name), dir_fd=directory)
         try:
@@ -234,6 +242,7 @@ class VolumeTree:
     def mknod(self, parent_id: int, name: bytes, mode: int) -> Entry:
         """Make an empty regular file; anything else mknod(2) makes is EPERM. Raises OSError EEXIST."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EEXIST)
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise failure(errno.EPERM)
         fd, st = self._make_file(parent_id, name, mode, os.O_WRONLY)
@@ -243,6 +252,7 @@ class VolumeTree:
     def link(self, node_id: int, parent_id: int, name: bytes) -> Entry:
         """Give a file (or symlink, or FIFO) another name. Raises OSError EPERM for a directory, EEXIST, EXDEV."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EEXIST)
         node = self._nodes.get(node_id)
         if node.kind == DIRECTORY:
             raise failure(errno.EPERM)
@@ -259,11 +269,13 @@ class VolumeTree:
     def unlink(self, parent_id: int, name: bytes) -> None:
         """Remove a name that is no directory. Raises OSError."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EBUSY)
         os.unlink(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
 
     def rmdir(self, parent_id: int, name: bytes) -> None:
         """Remove an empty directory. Raises OSError ENOTEMPTY."""
         self._admit_change()
+        self._check_free(parent_id, name, errno.EBUSY)
         os.rmdir(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
 
     def rename(self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int = 0) -> None:
@@ -273,6 +285,8 @@ class VolumeTree:
             raise failure(errno.EINVAL)
         component(name)
         component(new_name)
+        self._check_free(parent_id, name, errno.EBUSY)
+        self._check_free(new_parent_id, new_name, errno.EBUSY)
         old = self._finder.directory(self._nodes.get(parent_id))
         new = self._finder.directory(self._nodes.get(new_parent_id))
         if flags:
@@ -346,6 +360,7 @@ class VolumeTree:
         """
         self._admit_change()
         self._handles.check_room()
+        self._check_free(parent_id, name, errno.EEXIST)
         try:
             # O_TMPFILE must be opened for writing (open(2)); what the client may do is the kernel's check.
             access = os.O_RDWR if flags & os.O_ACCMODE == os.O_RDONLY else flags & os.O_ACCMODE
@@ -395,7 +410,12 @@ class VolumeTree:
         self._admit()
         node = self._nodes.get(node_id)
         self._handles.check_room()
-        fd = os.open(b".", _O_LIST, dir_fd=self._finder.directory(node))
+        try:
+            fd = os.open(b".", _O_LIST, dir_fd=self._finder.directory(node))
+        except FileNotFoundError:
+            if not node.fixed:
+                raise
+            return self._handles.add(os.dup(self._root_fd), node, NothingToRead())
         return self._handles.add(fd, node, files.DirectoryReader(fd))
 
     def readdir(self, handle: int, offset: int, show: Callable[[bytes, Entry, int], bool]) -> None:
@@ -410,10 +430,14 @@ class VolumeTree:
         reader = opened.reader
         if reader is None:
             raise failure(errno.ENOTDIR)
-        reader.seek(offset)
         fd, parent_id = opened.fd, opened.node.id
-        while (found := reader.read()) is not None:
+        fixed = {node.name for node in self._fixed.among(parent_id)} if self._fixed else ()
+        if offset < FIRST_OFFSET:
+            reader.seek(offset)
+        while offset < FIRST_OFFSET and (found := reader.read()) is not None:
             name = found.name
+            if name in fixed:
+                continue
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -426,6 +450,14 @@ class VolumeTree:
                 self._dropped(self._nodes.drop_unused(node))
                 return
             node.lookups += 1
+        if fixed:
+            self._show_fixed(parent_id, max(0, offset - FIRST_OFFSET), show)
+
+    def _show_fixed(self, parent_id: int, start: int, show: Callable[[bytes, Entry, int], bool]) -> None:
+        for number, node in enumerate(self._fixed.among(parent_id)[start:], start + 1):
+            assert node.name is not None
+            if not show(node.name, self._entry(node, self._fixed_stat(node)), FIRST_OFFSET + number):
+                return
 
     # Below: steps the operations share
 
@@ -439,6 +471,17 @@ class VolumeTree:
         if self._refused or self._read_only:
             raise failure(errno.EACCES)
 
+    def _check_free(self, parent_id: int, name: bytes, number: int) -> None:
+        """Raise OSError `number` when the name is fixed."""
+        if self._fixed and self._fixed.get(parent_id, name) is not None:
+            raise failure(number)
+
+    def _fixed_stat(self, node: Node) -> os.stat_result:
+        try:
+            return os.fstat(self._finder.directory(node))
+        except OSError:
+            return self._fixed.stat()
+
     def _entry(self, node: Node, st: os.stat_result) -> Entry:
         return Entry(node, self.view.mode(st.st_mode), st)
 
@@ -451,7 +494,7 @@ class VolumeTree:
             self._finder.forgotten(node)
 
     def _place(self, parent_id: int) -> tuple[int, Owner]:
-        """Where something new goes, and whom it will belong to."""
+        """Where something new goes, and whom it will belong to. Raises OSError."""
         directory = self._finder.directory(self._nodes.get(parent_id))
         return directory, self.view.owner_of_new(os.fstat(directory))
 

@@ -52,6 +52,7 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
             gid=spec.gid,
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=spec.read_only,
+            places=map(os.fsencode, spec.places),
         )
         gc.enable()
         trio.run(_main, tree, fuse_fd, control)

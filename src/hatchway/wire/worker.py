@@ -22,7 +22,8 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     """Fork a worker. Sent with three descriptors: the volume's mount, the FUSE connection, the worker's control end.
 
     `worker_uid` is what the worker runs as (uid and gid); `uid` and `gid` are what the session sees as owner of
-    everything. `scratch` is a directory to mount an empty root on.
+    everything. `scratch` is a directory to mount an empty root on. `places` are paths in the volume, relative to its
+    root, at which other volumes stand.
     """
 
     login: str
@@ -32,6 +33,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     gid: int
     read_only: bool
     scratch: str
+    places: tuple[str, ...] = ()
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):

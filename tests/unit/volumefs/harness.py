@@ -19,7 +19,13 @@ SHOWN_GID = 1_900_100_008
 class Volume:
     """`tree` shows the directory `backing`. Paths are relative to it, in bytes, and looked up name by name."""
 
-    def __init__(self, backing: Path, *, keep_sgid: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        backing: Path,
+        *,
+        keep_sgid: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        places: tuple[bytes, ...] = (),
+    ) -> None:
         self.backing = backing
         self._root_fd = os.open(backing, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -30,6 +36,7 @@ class Volume:
             gid=SHOWN_GID,
             keep_sgid=keep_sgid,
             max_handles=100,
+            places=places,
         )
 
     def close(self) -> None:
