@@ -140,16 +140,26 @@ def login_candidates(key: InstanceKey) -> tuple[Login, Login]:
     to be replaced or cut, it carries a hash of the exact key, so that two keys never collapse into one login.
     The second always carries the hash.
     """
+    exact = f"{key.environment}-{key.container}-{key.number}"
+    hashed = _hashed_login(key)
+    plain = Login(exact) if valid_login(exact) else hashed
+    return plain, hashed
+
+
+def later_login(key: InstanceKey, attempt: int) -> Login:
+    """The login of an instance whose candidates are taken: its `attempt`th, 2 or more, since it was forgotten."""
+    return _hashed_login(key, str(attempt))
+
+
+def _hashed_login(key: InstanceKey, *more: str) -> Login:
     number = str(key.number)
-    exact = f"{key.environment}-{key.container}-{number}"
-    digest = hashlib.sha256("\0".join((key.environment, key.container, number)).encode()).hexdigest()[:8]
+    exact = "\0".join((key.environment, key.container, number, *more))
+    digest = hashlib.sha256(exact.encode()).hexdigest()[:8]
     stem = re.sub(r"[^a-z0-9_-]+", "-", f"{key.environment}-{key.container}".lower()).strip("-") or "instance"
     if not re.match(r"[a-z_]", stem):
         stem = f"i{stem}"
     tail = f"-{digest}-{number}" if len(number) <= 6 else f"-{digest}"
-    hashed = Login(stem[: LOGIN_MAX - len(tail)].rstrip("-") + tail)
-    plain = Login(exact) if valid_login(exact) else hashed
-    return plain, hashed
+    return Login(stem[: LOGIN_MAX - len(tail)].rstrip("-") + tail)
 
 
 def parse_instance_key(text: str) -> InstanceKey:

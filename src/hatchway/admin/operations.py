@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import socket
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from hatchway.model import (
     Mode,
     Uid,
     VolumeInfo,
+    later_login,
     login_candidates,
     parse_instance_key,
 )
@@ -35,6 +37,8 @@ from hatchway.wire.admin import (
     Disable,
     Enable,
     ExportKey,
+    Forget,
+    Forgotten,
     InstanceStatus,
     KeyExport,
     Listing,
@@ -49,6 +53,9 @@ from hatchway.wire.admin import (
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
+
+LOGINS_MAX = 100
+"""How many logins one instance may use up by being forgotten."""
 
 
 class Operations:
@@ -65,6 +72,7 @@ class Operations:
             ListInstances: Request(ROOT, self._list),
             Enable: Request(ROOT, self._enable),
             Disable: Request(ROOT, self._disable),
+            Forget: Request(ROOT, self._forget),
             Show: Request(ROOT, self._show),
             ExportKey: Request(ROOT, self._export_key),
             ShowPassword: Request(ROOT, self._show_password),
@@ -198,10 +206,11 @@ class Operations:
         first, last = self._core.config.ids.login_uids
 
         def allocate(registry: Registry) -> tuple[Login, Uid]:
-            for candidate in login_candidates(key):
+            later = (later_login(key, attempt) for attempt in range(2, LOGINS_MAX))
+            for candidate in itertools.chain(login_candidates(key), later):
                 if not registry.login_taken(candidate) and not accounts.name_taken(candidate):
                     return candidate, registry.next_uid(first, last)
-            raise ConflictError(f"both {' and '.join(login_candidates(key))} are taken: no login for {key}")
+            raise ConflictError(f"{login_candidates(key)[0]} and {LOGINS_MAX - 1} others are taken: no login for {key}")
 
         login, uid = await self._core.db(allocate)
         pair = keys.generate_ed25519(f"id_container {login}")
@@ -244,6 +253,14 @@ class Operations:
         await self._sync(record.login, "access is taken away in the registry")
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
+
+    async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
+        key = self._resolve(request.instance, await self._core.db(Registry.instances))
+        record = await self._core.db(lambda registry: registry.forget(key))
+        paths = tuple(grant.path for grant in record.grants)
+        self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
+        await self._sync(record.login, "it is removed from the registry")
+        return Forgotten(key=key, login=record.login, paths=paths)
 
     async def _sync(self, login: Login, done: str) -> None:
         try:

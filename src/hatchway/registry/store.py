@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
 
-from hatchway.errors import ConflictError, InternalError, UsageError
+from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import InstanceKey, Mode, Uid, VolumeInfo, valid_login
 from hatchway.registry import rows
 from hatchway.registry import tables as t
@@ -139,6 +139,21 @@ class Registry:
                 connection.execute(delete(t.volumes).where(t.volumes.c.id.in_([row.id for row in found])))
                 self._changed(connection, instance, now)
             return tuple(sorted(row.path for row in found))
+
+    def forget(self, key: InstanceKey) -> InstanceRecord:
+        """Remove the instance `key`, its grants and its credentials. Its login and uid are never given again.
+
+        Gives what there was. Raises NotFoundError when it was never shared.
+        """
+        with self._write() as connection:
+            record = _only(rows.instances(connection, rows.called(key)))
+            if record is None:
+                raise NotFoundError(f"{key} was never shared")
+            owner = rows.login_id(connection, record.login)
+            connection.execute(delete(t.credentials).where(t.credentials.c.login_id == owner))
+            # Its volumes and grants go with it, its login is left without an instance (tables).
+            connection.execute(delete(t.instances).where(rows.called(key)))
+            return record
 
     def credentials(self, login: str) -> tuple[CredentialRecord, ...]:
         """The credentials of `login`, any text, keys first; none for an unknown one."""

@@ -90,6 +90,20 @@ class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
     every: bool = False
 
 
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """Remove an instance's grants and credentials for good; its sessions end. Answer: Forgotten."""
+
+    instance: str
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
+    """What there was: the login, which nobody gets again, and the paths that were shared."""
+
+    key: InstanceKey
+    login: str
+    paths: tuple[str, ...]
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """The instance after a change.
 
@@ -192,7 +206,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
 
 __all__ = [
-    "Access", "Changed", "ConnectionInfo", "DaemonStatus", "Disable", "Enable", "ExportKey", "HostKey",
+    "Access", "Changed", "ConnectionInfo", "DaemonStatus", "Disable", "Enable", "ExportKey", "Forget", "Forgotten",
+    "HostKey",
     "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "PasswordKind", "PasswordShown",
     "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ _REQUESTS = (
     admin.ListInstances
     | admin.Enable
     | admin.Disable
+    | admin.Forget
     | admin.Show
     | admin.ExportKey
     | admin.ShowPassword

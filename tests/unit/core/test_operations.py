@@ -33,9 +33,12 @@ from hatchway.wire.admin import (
     Disable,
     Enable,
     ExportKey,
+    Forget,
+    Forgotten,
     ListInstances,
     PasswordKind,
     ResetPassword,
+    Show,
     ShowPassword,
 )
 from hatchway.wire.host import Births, HostStatus, UserRecord, View
@@ -546,3 +549,33 @@ async def test_no_answer_names_a_secret(tmp_path: Path, capfd: pytest.CaptureFix
     assert "password refused" in printed
     assert password not in printed
     assert "an attempt of mine" not in printed
+
+
+async def test_forget_takes_everything_away_and_the_login_is_nobodys_again(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        logins = ["shop-web-1"]
+        for _ in range(4):
+            answer = await stage.do(Forget(instance=logins[-1]))
+            assert answer == Forgotten(key=InstanceKey("shop", "web", 1), login=logins[-1], paths=("/data", "/logs"))
+            assert not (await stage.ask("account", login=logins[-1], service="hatchway-sshd"))[0]
+            assert not (await stage.ask("keys", login=logins[-1]))[0]
+            assert stage.host.published == ()
+            with pytest.raises(NotFoundError):
+                await stage.do(Show(instance="shop/web/1"))
+            with pytest.raises(NotFoundError):
+                await stage.do(Forget(instance="shop/web/1"))
+            again = await stage.do(Enable(instance="shop/web/1", every=True))
+            assert again.instance.login is not None
+            logins.append(again.instance.login)
+        assert len(set(logins)) == 5
+        assert len({user.uid for user in stage.host.published}) == 1
+        assert stage.host.published[0].uid == 1_900_100_004
+
+
+async def test_forget_ends_what_is_open_also_when_the_instance_is_gone(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        await stage.core.feed(Snapshot(source="docker", taken_at=2.0))
+        await stage.do(Forget(instance="shop-web-1"))
+        assert stage.host.applied[-1] == ("shop-web-1", ())

@@ -297,6 +297,24 @@ def test_disabling_takes_away_what_was_on_and_says_what(registry: Registry, path
     assert (_rows(path)["grants"], _rows(path)["volumes"]) == (0, 0)
 
 
+def test_forgetting_leaves_nothing_but_the_name_and_the_uid(registry: Registry, path: str) -> None:
+    made = registry.enable(WEB, [(LOGS, Mode.READ_ONLY), (DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    registry.open_session("s", "shop-web-1", address="", method="password", credential=None, now=1.0)
+    assert registry.forget(WEB) == made
+    assert registry.instances() == ()
+    assert registry.by_login("shop-web-1") is None
+    assert registry.credentials("shop-web-1") == ()
+    rows = _rows(path)
+    assert {name: rows[name] for name in ("instances", "volumes", "grants", "credentials")} == {
+        "instances": 0, "volumes": 0, "grants": 0, "credentials": 0,
+    }  # fmt: skip
+    assert registry.login_taken("shop-web-1")
+    assert registry.next_uid(70000, 70010) == 70001
+    assert [session.id for session in registry.open_sessions()] == ["s"]
+    with pytest.raises(NotFoundError):
+        registry.forget(WEB)
+
+
 def test_the_last_change_of_grants_is_noted(registry: Registry, path: str) -> None:
     def changed_at() -> float:
         with closing(sqlite3.connect(path)) as connection:
