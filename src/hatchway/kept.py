@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import array
 import os
+import re
+import resource
 import socket
 from collections.abc import Callable
 
@@ -19,6 +21,11 @@ from hatchway.wire.worker import descriptors
 DESCRIPTORS_MAX = 16384
 """How many one process may leave."""
 
+NAMES_MAX = 100_000
+"""Bytes of all names: they are one variable of the next process's environment, which holds 131,072 (execve(2))."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 _MESSAGE_MAX = 4096
 _PER_MESSAGE = 8
 
@@ -26,7 +33,7 @@ _PER_MESSAGE = 8
 class Kept:
     """Descriptors by name, ours until they are closed. `limit`: how many at once."""
 
-    def __init__(self, limit: int = DESCRIPTORS_MAX) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: dict[str, list[int]] = {}
 
@@ -36,7 +43,10 @@ class Kept:
 
     def take(self, name: str, descriptors: list[int]) -> None:
         """Hold `descriptors` under `name`, beside what is there; those over the limit are closed."""
-        room = max(0, self._limit - sum(len(fds) for fds in self._held.values()))
+        held = self.all()
+        room = max(0, self._limit - len(held))
+        if sum(len(each) + 1 for each, _ in held) + len(descriptors) * (len(name) + 1) > NAMES_MAX:
+            room = 0
         if descriptors[room:]:
             log.get().error("too many descriptors are left for a successor", limit=self._limit)
         for fd in descriptors[room:]:
@@ -53,6 +63,12 @@ class Kept:
         """Close all."""
         for name in list(self._held):
             self.drop(name)
+
+
+def room() -> int:
+    """How many descriptors there is room for: to start a process with them takes twice as many for a moment."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, min(DESCRIPTORS_MAX, (soft - 512) // 3))
 
 
 class Messages:
@@ -86,12 +102,13 @@ class Messages:
     def _act(self, data: bytes, fds: list[int]) -> None:
         fields = dict(line.partition(b"=")[::2] for line in data.split(b"\n"))
         name = fields.get(b"FDNAME", b"").decode("ascii", "replace")
-        if fields.get(b"FDSTORE") == b"1" and name:
+        named = _NAME.fullmatch(name) is not None
+        if fields.get(b"FDSTORE") == b"1" and named:
             self._kept.take(name, fds)
         else:
             for fd in fds:
                 os.close(fd)
-        if fields.get(b"FDSTOREREMOVE") == b"1" and name:
+        if fields.get(b"FDSTOREREMOVE") == b"1" and named:
             self._kept.drop(name)
         if fields.get(b"READY") == b"1":
             self._ready()

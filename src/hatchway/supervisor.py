@@ -31,7 +31,7 @@ from hatchway.config import Config
 from hatchway.errors import ConfigError, ConflictError, HostError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
-from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages
+from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages, room
 from hatchway.kernel import limits, mounts
 from hatchway.printable import escaped
 from hatchway.sshd import install
@@ -85,7 +85,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running. `notifies`: it says when it is ready."""
+    """One process to keep running. `notifies`: it says when it is ready. `hands_over`: it leaves descriptors."""
 
     name: str
     argv: tuple[str, ...]
@@ -93,6 +93,7 @@ class Service:
     groups: tuple[int, ...] = ()
     sockets: tuple[str, ...] = ()
     notifies: bool = True
+    hands_over: bool = False
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class Running:
     process: subprocess.Popen[bytes] | None = None
     stopping: bool = False
     ready: trio.Event = field(default_factory=trio.Event)
-    kept: Kept = field(default_factory=Kept)
+    kept: Kept = field(default_factory=lambda: Kept(0))
 
 
 def run(config: Config, config_path: Path | None) -> None:
@@ -113,7 +114,7 @@ def run(config: Config, config_path: Path | None) -> None:
     log.configure("supervisor", config.log.level)
     os.umask(0o022)
     # What we keep for hostd. Processes inherit it: sshd is not meant to have a million.
-    limits.raise_open_files(DESCRIPTORS_MAX + 1024)
+    limits.raise_open_files(3 * DESCRIPTORS_MAX + 1024)
     with plain_errors():
         trio.run(_run, config, config_path)
 
@@ -131,7 +132,7 @@ async def _run(config: Config, config_path: Path | None) -> None:
         services = _services(config, config_path, accounts, install.argv(config))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                running = [Running(service) for service in services]
+                running = [Running(each, kept=Kept(room() if each.hands_over else 0)) for each in services]
                 try:
                     for one in running:
                         nursery.start_soon(_keep_running, config, one, listeners)
@@ -314,7 +315,7 @@ def _services(
         return (sys.executable, "-I", "-m", module, *option)
 
     return [
-        Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",)),
+        Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",), hands_over=True),
         Service("core", python("hatchway.daemon"), accounts["core"], sockets=("auth", "admin", "catalog")),
         Service(
             "catalog",
@@ -363,7 +364,7 @@ def _stopping(one: Running) -> bool:
 
 async def _run_once(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
     service = one.service
-    passed = [(name, listeners[name].fileno()) for name in service.sockets] + one.kept.all()
+    listening = [(name, listeners[name].fileno()) for name in service.sockets]
     with _notify_socket(config, service) as (address, incoming):
         environment = dict(_ENVIRONMENT)
         if service.notifies:
@@ -371,7 +372,16 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
         # Not our own standard error: that may be a terminal, which whoever breaks into a process could read from.
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            one.process = process = _start(service, passed, environment, write_end)
+            try:
+                process = _start(service, listening + one.kept.all(), environment, write_end)
+            except HostError:
+                if not one.kept.all():
+                    raise
+                # Better its sessions end than that nobody can be kept out any more.
+                log.get().error("cannot be started with what was left for it; it starts without", service=service.name)
+                one.kept.close()
+                process = _start(service, listening, environment, write_end)
+            one.process = process
         except BaseException:
             os.close(read_end)
             raise
@@ -440,7 +450,7 @@ def _start(
             pass_fds=[number for _, number in passed],
             start_new_session=True,
         )
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise HostError(f"{service.name} cannot be started: {exc}") from exc
 
 

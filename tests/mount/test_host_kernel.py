@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hatchway.config import Config, Host
+from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host import patience
 from hatchway.host.sources import birth, open_volume
@@ -161,6 +161,36 @@ def test_a_directory_made_again_is_another(config: Config, volume: Path) -> None
     assert birth(config, str(volume)) != before
     with pytest.raises(ConflictError, match="another directory"):
         open_volume(config, str(volume), read_only=False, expected=before)
+
+
+def test_what_is_never_shared_is_not_by_another_name_either(tmp_path: Path) -> None:
+    """A prefix, a volume root or our own directory may be reached by a link of the operator's."""
+    for name in ("disk/docker/volumes/shop/_data/in", "disk/docker/overlay2/x", "disk/state/in", "disk/site"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "lib").symlink_to("disk")
+    lib, disk = tmp_path / "lib", tmp_path / "disk"
+    config = Config(
+        paths=Paths(state_dir=f"{lib}/state"),
+        host=Host(volume_roots=(f"{lib}/docker/volumes",), bind_prefixes=(str(disk),)),
+    )
+    for source in (
+        "docker",
+        "docker/volumes",
+        "docker/volumes/shop",
+        "docker/overlay2",
+        "docker/overlay2/x",
+        "state",
+        "state/in",
+        "",
+    ):
+        path = str(disk / source) if source else str(disk)
+        with pytest.raises(RefusedError):
+            birth(config, path)
+        with pytest.raises(RefusedError):
+            open_volume(config, path, read_only=True)
+    for path in (f"{disk}/site", f"{lib}/docker/volumes/shop/_data", f"{lib}/docker/volumes/shop/_data/in"):
+        assert birth(config, path)
+        os.close(open_volume(config, path, read_only=True))
 
 
 def test_the_same_without_birth_times(tmp_path: Path) -> None:

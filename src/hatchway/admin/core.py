@@ -24,7 +24,7 @@ from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
 from hatchway.model import Login, Mode, Snapshot, VolumeInfo, VolumeKind
-from hatchway.registry.records import InstanceRecord
+from hatchway.registry.records import CredentialKind, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
@@ -72,6 +72,8 @@ class Core:
         self._births: dict[str, str] = {}
         # Logins for which hostd has still to take something.
         self._pending: set[Login] = set()
+        # Of these, those whose sessions must end although they may see what they see.
+        self._ending: set[Login] = set()
         self._published: tuple[UserRecord, ...] = ()
         self.unpublished: dict[str, str] = {}
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
@@ -191,6 +193,8 @@ class Core:
         async with self.turn(login):
             record = await self.db(lambda registry: registry.by_login(login))
             views = () if record is None or not record.grants else self._views_for_open(record)
+            if login in self._ending:
+                await self._end_now(login)
             if not everything and login not in self._pending and self._applied.get(login) == views:
                 return
             # Unknown, and to be done, until hostd has answered.
@@ -213,10 +217,15 @@ class Core:
     async def end_sessions(self, login: Login) -> None:
         """End every session of a login, which may enter again. Raises HatchwayError when hostd did not."""
         async with self.turn(login):
-            self._applied.pop(login, None)
-            self._pending.add(login)
-            await self.host.apply(login, ())
-            self._pending.discard(login)
+            self._ending.add(login)
+            await self._end_now(login)
+
+    async def _end_now(self, login: Login) -> None:
+        self._applied.pop(login, None)
+        self._pending.add(login)
+        await self.host.apply(login, ())
+        self._pending.discard(login)
+        self._ending.discard(login)
 
     async def open_session(
         self, record: InstanceRecord, *, address: str, method: str, key: str | None, pid: int
@@ -268,6 +277,8 @@ class Core:
         # First what was taken away while nobody told hostd: by a core that died, or while hostd was away.
         self._pending.update(Login(login) for login in status.sessions.values())
         self._pending.update(Login(mount.login) for mount in status.mounts)
+        self._ending.update(await self._outlived(status))
+        self._pending.update(self._ending)
         self._log_errors(await self.sync(everything=True))
         async with self._feeding:
             for snapshot in list(self._latest.values()):
@@ -276,6 +287,26 @@ class Core:
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)
+
+    async def _outlived(self, status: HostStatus) -> set[Login]:
+        """Logins with a session older than their password: whoever has an old password must not stay.
+
+        Their sessions were to end when it was reset, but the core or hostd died meanwhile.
+        """
+        opened = {record.id: record for record in await self.db(Registry.open_sessions)}
+        found = set()
+        for session, name in status.sessions.items():
+            login, record = Login(name), opened.get(session)
+            made = await self._password_made_at(login)
+            if made is not None and (record is None or record.opened_at < made):
+                found.add(login)
+        return found
+
+    async def _password_made_at(self, login: Login) -> float | None:
+        for credential in await self.db(lambda registry: registry.credentials(login)):
+            if credential.kind is CredentialKind.PASSWORD:
+                return credential.created_at
+        return None
 
     async def session_ended(self, session: str) -> None:
         """Write down that a session is over."""

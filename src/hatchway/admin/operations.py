@@ -311,7 +311,7 @@ class Operations:
             # Whoever came in by the old one must not stay. sshd does not tell which password a session used.
             await self._core.end_sessions(login)
         except HatchwayError as exc:
-            self._logger.error("sessions not ended after a password reset", login=login, error=str(exc))
+            self._logger.error("sessions not ended yet after a password reset", login=login, error=str(exc))
         kind = PasswordKind.RAW if credential.sealed is not None else PasswordKind.HASHED
         return PasswordShown(login=login, password=password.reveal(), kind=kind)
 

@@ -55,6 +55,7 @@ class _Config(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
     user: str = ""
     image: str = ""
+    volumes: dict[str, object] | None = None
 
 
 class _VolumeOptions(msgspec.Struct, frozen=True, rename="pascal"):
@@ -68,6 +69,8 @@ class _MountRequest(msgspec.Struct, frozen=True, rename="pascal"):
 
 class _HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     mounts: tuple[_MountRequest, ...] | None = None
+    binds: tuple[str, ...] | None = None
+    volumes_from: tuple[str, ...] | None = None
     tmpfs: dict[str, str] | None = None
 
 
@@ -197,8 +200,14 @@ def _volumes(container: Container, volumes: Mapping[str, Volume]) -> tuple[Volum
         if request.volume_options and request.volume_options.subpath
     }
     found: dict[str, VolumeInfo] = {}
+    own = _own_targets(container) if container.host_config.volumes_from else None
     for mount in container.mounts or ():
-        volume = _volume(mount, volumes, subpaths.get(_clean(mount.destination), ""))
+        target = _clean(mount.destination)
+        volume = _volume(mount, volumes, subpaths.get(target, ""))
+        if own is not None and mount.type == "volume" and target not in own:
+            # The engine takes the other's subpath over and does not tell it here (moby, daemon/volumes.go,
+            # registerMountPoints). The other may be gone.
+            volume = _refused(volume, "it comes from another container (--volumes-from), perhaps only a part of it")
         if found.setdefault(volume.path, volume) != volume:
             found[volume.path] = _refused(volume, "the engine reports two different mounts at this path")
     # `docker run --tmpfs` is not among the mounts, `--mount type=tmpfs` is.
@@ -206,6 +215,15 @@ def _volumes(container: Container, volumes: Mapping[str, Volume]) -> tuple[Volum
         tmpfs = _volume(_Mount("tmpfs", path, rw=True), volumes)
         found.setdefault(tmpfs.path, tmpfs)
     return tuple(found[path] for path in sorted(found))
+
+
+def _own_targets(container: Container) -> set[str]:
+    """Where the container has mounts by its own description, not by another container's."""
+    host = container.host_config
+    targets = [request.target for request in host.mounts or ()]
+    # "source:target[:options]", or "target" alone.
+    targets += [text.split(":")[1] if ":" in text else text for text in host.binds or ()]
+    return {_clean(target) for target in [*targets, *(container.config.volumes or ())]}
 
 
 def _clean(path: str) -> str:

@@ -8,6 +8,7 @@ changed when hostd died, is not trusted: that login's sessions are then ended an
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -47,7 +48,9 @@ class Handover:
 
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
-        self._received: dict[str, list[int]] = {}
+        self._received: dict[str, int] = {}
+        # Descriptors nobody has kept: what needs them cannot be handed over.
+        self._unkept: set[str] = set()
 
     def open(self, *, listeners: int = 1) -> None:
         """Make the directory, take over what an earlier hostd left. The first `listeners` descriptors are not that.
@@ -60,7 +63,9 @@ class Handover:
             raise HostError(f"{self._directory} cannot be made: {exc.strerror}") from exc
         for name, fd in notify.passed()[listeners:]:
             os.set_inheritable(fd, False)
-            self._received.setdefault(name, []).append(fd)
+            if name in self._received:
+                os.close(self._received[name])
+            self._received[name] = fd
 
     def roots(self) -> list[KeptRoot]:
         """The roots an earlier hostd kept. A file that cannot be read is removed."""
@@ -72,40 +77,49 @@ class Handover:
             try:
                 root = msgspec.json.decode(path.read_bytes(), type=KeptRoot)
                 problem = "" if (root.version, root.login) == (VERSION, path.name) else f"version {root.version}"
-            except (OSError, ValueError) as exc:
+            except (OSError, ValueError, RecursionError) as exc:
                 problem = str(exc)
             if problem:
                 log.get().error("not taken over", file=str(path), error=problem)
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
             else:
                 found.append(root)
         return found
 
-    def descriptors(self, name: str, count: int) -> list[int] | None:
-        """The `count` descriptors kept under `name`, now the caller's; None when there are others."""
-        if len(self._received.get(name, ())) != count:
-            return None
-        return self._received.pop(name)
+    def descriptor(self, name: str) -> int:
+        """The descriptor kept under `name`, now the caller's. Raises HostError."""
+        try:
+            return self._received.pop(name)
+        except KeyError:
+            raise HostError(f"nothing is left of {name}") from None
 
     def discard(self) -> None:
         """Close and forget the descriptors nobody asked for."""
-        for name, fds in self._received.items():
-            for fd in fds:
-                os.close(fd)
+        for name, fd in self._received.items():
+            os.close(fd)
             notify.forget(name)
         self._received.clear()
 
-    def keep(self, name: str, *descriptors: int) -> None:
-        """Keep copies of `descriptors` under `name`."""
-        notify.keep(name, *descriptors)
+    def keep(self, name: str, descriptor: int) -> None:
+        """Keep a copy of `descriptor` under `name`."""
+        if notify.keep(name, descriptor):
+            self._unkept.discard(name)
+        elif name not in self._unkept:
+            self._unkept.add(name)
+            log.get().warning("not kept for a successor, which will end it", name=name)
 
     def forget(self, name: str) -> None:
         """Keep what is under `name` no longer."""
+        self._unkept.discard(name)
         notify.forget(name)
 
     def save(self, root: KeptRoot) -> None:
         """This is how `root` is now. A failure is logged: then the next hostd ends its sessions."""
         path = self._directory / root.login
+        if not self._unkept.isdisjoint(kept_names(root)):
+            path.unlink(missing_ok=True)
+            return
         new = self._directory / f".{root.login}"
         try:
             new.write_bytes(msgspec.json.encode(root))
@@ -125,11 +139,25 @@ class Handover:
         self._directory.rmdir()
 
 
-def worker_name(uid: int) -> str:
-    """What a worker's control socket and pidfd are kept under."""
-    return f"worker-{uid}"
+# Short: all of them together are one variable of the next hostd's environment.
+
+
+def control_name(uid: int) -> str:
+    """What the control socket of the worker with that uid is kept under."""
+    return f"c{uid}"
+
+
+def process_name(uid: int) -> str:
+    """What its pidfd is kept under."""
+    return f"p{uid}"
 
 
 def session_name(session: str) -> str:
     """What the pidfd of a session's monitor is kept under."""
-    return f"session-{session}"
+    return f"s{session}"
+
+
+def kept_names(root: KeptRoot) -> list[str]:
+    """The names of all descriptors that belong to `root`."""
+    names = [name for one in root.workers for name in (control_name(one.uid), process_name(one.uid))]
+    return names + [session_name(session) for session in root.sessions]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
+from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host import policy, processes, sources
-from hatchway.host.handover import Handover, KeptRoot, session_name, worker_name
+from hatchway.host.adoption import adopt
+from hatchway.host.handover import Handover, KeptRoot
 from hatchway.host.patience import Patience
-from hatchway.host.processes import Process
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
-from hatchway.host.workers import Worker, WorkerUids, Zygote
+from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import mounts
 from hatchway.wire.frames import Channel
 from hatchway.wire.host import (
@@ -39,6 +40,8 @@ from hatchway.wire.service import Peer, Request, Table
 
 IDLE_CHECK_S = 5.0
 PARALLEL_BIRTHS = 32
+
+_SESSION = re.compile(r"[0-9a-f]{32}")
 
 
 class Hostd:
@@ -77,14 +80,7 @@ class Hostd:
             mounts.try_nosymfollow()
         except OSError as exc:
             raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
-        self._handover.open()
-        for kept in self._handover.roots():
-            if (root := await self._adopt(kept)) is not None:
-                self._roots[kept.login] = root
-            else:
-                self._handover.drop(kept.login)
-        self._handover.discard()
-        await clean_up(self._config, self._records, tuple(self._roots.values()))
+        await self._take_over()
         prepare_mount_directory(self._config)
         self._zygote.start()
 
@@ -100,46 +96,27 @@ class Hostd:
             self._records.withdraw_user(login)
         self._handover.close()
 
-    async def _adopt(self, kept: KeptRoot) -> LoginRoot | None:
-        """The root an earlier hostd kept, as it was; None unless all of it can be taken over.
+    async def _take_over(self) -> None:
+        self._handover.open()
+        mounted = [entry.target for entry in mounts.mount_table() if entry.kind == mounts.FUSE_KIND]
+        failed: set[str] = set()
 
-        What was half done then, or may not be any more, is ended instead: whoever is in connects again.
-        """
-        found: list[Worker] = []
-        sessions: dict[str, Process] = {}
-        try:
-            policy.check_login(self._config, kept.login, kept.uid)
-            policy.check_views(self._config, tuple(worker.view for worker in kept.workers))
-            if kept.starting:
-                raise HostError(f"{', '.join(kept.starting)} was being mounted")
-            mounted = {entry.target for entry in mounts.mount_table()}
-            for one in kept.workers:
-                fds = self._handover.descriptors(worker_name(one.uid), 2)
-                target = f"{self._config.mount_dir}/{kept.login}{one.view.path}"
-                if fds is None or target not in mounted:
-                    raise HostError(f"nothing is left of the worker of {one.view.path}")
-                worker = Worker.adopt(one.pid, fds[1], fds[0], one.view, target, one.uid)
-                found.append(worker)
-                if (await worker.ping()).refused:
-                    raise HostError(f"{one.view.path} was being taken away")
-            for session, pid in kept.sessions.items():
-                fds = self._handover.descriptors(session_name(session), 1)
-                if fds is None:
-                    raise HostError("nothing is left of a session")
-                monitor = sessions[session] = Process.adopt(pid, fds[0])
-                if monitor.stopped():
-                    raise HostError("a session was being ended")
-        except HatchwayError as exc:
-            self._logger.error("not taken over, will be ended", login=kept.login, error=str(exc))
-            for worker in found:
-                worker.process.signal(signal.SIGKILL)
-                worker.close()
-            for monitor in sessions.values():
-                monitor.close()
-            return None
-        root = self._root(kept.login, kept.uid)
-        root.adopt(found, sessions)
-        return root
+        async def one(kept: KeptRoot) -> None:
+            try:
+                adopted = await adopt(self._config, self._handover, kept, gid=self._gid, mounted=mounted)
+            except Exception as exc:
+                self._logger.error("not taken over, will be ended", login=kept.login, error=str(exc))
+                failed.add(kept.login)
+                self._handover.drop(kept.login)
+            else:
+                root = self._roots[kept.login] = self._root(kept.login, kept.uid)
+                root.adopt(adopted.workers, adopted.sessions)
+
+        async with trio.open_nursery() as nursery:
+            for kept in self._handover.roots():
+                nursery.start_soon(one, kept)
+        self._handover.discard()
+        await clean_up(self._config, self._records, tuple(self._roots.values()), failed)
 
     def _root(self, login: str, uid: int) -> LoginRoot:
         return LoginRoot(
@@ -197,6 +174,10 @@ class Hostd:
             problems: dict[str, str] = {}
             for record in wanted.values():
                 try:
+                    if own.get(record.login, record.uid) != record.uid and self._idle(record.login):
+                        # Of another registry, before everything was killed.
+                        self._records.withdraw_user(record.login)
+                        del own[record.login]
                     # Name services may be slow (LDAP), so not in the event loop.
                     check = functools.partial(policy.check_record, self._config, record, own)
                     await trio.to_thread.run_sync(check)
@@ -208,11 +189,18 @@ class Hostd:
             self._logger.error("login not published", login=login, error=problem)
         return Published(problems)
 
+    def _idle(self, login: str) -> bool:
+        root = self._roots.get(login)
+        return root is None or root.empty
+
     async def _open_session(self, request: OpenSession, _peer: Peer) -> Done:
         policy.check_login(self._config, request.login, request.uid)
         policy.check_views(self._config, request.views)
         if self._records.uid_of(request.login) != request.uid:
             raise RefusedError(f"{request.login} is not published with uid {request.uid}")
+        known = any(request.session in root.sessions for root in self._roots.values())
+        if known or _SESSION.fullmatch(request.session) is None:
+            raise RefusedError(f"{request.session!r} is no new session")
         monitor = processes.session_monitor(request.helper_pid, request.login, self._config.sshd.pam_service)
         root = self._roots.get(request.login)
         if root is None:
@@ -280,11 +268,14 @@ def prepare_mount_directory(config: Config) -> None:
         raise HostError(f"{directory} cannot be prepared: {exc}") from exc
 
 
-async def clean_up(config: Config, records: Records, adopted: Sequence[LoginRoot] = ()) -> None:
+async def clean_up(
+    config: Config, records: Records, adopted: Sequence[LoginRoot] = (), failed: Collection[str] = ()
+) -> None:
     """Remove what an earlier hostd left and is not part of `adopted`: sessions, FUSE mounts, directories.
 
-    In that order: connections are aborted first, so that no session ever sees an empty directory. The logins' records
-    stay: whose login is none any more the core says, and until then nobody can enter without it.
+    `failed` are logins that had sessions. Processes are sent SIGKILL before anything they wait for fails: what they
+    are told then they do not live to pass on, an empty directory above all. The logins' records stay: whose login is
+    none any more the core says, and until then nobody can enter without it.
     """
     logger = log.get()
     directory = config.mount_dir
@@ -295,20 +286,29 @@ async def clean_up(config: Config, records: Records, adopted: Sequence[LoginRoot
         for entry in mounts.mount_table()
         if entry.target.startswith(f"{directory}/") and entry.target not in spared
     ]
+    first, last = config.ids.login_uids
+    sessions = processes.with_uids(first, last, uids) if left else []
+    logins = records.logins(first, last).keys() - {root.login for root in adopted}
+    ending = {*failed, *(entry.target[len(directory) + 1 :].partition("/")[0] for entry in left)}
+    for monitor in processes.monitors_of(logins | ending, config.sshd.pam_service):
+        # Of other logins only one that hostd had stopped, in order to end it, when it was itself killed: the rest
+        # are just logging in.
+        if (name := monitor.login) in ending or monitor.process.stopped():
+            logger.info("left over from before, ended", login=name)
+            sessions.append(monitor.process)
+        else:
+            monitor.process.close()
+    worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
+    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left else []
+    for process in sessions:
+        process.signal(signal.SIGKILL)
     for entry in left:
         try:
             with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
                 file.write("1")
         except OSError as exc:
             logger.warning("connection not aborted", target=entry.target, error=str(exc))
-    first, last = config.ids.login_uids
-    sessions = processes.with_uids(first, last, uids) if left else []
-    # Also one that hostd had stopped, in order to end it, when it was itself killed.
-    logins = records.logins(first, last).keys() - {root.login for root in adopted}
-    sessions += processes.monitors_of(logins, config.sshd.pam_service)
-    worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
-    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left else []
-    for process in (*sessions, *workers):
+    for process in workers:
         process.signal(signal.SIGKILL)
     with trio.move_on_after(5):
         for process in (*sessions, *workers):

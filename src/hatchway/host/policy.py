@@ -59,6 +59,11 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
         check_source(config, view.source)
 
 
+def private_directories(config: Config) -> tuple[str, ...]:
+    """Directories of ours, which are never shared, nor what holds them."""
+    return (config.paths.state_dir, config.paths.run_dir, config.sshd.host_key_dir, "/etc/hatchway")
+
+
 def check_source(config: Config, source: str) -> tuple[str, str]:
     """The configured root `source` lies beneath and the rest of its path ("" for a bind prefix itself).
 
@@ -67,8 +72,7 @@ def check_source(config: Config, source: str) -> tuple[str, str]:
     """
     if not valid_volume_path(source):
         raise RefusedError(f"{source!r} is no path of a volume")
-    private = (config.paths.state_dir, config.paths.run_dir, config.sshd.host_key_dir, "/etc/hatchway")
-    if any(below(source, own) or below(own, source) for own in private):
+    if any(below(source, own) or below(own, source) for own in private_directories(config)):
         raise RefusedError(f"{source} is, holds or lies in a directory of Hatchway itself")
     for root in config.host.volume_roots:
         if below(source, root):

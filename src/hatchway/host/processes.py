@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import NamedTuple
 
 import trio
 
@@ -146,7 +147,14 @@ def _uids(pid: int) -> tuple[int, int, int, int]:
     raise ValueError("no Uid line")
 
 
-def monitors_of(logins: Collection[str], program: str) -> list[Process]:
+class Monitor(NamedTuple):
+    """The sshd process of a session, or of somebody who is logging in."""
+
+    login: str
+    process: Process
+
+
+def monitors_of(logins: Collection[str], program: str) -> list[Monitor]:
     """The sshd processes of all sessions of `logins`, as `session_monitor` knows them."""
     found = []
     for entry in os.listdir("/proc"):
@@ -157,7 +165,7 @@ def monitors_of(logins: Collection[str], program: str) -> list[Process]:
                 title = file.read().rstrip(b"\0 ").decode("ascii", "replace")
             login = title.partition(": ")[2].removesuffix(" [priv]")
             if login in logins and _is_monitor(int(entry), login, program):
-                found.append(Process(int(entry)))
+                found.append(Monitor(login, Process(int(entry))))
         except OSError:
             pass  # it has ended
     return found
@@ -177,6 +185,10 @@ def descendants(*pids: int) -> list[Process]:
                 found.append(Process(child))
             except ProcessLookupError:
                 pass  # it has ended
+            except OSError:
+                for process in found:
+                    process.close()
+                raise
     return found
 
 
@@ -194,10 +206,21 @@ def with_uids(first: int, last: int, but: Collection[int] = ()) -> list[Process]
     return found
 
 
-async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Callable[[], None] = lambda: None) -> None:
+async def _nothing() -> None:
+    return
+
+
+async def end(
+    monitors: Iterable[Process],
+    *,
+    grace_s: float = 2.0,
+    stopped: Callable[[], Awaitable[None]] = _nothing,
+    killed: Callable[[], None] = lambda: None,
+) -> None:
     """End sessions by their monitors, and every process that belongs to them. Takes `grace_s` seconds twice at most.
 
-    `killed` is called when all below the monitors have been sent SIGKILL, whether they have ended yet or not.
+    `stopped` is awaited when none of them runs any more, before they are killed. `killed` is called when all below
+    the monitors have been sent SIGKILL, whether they have ended yet or not.
 
     A session that is just beginning may be forking: its monitor is stopped first, then all below it, until there is
     nothing new, so that no child escapes. These are killed; the monitor gets SIGTERM and goes on, so that it closes
@@ -213,6 +236,7 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
         except OSError as exc:
             # Out of descriptors, say. The monitors must not stay stopped: sshd itself then ends its children.
             log.get().error("not all processes of the sessions were found", error=str(exc))
+        await stopped()
         for process in family.values():
             process.signal(signal.SIGKILL)
         killed()
@@ -225,6 +249,8 @@ async def end(monitors: Iterable[Process], *, grace_s: float = 2.0, killed: Call
             process.signal(signal.SIGKILL)
         await _wait_for(everyone, grace_s)
     finally:
+        for monitor in listed:
+            monitor.signal(signal.SIGCONT)
         for process in family.values():
             process.close()
 

@@ -22,7 +22,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HostError, RefusedError
 from hatchway.host import processes, workers
-from hatchway.host.handover import Handover, KeptRoot, KeptWorker, session_name, worker_name
+from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name, process_name, session_name
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
 from hatchway.host.processes import Process
@@ -224,7 +224,9 @@ class LoginRoot:
         self._workers[view.path] = worker
         self._placed[view.path] = placement
         self._starting.discard(view.path)
-        self._handover.keep(worker_name(worker.uid), *worker.descriptors)
+        control, process = worker.descriptors
+        self._handover.keep(control_name(worker.uid), control)
+        self._handover.keep(process_name(worker.uid), process)
         self._keep()
         self._start(self._watch_worker, view.path, worker)
         self._start(self._watchdog, worker)
@@ -302,12 +304,19 @@ class LoginRoot:
             if not await worker.refuse():
                 disobedient.append(worker)
 
-        async with trio.open_nursery() as nursery:
-            for path in paths:
-                nursery.start_soon(refuse, self._workers[path])
-        # A request that waits for such a worker fails when it dies, and sftp-server tells a listing that fails as one
-        # that has ended: to a client that mirrors, an empty directory. So its sessions are dying before it is killed.
-        await self._end_sessions(disobedient)
+        async def refuse_all() -> None:
+            async with trio.open_nursery() as nursery:
+                for path in paths:
+                    nursery.start_soon(refuse, self._workers[path])
+
+        def kill() -> None:
+            for worker in disobedient:
+                worker.process.signal(signal.SIGKILL)
+
+        # sftp-server tells a listing that fails as one that has ended: to a client that mirrors, an empty directory.
+        # So its processes are stopped before a worker refuses anything, and are dying before one is killed that does
+        # not obey, whose requests then fail.
+        await self._end_sessions(refuse_all, kill)
         for path in paths:
             if path in self._workers:
                 await self._unmount_for_good(path)
@@ -335,7 +344,8 @@ class LoginRoot:
         worker = self._workers.pop(path)
         del self._placed[path]
         self._keep()
-        self._handover.forget(worker_name(worker.uid))
+        self._handover.forget(control_name(worker.uid))
+        self._handover.forget(process_name(worker.uid))
         # It ends by itself when its connection is gone; what still runs then is stuck.
         self._start(self._reap, worker)
 
@@ -350,17 +360,17 @@ class LoginRoot:
             self._uids.give_back(worker.uid)
             worker.close()
 
-    async def _end_sessions(self, then_kill: Sequence[workers.Worker] = ()) -> None:
-        """End all sessions; `then_kill` are workers to kill as soon as every process of the sessions is."""
-
-        def kill() -> None:
-            for worker in then_kill:
-                worker.process.signal(signal.SIGKILL)
-
+    async def _end_sessions(
+        self, stopped: Callable[[], Awaitable[None]] | None = None, killed: Callable[[], None] = lambda: None
+    ) -> None:
+        """End all sessions; `stopped` and `killed` as in `processes.end`."""
         ending = dict(self._sessions)
         if ending:
             self._logger.info("ending sessions", count=len(ending))
-        await processes.end(ending.values(), killed=kill)
+        if stopped is None:
+            await processes.end(ending.values(), killed=killed)
+        else:
+            await processes.end(ending.values(), stopped=stopped, killed=killed)
         for session, monitor in ending.items():
             if not monitor.alive():
                 self._session_gone(session)

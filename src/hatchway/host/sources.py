@@ -13,10 +13,11 @@ import os
 
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, RefusedError
-from hatchway.host.policy import check_source
+from hatchway.host.policy import check_source, private_directories
 from hatchway.kernel import mounts
 from hatchway.kernel.birth import birth_of
 from hatchway.kernel.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from hatchway.model import below
 
 
 def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
@@ -28,7 +29,7 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
     """
     root, rest = check_source(config, source)
     try:
-        directory = _open_beneath(root, rest)
+        directory = _open_beneath(config, root, rest)
     except OSError as exc:
         raise HostError(_why_not(source, exc)) from exc
     try:
@@ -61,7 +62,7 @@ def birth(config: Config, source: str) -> str:
     """
     root, rest = check_source(config, source)
     try:
-        directory = _open_beneath(root, rest)
+        directory = _open_beneath(config, root, rest)
         try:
             return birth_of(directory)
         finally:
@@ -84,7 +85,36 @@ def _why_not(source: str, exc: OSError) -> str:
             return f"{source} cannot be shared: {exc.strerror}"
 
 
-def _open_beneath(root: str, rest: str) -> int:
+def _open_beneath(config: Config, root: str, rest: str) -> int:
+    fd = _open(root, rest)
+    try:
+        _check_place(config, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_place(config: Config, fd: int) -> None:
+    """Raise RefusedError when the directory really is one that is never shared, whatever name led there."""
+    real = os.readlink(f"/proc/self/fd/{fd}")
+    for own in private_directories(config):
+        own_real = os.path.realpath(own)
+        if below(real, own_real) or below(own_real, real):
+            raise RefusedError(f"{real} is, holds or lies in a directory of Hatchway itself")
+    for volume_root in config.host.volume_roots:
+        root = os.path.realpath(volume_root)
+        if below(root, real):
+            raise RefusedError(f"{real} holds all volumes of the engine")
+        # Docker's layout: beside volumes/ lie the containers' own file systems and their configuration.
+        engine = os.path.dirname(root) if os.path.basename(root) == "volumes" else root
+        if below(real, engine):
+            _name, _, data = real[len(root) + 1 :].partition("/")
+            if not below(real, root) or not below(data, "_data"):
+                raise RefusedError(f"{real} is the engine's own")
+
+
+def _open(root: str, rest: str) -> int:
     # The configured root itself may contain symlinks: it is the operator's, like the configuration.
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not rest:

@@ -141,9 +141,9 @@ class Worker:
         """The control socket, and the pidfd of the worker's process."""
         return self._control.fileno(), self.process.fileno()
 
-    async def ping(self) -> WorkerState:
-        """How it is. Raises HostError when it does not answer in ANSWER_TIMEOUT_S."""
-        return await self._ask(Ping(self._next()), ANSWER_TIMEOUT_S)
+    async def ping(self, timeout_s: float = ANSWER_TIMEOUT_S) -> WorkerState:
+        """How it is. Raises HostError when it does not answer in `timeout_s` seconds."""
+        return await self._ask(Ping(self._next()), timeout_s)
 
     def _next(self) -> int:
         self._serial += 1

@@ -87,6 +87,10 @@ def unmount(target: str, flags: int = 0) -> None:
     checked(LIBC.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), f"umount {target}")
 
 
+FUSE_KIND = "fuse.hatchway"
+"""The type our file systems have in the mount table."""
+
+
 def mount_fuse(fuse_fd: int, target: str, *, name: str) -> None:
     """Mount the FUSE connection `fuse_fd` at the directory `target`; `name` is its source in the mount table.
 
@@ -96,7 +100,7 @@ def mount_fuse(fuse_fd: int, target: str, *, name: str) -> None:
     data = f"fd={fuse_fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
     # Not MS_RDONLY for a read-only grant: sshd tells EROFS as "Failure", the worker's EACCES as "Permission denied".
     # The volume's own mount, which the worker cannot change, is what makes it read-only.
-    mount(name, target, "fuse.hatchway", MS_NOSUID | MS_NODEV | MS_NOEXEC, data)
+    mount(name, target, FUSE_KIND, MS_NOSUID | MS_NODEV | MS_NOEXEC, data)
 
 
 def unshare(flags: int) -> None:
@@ -154,7 +158,7 @@ class MountEntry:
 def mount_table() -> list[MountEntry]:
     """All mounts of this process's namespace, in mount order. Reading it never touches a file system."""
     entries = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
             head, _, tail = line.rstrip("\n").partition(" - ")
             left, right = head.split(" "), tail.split(" ")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 
 FIRST = 3
 """SD_LISTEN_FDS_START."""
@@ -17,14 +16,21 @@ NAME_MAX = 255
 """Longest name of a kept descriptor, in characters (sd_pid_notify_with_fds(3), FDNAME)."""
 
 
+SEND_S = 0.2
+"""Longest wait, in seconds, for somebody who listens but does not read."""
+
+
 def ready() -> None:
     """Say that we are ready."""
     _send(b"READY=1")
 
 
-def keep(name: str, *descriptors: int) -> None:
-    """Leave copies of `descriptors` with whoever started us, for our successor, under `name` (no ":", printable)."""
-    _send(b"FDSTORE=1\nFDNAME=" + _checked(name), descriptors)
+def keep(name: str, descriptor: int) -> bool:
+    """Leave a copy of `descriptor` with whoever started us, for our successor, under `name` (no ":", printable).
+
+    Whether it was taken. It is not when nobody listens, or who does has not read for a while.
+    """
+    return _send(b"FDSTORE=1\nFDNAME=" + _checked(name), descriptor)
 
 
 def forget(name: str) -> None:
@@ -48,18 +54,28 @@ def _checked(name: str) -> bytes:
     return name.encode()
 
 
-def _send(message: bytes, descriptors: Sequence[int] = ()) -> None:
+_patience_s = SEND_S
+
+
+def _send(message: bytes, descriptor: int | None = None) -> bool:
+    global _patience_s
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return False
     if address.startswith("@"):
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(_patience_s)
             sock.connect(address)
-            if descriptors:
-                socket.send_fds(sock, [message], list(descriptors))
-            else:
+            if descriptor is None:
                 sock.send(message)
-    except OSError:
-        pass
+            else:
+                socket.send_fds(sock, [message], [descriptor])
+    except OSError as exc:
+        if isinstance(exc, TimeoutError | BlockingIOError):
+            # Once: whoever does not read (it was stopped, its terminal was) must not make us wait each time.
+            _patience_s = 0.0
+        return False
+    _patience_s = SEND_S
+    return True

@@ -30,8 +30,14 @@ def container(name: str = "web", **changes: Any) -> dict[str, Any]:
             "Image": changes.get("image", "nginx:1"),
             "Env": None,
             "Labels": changes.get("labels", {}),
+            "Volumes": changes.get("declared"),
         },
-        "HostConfig": {"Mounts": changes.get("requests"), "Tmpfs": changes.get("tmpfs"), "Binds": None},
+        "HostConfig": {
+            "Mounts": changes.get("requests"),
+            "Tmpfs": changes.get("tmpfs"),
+            "Binds": changes.get("binds"),
+            "VolumesFrom": changes.get("volumes_from"),
+        },
     }
 
 
@@ -317,6 +323,22 @@ def test_subpaths_that_may_lead_elsewhere_are_refused(subpath: str) -> None:
     found = only_volume(mount("/data"), volume(), requests=[request])
     assert found.refusal == "the subpath is not one a session could show"
     assert found.source is None
+
+
+def test_what_comes_from_another_container_may_be_a_part_only() -> None:
+    """The engine does not tell the subpath it took over."""
+    found = only_volume(mount("/data"), volume(), volumes_from=["other:rw"])
+    assert found.refusal is not None
+    assert "--volumes-from" in found.refusal
+    assert found.source is None
+    own: list[dict[str, Any]] = [
+        {"requests": [{"Type": "volume", "Source": "data", "Target": "/data"}]},
+        {"binds": ["data:/data:rw"]},
+        {"binds": ["data:/data"]},
+        {"declared": {"/data/": {}}},
+    ]
+    for described in own:
+        assert only_volume(mount("/data"), volume(), volumes_from=["other"], **described).refusal is None
 
 
 def test_two_mounts_at_one_path_are_refused() -> None:

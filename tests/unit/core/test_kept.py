@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from hatchway import kept as kept_module
 from hatchway.kept import Kept, Messages
 from hatchway.wire import notify
 
@@ -24,7 +26,7 @@ def incoming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    made = Kept()
+    made = Kept(100)
     yield made
     made.close()
 
@@ -50,8 +52,9 @@ async def test_ready(incoming: socket.socket, kept: Kept) -> None:
 
 def test_descriptors_are_kept_in_order_until_they_are_forgotten(incoming: socket.socket, kept: Kept) -> None:
     reader, writer = os.pipe()
-    notify.keep("worker-1", reader, writer)
-    notify.keep("session-x", reader)
+    assert notify.keep("worker-1", reader)
+    assert notify.keep("worker-1", writer)
+    assert notify.keep("session-x", reader)
     os.close(reader)
     os.close(writer)
     # The sender may be dead by the time they are read.
@@ -70,17 +73,20 @@ def test_descriptors_are_kept_in_order_until_they_are_forgotten(incoming: socket
 
 
 def test_over_the_limit_and_without_a_name_they_are_closed(incoming: socket.socket) -> None:
-    kept = Kept(limit=3)
+    kept = Kept(3)
     messages = Messages(incoming, kept, lambda: None)
     before = len(os.listdir("/proc/self/fd"))
-    for number in range(4):
-        notify.keep(f"x{number}", 0, 1)
+    for number in range(5):
+        notify.keep(f"x{number}", 0)
+    messages.drain()  # a socket's queue may hold as few as ten
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect(os.environ["NOTIFY_SOCKET"])
         socket.send_fds(sock, [b"FDSTORE=1"], [0])
         socket.send_fds(sock, [b"\xff=\0\nnothing"], [0])
+        for name in (b"a:b", b"a\0b", b"a b", b"\xff", b"x" * 65):
+            socket.send_fds(sock, [b"FDSTORE=1\nFDNAME=" + name], [0])
     messages.drain()
-    assert [name for name, _ in kept.all()] == ["x0", "x0", "x1"]
+    assert [name for name, _ in kept.all()] == ["x0", "x1", "x2"]
     assert len(os.listdir("/proc/self/fd")) == before + 3
     kept.close()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -106,3 +112,29 @@ def test_what_was_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notify.passed() == [("hostd", 3), ("worker-1", 4), ("worker-1", 5)]
     monkeypatch.setenv("LISTEN_PID", "1")
     assert notify.passed() == []
+
+
+def test_names_never_outgrow_the_next_environment(incoming: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_module, "NAMES_MAX", 100)
+    kept = Kept(1000)
+    messages = Messages(incoming, kept, lambda: None)
+    for number in range(30):
+        notify.keep(f"s{number:031}", 0)
+        messages.drain()
+    assert len(kept.all()) == 3
+    assert len(":".join(name for name, _ in kept.all())) <= 100
+    kept.close()
+
+
+def test_who_does_not_read_is_waited_for_once(incoming: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that was stopped must not stop hostd, of all processes."""
+    monkeypatch.setattr(notify, "_patience_s", notify.SEND_S)
+    begin = time.monotonic()
+    taken = [notify.keep("x", 0) for _ in range(2000)]
+    assert not taken[-1]
+    assert time.monotonic() - begin < 10
+    kept = Kept(5000)
+    Messages(incoming, kept, lambda: None).drain()
+    assert len(kept.all()) == sum(taken)
+    assert notify.keep("x", 0)
+    kept.close()

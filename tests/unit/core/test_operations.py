@@ -27,6 +27,7 @@ from hatchway.credentials import passwords
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError, UsageError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
+from hatchway.registry.records import NewCredential
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import (
     Access,
@@ -476,6 +477,38 @@ async def test_a_password_reset_ends_the_sessions(tmp_path: Path) -> None:
         await stage.do(ResetPassword(instance="shop/web/1"))
         assert stage.host.applied == [("shop-web-1", ())]
         assert await open_by_password(stage)
+
+
+async def test_a_password_reset_ends_the_sessions_also_when_hostd_dies_meanwhile(tmp_path: Path) -> None:
+    """The next hostd takes the sessions over, and shows them what they may see: that is not enough."""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        stage.host.failure = HostError("hostd is away")
+        await stage.do(ResetPassword(instance="shop/web/1"))
+        stage.host.failure = None
+        stage.host.applied.clear()
+        await stage.core.hostd_connected(await stage.host.status(), 0.0)
+        assert stage.host.applied[0] == ("shop-web-1", ())
+        stage.host.applied.clear()
+        await stage.core.sync()
+        assert stage.host.applied == [], "once is enough: whoever comes in by the new one stays"
+
+
+async def test_a_core_that_died_in_a_password_reset_ends_the_sessions_when_it_is_back(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        session = next(iter(stage.host.sessions))
+        status = HostStatus((), {session: "shop-web-1"})
+        await stage.core.hostd_connected(status, 0.0)
+        assert ("shop-web-1", ()) not in stage.host.applied
+        (record,) = await stage.core.db(Registry.open_sessions)
+        _key, password = await stage.core.db(lambda registry: registry.credentials("shop-web-1"))
+        new = NewCredential(password.kind, password.public, password.sealed, None)
+        await stage.core.db(lambda registry: registry.replace_credential("shop-web-1", new, record.opened_at + 1))
+        await stage.core.hostd_connected(status, 0.0)
+        assert ("shop-web-1", ()) in stage.host.applied
 
 
 async def test_a_strangers_name_does_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

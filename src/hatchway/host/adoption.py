@@ -1,0 +1,94 @@
+"""Taking over one login's root from an earlier hostd: its workers and sessions, all of them or none.
+
+Nothing is ended here. What is not taken over is left as it is for `hostd.clean_up`, which ends things in the right
+order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import trio
+
+from hatchway.config import Config
+from hatchway.errors import HostError
+from hatchway.host import policy, workers
+from hatchway.host.handover import Handover, KeptRoot, control_name, kept_names, process_name, session_name
+from hatchway.host.processes import Process
+from hatchway.host.workers import Worker
+
+
+class Adopted:
+    """What was taken over of `kept`."""
+
+    def __init__(self, kept: KeptRoot) -> None:
+        self.kept = kept
+        self.workers: list[Worker] = []
+        self.sessions: dict[str, Process] = {}
+
+    def close(self) -> None:
+        """Let go of it again."""
+        for worker in self.workers:
+            worker.close()
+        for monitor in self.sessions.values():
+            monitor.close()
+
+
+async def adopt(config: Config, handover: Handover, kept: KeptRoot, *, gid: int, mounted: Iterable[str]) -> Adopted:
+    """Take over `kept`; `gid` is the logins' group, `mounted` are the mount points there are.
+
+    Raises an exception when anything of it was half done, does not answer, was being taken away or may not be any
+    more. Then nothing is taken over.
+    """
+    adopted = Adopted(kept)
+    try:
+        _take(config, handover, adopted, gid, set(mounted))
+        await _ask_all(adopted.workers)
+    except BaseException:
+        adopted.close()
+        for name in kept_names(kept):
+            handover.forget(name)
+        raise
+    return adopted
+
+
+def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounted: set[str]) -> None:
+    kept = adopted.kept
+    policy.check_login(config, kept.login, kept.uid)
+    policy.check_views(config, tuple(worker.view for worker in kept.workers))
+    if kept.gid != gid:
+        raise HostError("the logins' group is another one")
+    if kept.starting:
+        raise HostError(f"{', '.join(kept.starting)} was being mounted")
+    for one in kept.workers:
+        target = f"{config.mount_dir}/{kept.login}{one.view.path}"
+        if target not in mounted:
+            raise HostError(f"{one.view.path} is not mounted")
+        control = handover.descriptor(control_name(one.uid))
+        try:
+            pidfd = handover.descriptor(process_name(one.uid))
+        except BaseException:
+            os.close(control)
+            raise
+        adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid))
+    for session, pid in kept.sessions.items():
+        monitor = Process.adopt(pid, handover.descriptor(session_name(session)))
+        adopted.sessions[session] = monitor
+        if monitor.stopped():
+            raise HostError("a session was being ended")
+
+
+async def _ask_all(found: Iterable[Worker]) -> None:
+    """Raise HostError unless every worker answers soon and serves."""
+
+    async def ask(worker: Worker) -> None:
+        # All at once: logins and revocations wait until hostd has started.
+        if not worker.process.alive():
+            return  # seen to when it is taken over, as when a worker dies at any other time
+        if (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
+            raise HostError(f"{worker.view.path} was being taken away")
+
+    async with trio.open_nursery() as nursery:
+        for worker in found:
+            nursery.start_soon(ask, worker)
