@@ -62,6 +62,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(gate.serve, inherited_listener("auth"))
                 nursery.start_soon(host.follow, core.hostd_connected, core.session_ended)
                 nursery.start_soon(core.keep_in_step)
+                nursery.start_soon(core.keep_note)
                 nursery.start_soon(_trim, core)
                 log.get().info("ready")
                 notify.ready()

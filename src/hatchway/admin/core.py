@@ -39,6 +39,9 @@ PARALLEL_APPLIES = 8
 IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.BIND, VolumeKind.DIRECTORY)
 """Kinds that have a directory of the host, which hostd identifies."""
 
+SEEN_EVERY_S = 600.0
+"""How often it is noted which instances are there."""
+
 SESSIONS_KEPT_S = 90 * 86400.0
 """How long ended sessions are remembered."""
 
@@ -184,6 +187,33 @@ class Core:
                     self._logger.warning("hostd still does not take what is to be done", error=str(exc))
                 except Exception:
                     self._logger.exception("hostd still does not take what is to be done")
+
+    async def keep_note(self) -> None:
+        """Note, for ever, which instances are there: see `gone`."""
+        while True:
+            try:
+                await self.note_seen()
+            except Exception:
+                self._logger.exception("not noted which instances are there")
+            await trio.sleep(SEEN_EVERY_S)
+
+    async def note_seen(self) -> None:
+        """Note which instances are there now, as far as their sources can be read."""
+        keys, now = self.inventory.fresh(), self.now()
+        if keys:
+            await self.db(lambda registry: registry.saw(keys, now))
+
+    async def gone(self, for_s: float) -> list[InstanceRecord]:
+        """Instances that have not been there for `for_s` seconds; none of a source that cannot be read now."""
+        await self.note_seen()
+        now = self.now()
+        return [
+            record
+            for record in await self.db(Registry.instances)
+            if self.inventory.get(record.key) is None
+            and self.inventory.readable(record.grants[0].kind if record.grants else None)
+            and now - record.seen_at >= for_s
+        ]
 
     def _log_errors(self, errors: dict[Login, HatchwayError]) -> None:
         for login, error in errors.items():

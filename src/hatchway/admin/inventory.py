@@ -50,9 +50,22 @@ class Inventory:
         """One instance, None when no source has it."""
         return self._instances.get(key)
 
+    def fresh(self) -> frozenset[InstanceKey]:
+        """The instances of the sources that can be read now."""
+        return frozenset(
+            info.key for snapshot in self._snapshots.values() if snapshot.problem is None for info in snapshot.instances
+        )
+
+    def readable(self, kind: VolumeKind | None) -> bool:
+        """Whether the source of volumes of this kind, or every source (None), can be read now."""
+        if kind is None:
+            return bool(self._snapshots) and all(snapshot.problem is None for snapshot in self._snapshots.values())
+        snapshot = self._snapshots.get(_source(kind))
+        return snapshot is not None and snapshot.problem is None
+
     def knows(self, kind: VolumeKind) -> bool:
         """Whether the source of volumes of this kind has ever been read: only then does absence mean anything."""
-        snapshot = self._snapshots.get("static" if kind is VolumeKind.DIRECTORY else "docker")
+        snapshot = self._snapshots.get(_source(kind))
         return snapshot is not None and (snapshot.problem is None or bool(snapshot.instances))
 
     def sources(self) -> tuple[SourceStatus, ...]:
@@ -73,3 +86,7 @@ class Inventory:
                 )
             )
         return tuple(result)
+
+
+def _source(kind: VolumeKind) -> str:
+    return "static" if kind is VolumeKind.DIRECTORY else "docker"

@@ -39,12 +39,15 @@ from hatchway.wire.admin import (
     ExportKey,
     Forget,
     Forgotten,
+    GoneInstance,
     InstanceStatus,
     KeyExport,
     Listing,
     ListInstances,
     PasswordKind,
     PasswordShown,
+    Prune,
+    Pruned,
     ResetPassword,
     Show,
     ShowPassword,
@@ -73,6 +76,7 @@ class Operations:
             Enable: Request(ROOT, self._enable),
             Disable: Request(ROOT, self._disable),
             Forget: Request(ROOT, self._forget),
+            Prune: Request(ROOT, self._prune),
             Show: Request(ROOT, self._show),
             ExportKey: Request(ROOT, self._export_key),
             ShowPassword: Request(ROOT, self._show_password),
@@ -255,12 +259,25 @@ class Operations:
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
     async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
-        key = self._resolve(request.instance, await self._core.db(Registry.instances))
+        return await self._forget_key(self._resolve(request.instance, await self._core.db(Registry.instances)), peer)
+
+    async def _forget_key(self, key: InstanceKey, peer: Peer) -> Forgotten:
         record = await self._core.db(lambda registry: registry.forget(key))
         paths = tuple(grant.path for grant in record.grants)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
-        await self._sync(record.login, "it is removed from the registry")
+        await self._sync(record.login, f"{key} is removed from the registry")
         return Forgotten(key=key, login=record.login, paths=paths)
+
+    async def _prune(self, request: Prune, peer: Peer) -> Pruned:
+        gone = await self._core.gone(request.gone_s)
+        if not request.dry_run:
+            for record in gone:
+                await self._forget_key(record.key, peer)
+        now = self._core.now()
+        return Pruned(
+            instances=tuple(GoneInstance(key=one.key, login=one.login, gone_s=now - one.seen_at) for one in gone),
+            dry_run=request.dry_run,
+        )
 
     async def _sync(self, login: Login, done: str) -> None:
         try:

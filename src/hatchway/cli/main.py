@@ -18,6 +18,7 @@ from hatchway.cli.guard import guard
 from hatchway.cli.key import key
 from hatchway.cli.listing import ls
 from hatchway.cli.password import password
+from hatchway.cli.prune import prune
 from hatchway.cli.run import run
 from hatchway.cli.show import show
 from hatchway.cli.status import status
@@ -75,7 +76,7 @@ def cli(app: App, config_path: Path | None) -> None:
     app.config_path = config_path
 
 
-for _command in (run, ls, enable, disable, forget, show, key, password, status, doctor):
+for _command in (run, ls, enable, disable, forget, prune, show, key, password, status, doctor):
     cli.add_command(_command)
 
 

@@ -36,12 +36,16 @@ class GrantRecord:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """An instance that somebody shared at least once. `created_at` is Unix seconds; grants are in order of path."""
+    """An instance that somebody shared at least once.
+
+    `created_at` and `seen_at`, when the catalog last had it, are Unix seconds; grants are in order of path.
+    """
 
     key: InstanceKey
     login: Login
     uid: Uid
     created_at: float
+    seen_at: float
     grants: tuple[GrantRecord, ...]
 
 

@@ -80,6 +80,7 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
             login=Login(row.name),
             uid=Uid(row.uid),
             created_at=row.created_at,
+            seen_at=row.seen_at,
             grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: grant.path)),
         )
         for row in connection.execute(matching(select(t.instances, t.logins.c.name, t.logins.c.uid)))
@@ -103,7 +104,12 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
         raise UsageError(f"{new.login}: a login has at most one key and one password")
     made = connection.execute(
         insert(t.instances).values(
-            environment=key.environment, container=key.container, number=key.number, created_at=now, changed_at=now
+            environment=key.environment,
+            container=key.container,
+            number=key.number,
+            created_at=now,
+            changed_at=now,
+            seen_at=now,
         )
     )
     instance = _key_of(made)

@@ -9,7 +9,7 @@ PostgreSQL) is an error there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
@@ -139,6 +139,13 @@ class Registry:
                 connection.execute(delete(t.volumes).where(t.volumes.c.id.in_([row.id for row in found])))
                 self._changed(connection, instance, now)
             return tuple(sorted(row.path for row in found))
+
+    def saw(self, keys: Collection[InstanceKey], now: float) -> None:
+        """Record that the instances called `keys` are there at `now`, Unix seconds. Those never shared are left out."""
+        with self._write() as connection:
+            for record in rows.instances(connection):
+                if record.key in keys:
+                    connection.execute(update(t.instances).where(rows.called(record.key)).values(seen_at=now))
 
     def forget(self, key: InstanceKey) -> InstanceRecord:
         """Remove the instance `key`, its grants and its credentials. Its login and uid are never given again.

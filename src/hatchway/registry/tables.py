@@ -44,6 +44,8 @@ instances = Table(
     Column("created_at", Float, nullable=False),
     # When a grant was last made, changed or taken away.
     Column("changed_at", Float, nullable=False),
+    # When the catalog last had it, to SEEN_EVERY_S of admin.core; at first when it was made.
+    Column("seen_at", Float, nullable=False),
     UniqueConstraint("environment", "container", "number"),
 )
 

@@ -104,6 +104,28 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
     paths: tuple[str, ...]
 
 
+class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune"):
+    """Forget the instances that have been gone for `gone_s` seconds; with `dry_run` only name them. Answer: Pruned."""
+
+    gone_s: float
+    dry_run: bool = False
+
+
+class GoneInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that was last there `gone_s` seconds ago."""
+
+    key: InstanceKey
+    login: str
+    gone_s: float
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True, tag="pruned"):
+    """Those that were, or with `dry_run` would be, forgotten."""
+
+    instances: tuple[GoneInstance, ...]
+    dry_run: bool
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """The instance after a change.
 
@@ -207,7 +229,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
 __all__ = [
     "Access", "Changed", "ConnectionInfo", "DaemonStatus", "Disable", "Enable", "ExportKey", "Forget", "Forgotten",
-    "HostKey",
-    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "PasswordKind", "PasswordShown",
-    "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
+    "GoneInstance", "HostKey", "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "PasswordKind",
+    "PasswordShown", "Prune", "Pruned", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status",
+    "VolumeStatus",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ _REQUESTS = (
     | admin.Enable
     | admin.Disable
     | admin.Forget
+    | admin.Prune
     | admin.Show
     | admin.ExportKey
     | admin.ShowPassword

@@ -1,4 +1,4 @@
-"""`hatchway forget`."""
+"""`hatchway forget` and `hatchway prune`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hatchway.errors import NotFoundError
 from hatchway.model import InstanceKey
-from hatchway.wire.admin import Forget, Forgotten
+from hatchway.wire.admin import Forget, Forgotten, GoneInstance, Prune, Pruned
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -37,3 +37,16 @@ def test_what_was_never_shared(run: Cli, daemon: FakeDaemon) -> None:
     done = run("forget", "shop/web/9")
     assert done.exit_code == 5
     assert "never shared" in done.stderr
+
+
+def test_prune(run: Cli, daemon: FakeDaemon) -> None:
+    gone = GoneInstance(key=InstanceKey("shop", "web", 1), login="shop-web-1", gone_s=40 * 86400.0)
+    daemon.answers[Prune] = Pruned(instances=(gone,), dry_run=True)
+    done = run("prune", "--days", "7", "--dry-run")
+    assert daemon.requests == [Prune(gone_s=7 * 86400.0, dry_run=True)]
+    assert done.stdout.splitlines()[0] == "1 instance would be forgotten:"
+    assert "shop/web/1" in done.stdout
+    assert "shop-web-1" in done.stdout
+    daemon.answers[Prune] = Pruned(instances=(), dry_run=False)
+    assert run("prune").stdout == "No instance has been gone for 30 days.\n"
+    assert run("prune", "--days", "-1").exit_code == 2

@@ -36,8 +36,11 @@ from hatchway.wire.admin import (
     ExportKey,
     Forget,
     Forgotten,
+    GoneInstance,
     ListInstances,
     PasswordKind,
+    Prune,
+    Pruned,
     ResetPassword,
     Show,
     ShowPassword,
@@ -612,3 +615,25 @@ async def test_forget_ends_what_is_open_also_when_the_instance_is_gone(tmp_path:
         await stage.core.feed(Snapshot(source="docker", taken_at=2.0))
         await stage.do(Forget(instance="shop-web-1"))
         assert stage.host.applied[-1] == ("shop-web-1", ())
+
+
+async def test_prune_forgets_what_has_been_gone_for_long_and_nothing_else(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        now = [1000.0]
+        stage.core.now = lambda: now[0]
+        await stage.do(Enable(instance="shop/web/1", every=True))
+        now[0] += 86400.0
+        assert (await stage.do(Prune(gone_s=0.0))).instances == (), "it is there"
+        # The engine is down: what is not told is not gone.
+        await stage.core.feed(Snapshot(source="docker", taken_at=2.0, problem="the engine does not answer"))
+        now[0] += 10 * 86400.0
+        assert (await stage.do(Prune(gone_s=86400.0))).instances == ()
+        await stage.core.feed(Snapshot(source="docker", taken_at=3.0))
+        assert (await stage.do(Prune(gone_s=11 * 86400.0))).instances == ()
+        expected = GoneInstance(key=WEB, login="shop-web-1", gone_s=10 * 86400.0)
+        assert await stage.do(Prune(gone_s=86400.0, dry_run=True)) == Pruned(instances=(expected,), dry_run=True)
+        assert [user.login for user in stage.host.published] == ["shop-web-1"]
+        assert await stage.do(Prune(gone_s=86400.0)) == Pruned(instances=(expected,), dry_run=False)
+        assert [user.login for user in stage.host.published] == []
+        with pytest.raises(NotFoundError):
+            await stage.do(Show(instance="shop/web/1"))

@@ -44,7 +44,7 @@ def grant(of: VolumeInfo, mode: Mode = Mode.READ_WRITE) -> GrantRecord:
 
 
 def record(*grants: GrantRecord) -> InstanceRecord:
-    return InstanceRecord(KEY, Login("shop-web-1"), Uid(1_900_100_000), 0.0, grants)
+    return InstanceRecord(KEY, Login("shop-web-1"), Uid(1_900_100_000), 0.0, 0.0, grants)
 
 
 def inventory(*volumes: VolumeInfo, present: bool = True, problem: str | None = None) -> Inventory:

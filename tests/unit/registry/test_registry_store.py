@@ -101,7 +101,7 @@ def test_the_first_enable_makes_everything(registry: Registry, path: str) -> Non
     scratch = GrantRecord(
         "/a scratch\n", "", VolumeKind.TMPFS, "", "", None, Mode.READ_ONLY, "tmpfs:None", 10.5, "anna"
     )
-    assert made == InstanceRecord(WEB, Login("shop-web-1"), Uid(70000), 10.5, (scratch, data, logs))
+    assert made == InstanceRecord(WEB, Login("shop-web-1"), Uid(70000), 10.5, 10.5, (scratch, data, logs))
     assert registry.instance(WEB) == made
     assert registry.by_login("shop-web-1") == made
     assert registry.instances() == (made,)
@@ -313,6 +313,15 @@ def test_forgetting_leaves_nothing_but_the_name_and_the_uid(registry: Registry, 
     assert [session.id for session in registry.open_sessions()] == ["s"]
     with pytest.raises(NotFoundError):
         registry.forget(WEB)
+
+
+def test_when_it_was_last_there_is_noted(registry: Registry) -> None:
+    other = InstanceKey("shop", "web", 2)
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=NEW)
+    registry.saw({WEB, other}, 5.5)
+    assert [record.seen_at for record in registry.instances()] == [5.5]
+    registry.saw({other}, 9.0)
+    assert [record.seen_at for record in registry.instances()] == [5.5]
 
 
 def test_the_last_change_of_grants_is_noted(registry: Registry, path: str) -> None:
