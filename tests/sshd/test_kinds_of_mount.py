@@ -299,12 +299,15 @@ def test_an_inner_volume_taken_away_takes_nothing_else(bench: Bench) -> None:
     login = bench.hatchway.enable(instance, "/data", "/data/deep/sub")
     session = bench.hatchway.open_sftp(login)
     wait_until(lambda: bench.hatchway.sessions() == 1, "a session")
+    trouble = bench.hatchway.log().count("not unmounted in peace")
     bench.hatchway.command("disable", instance, "/data/deep/sub")
     session.communicate("ls\nbye\n", timeout=30)
     assert session.returncode != 0
+    assert bench.hatchway.log().count("not unmounted in peace") == trouble
     assert "of-outer" in bench.hatchway.sftp(login, "ls -1 /data\n").stdout
     bench.hatchway.command("disable", instance, "--all")
     assert bench.mounted(login) == []
+    assert bench.hatchway.log().count("not unmounted in peace") == trouble
 
 
 @pytest.mark.parametrize("which", [0, 1])

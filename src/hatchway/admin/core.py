@@ -215,6 +215,10 @@ class Core:
             and now - record.seen_at >= for_s
         ]
 
+    def must_hear(self, login: Login) -> None:
+        """Something was taken away from `login`: the next `sync` tells hostd, also while a session is opening."""
+        self._pending.add(login)
+
     def _log_errors(self, errors: dict[Login, HatchwayError]) -> None:
         for login, error in errors.items():
             self._logger.error("not handed to hostd, will be tried again", login=login, error=str(error))
@@ -325,11 +329,11 @@ class Core:
         """
         opened = {record.id: record for record in await self.db(Registry.open_sessions)}
         found = set()
+        made = {name: await self._password_made_at(Login(name)) for name in set(status.sessions.values())}
         for session, name in status.sessions.items():
-            login, record = Login(name), opened.get(session)
-            made = await self._password_made_at(login)
-            if made is not None and (record is None or record.opened_at < made):
-                found.add(login)
+            since, record = made[name], opened.get(session)
+            if since is not None and (record is None or record.opened_at < since):
+                found.add(Login(name))
         return found
 
     async def _password_made_at(self, login: Login) -> float | None:

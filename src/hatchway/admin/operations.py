@@ -253,6 +253,7 @@ class Operations:
                 paths.append(found[0])
         now, key = self._core.now(), record.key
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now))
+        self._core.must_hear(record.login)
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
         await self._sync(record.login, "access is taken away in the registry")
         after = await self._core.db(lambda registry: registry.instance(key))
@@ -264,6 +265,7 @@ class Operations:
     async def _forget_key(self, key: InstanceKey, peer: Peer) -> Forgotten:
         record = await self._core.db(lambda registry: registry.forget(key))
         paths = tuple(grant.path for grant in record.grants)
+        self._core.must_hear(record.login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
         await self._sync(record.login, f"{key} is removed from the registry")
         return Forgotten(key=key, login=record.login, paths=paths)

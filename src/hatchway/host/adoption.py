@@ -25,6 +25,8 @@ class Adopted:
     def __init__(self, kept: KeptRoot) -> None:
         self.kept = kept
         self.workers: list[Worker] = []
+        # The places of other volumes each worker was started with.
+        self.placed: dict[str, tuple[str, ...]] = {}
         self.sessions: dict[str, Process] = {}
 
     def close(self) -> None:
@@ -71,6 +73,7 @@ def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounte
         except BaseException:
             os.close(control)
             raise
+        adopted.placed[one.view.path] = one.places
         adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid))
     for session, pid in kept.sessions.items():
         monitor = Process.adopt(pid, handover.descriptor(session_name(session)))
@@ -81,14 +84,20 @@ def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounte
 
 async def _ask_all(found: Iterable[Worker]) -> None:
     """Raise HostError unless every worker answers soon and serves."""
+    problems: list[str] = []
 
     async def ask(worker: Worker) -> None:
         # All at once: logins and revocations wait until hostd has started.
         if not worker.process.alive():
             return  # seen to when it is taken over, as when a worker dies at any other time
-        if (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
-            raise HostError(f"{worker.view.path} was being taken away")
+        try:
+            if (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
+                problems.append(f"{worker.view.path} was being taken away")
+        except HostError as exc:
+            problems.append(str(exc))
 
     async with trio.open_nursery() as nursery:
         for worker in found:
             nursery.start_soon(ask, worker)
+    if problems:
+        raise HostError("; ".join(problems))

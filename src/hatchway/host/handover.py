@@ -2,7 +2,7 @@
 
 Workers and sessions live on without hostd. What the next one needs of them is kept outside the process, always as it
 is now: their descriptors (a worker's control socket, pidfds) with whoever started us (`wire.notify`), the rest in one
-file per login in the run directory, which only root can enter. A file without its descriptors, or one that was being
+file per login in a directory that only root can enter. A file without its descriptors, or one that was being
 changed when hostd died, is not trusted: that login's sessions are then ended and cleaned up, which is always safe.
 """
 
@@ -24,11 +24,12 @@ VERSION = 1
 
 
 class KeptWorker(msgspec.Struct, frozen=True):
-    """A worker that serves `view`. `uid` is its own."""
+    """A worker that serves `view`. `uid` is its own; `places` as in wire.worker.Spawn."""
 
     view: View
     pid: int
     uid: int
+    places: tuple[str, ...] = ()
 
 
 class KeptRoot(msgspec.Struct, frozen=True, kw_only=True):

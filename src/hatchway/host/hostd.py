@@ -110,7 +110,7 @@ class Hostd:
                 self._handover.drop(kept.login)
             else:
                 root = self._roots[kept.login] = self._root(kept.login, kept.uid)
-                root.adopt(adopted.workers, adopted.sessions)
+                root.adopt(adopted.workers, adopted.placed, adopted.sessions)
 
         async with trio.open_nursery() as nursery:
             for kept in self._handover.roots():
@@ -287,7 +287,7 @@ async def clean_up(
         if entry.target.startswith(f"{directory}/") and entry.target not in spared
     ]
     first, last = config.ids.login_uids
-    sessions = processes.with_uids(first, last, uids) if left else []
+    sessions = processes.with_uids(first, last, uids) if left or failed else []
     logins = records.logins(first, last).keys() - {root.login for root in adopted}
     ending = {*failed, *(entry.target[len(directory) + 1 :].partition("/")[0] for entry in left)}
     for monitor in processes.monitors_of(logins | ending, config.sshd.pam_service):
@@ -299,7 +299,7 @@ async def clean_up(
         else:
             monitor.process.close()
     worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
-    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left else []
+    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left or failed else []
     for process in sessions:
         process.signal(signal.SIGKILL)
     for entry in left:

@@ -15,6 +15,10 @@ VIEWS_MAX = 256
 """Volumes of one login. Each is a mount and a process."""
 
 
+DEPTH_MAX = 64
+"""Directories on the way to a volume. Each one inside another volume is a fixed node, kept open while it is in use."""
+
+
 def check_login(config: Config, login: str, uid: int) -> None:
     """Raise RefusedError unless `login` fits the grammar and `uid` (None-free) is in the range for logins."""
     first, last = config.ids.login_uids
@@ -54,6 +58,8 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
         reserved = [prefix for prefix in RESERVED_PREFIXES if prefix != "/volumes" and below(view.path, prefix)]
         if reserved or view.path == "/volumes":
             raise RefusedError(f"a volume cannot stand at {view.path}: sshd's look-ups inside the chroot read there")
+        if view.path.count("/") > DEPTH_MAX:
+            raise RefusedError(f"{view.path} is too deep: {DEPTH_MAX} directories at most")
         if paths.count(view.path) != 1:
             raise RefusedError(f"{view.path} is named twice for the same login")
         check_source(config, view.source)

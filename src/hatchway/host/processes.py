@@ -217,10 +217,11 @@ async def end(
     stopped: Callable[[], Awaitable[None]] = _nothing,
     killed: Callable[[], None] = lambda: None,
 ) -> None:
-    """End sessions by their monitors, and every process that belongs to them. Takes `grace_s` seconds twice at most.
+    """End sessions by their monitors, and every process that belongs to them.
 
-    `stopped` is awaited when none of them runs any more, before they are killed. `killed` is called when all below
-    the monitors have been sent SIGKILL, whether they have ended yet or not.
+    Takes `grace_s` seconds twice at most, besides stopping them (FORK_ROUNDS times STOP_TIMEOUT_S at most). `stopped`
+    is awaited when none of them runs any more, as far as they could be found, before they are killed. `killed` is
+    called when all below the monitors have been sent SIGKILL, whether they have ended yet or not.
 
     A session that is just beginning may be forking: its monitor is stopped first, then all below it, until there is
     nothing new, so that no child escapes. These are killed; the monitor gets SIGTERM and goes on, so that it closes
@@ -249,6 +250,9 @@ async def end(
             process.signal(signal.SIGKILL)
         await _wait_for(everyone, grace_s)
     finally:
+        # Also when this was cancelled meanwhile: nothing may stay stopped.
+        for process in family.values():
+            process.signal(signal.SIGKILL)
         for monitor in listed:
             monitor.signal(signal.SIGCONT)
         for process in family.values():

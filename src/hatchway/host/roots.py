@@ -1,15 +1,17 @@
 """A login's root directory: the skeleton sshd chroots into, with one FUSE mount per volume, and who is in it.
 
 The skeleton lives on a tmpfs of hostd's own (mode 0700, private propagation), is made of root-owned directories and
-never writable. hostd never touches a path behind a mount point: a stopped worker would hang it.
+never writable. hostd touches a path behind a mount point only where a volume stands in another one, and then in a
+thread with a deadline: a stopped worker would hang it.
 
 Concurrency: every change of one login's root happens under that root's lock; different logins do not wait for each
-other. Order when something is taken away: the worker refuses, the sessions end, then it is unmounted. Never the other
-way round: a client that mirrors would find an empty directory and delete its copy.
+other. Order when something is taken away: the sessions are stopped, the worker refuses, the sessions are killed, then
+it is unmounted. Never the other way round: a client that mirrors would find an empty directory and delete its copy.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -114,9 +116,15 @@ class LoginRoot:
             self._keep()
         self._start(self._watch_session, session, monitor)
 
-    def adopt(self, adopted: Sequence[workers.Worker], sessions: dict[str, Process]) -> None:
-        """Take over what an earlier hostd has mounted, and who is in. Only for a root that is new."""
-        self._placed = placements(worker.view for worker in adopted)
+    def adopt(
+        self, adopted: Sequence[workers.Worker], places: dict[str, tuple[str, ...]], sessions: dict[str, Process]
+    ) -> None:
+        """Take over what an earlier hostd has mounted, and who is in. Only for a root that is new.
+
+        `places` are those each worker was started with, by its path.
+        """
+        now = placements(worker.view for worker in adopted)
+        self._placed = {path: dataclasses.replace(one, places=places[path]) for path, one in now.items()}
         for worker in adopted:
             self._uids.reserve(worker.uid)
             self._workers[worker.view.path] = worker
@@ -139,7 +147,10 @@ class LoginRoot:
             login=self.login,
             uid=self.uid,
             gid=self._gid,
-            workers=tuple(KeptWorker(one.view, one.process.pid, one.uid) for one in self._workers.values()),
+            workers=tuple(
+                KeptWorker(one.view, one.process.pid, one.uid, self._placed[path].places)
+                for path, one in self._workers.items()
+            ),
             starting=tuple(self._starting),
             sessions={session: monitor.pid for session, monitor in self._sessions.items()},
         )
@@ -221,8 +232,8 @@ class LoginRoot:
             self._starting.discard(view.path)
             self._keep()
             raise
-        self._workers[view.path] = worker
         self._placed[view.path] = placement
+        self._workers[view.path] = worker
         self._starting.discard(view.path)
         control, process = worker.descriptors
         self._handover.keep(control_name(worker.uid), control)
@@ -294,7 +305,7 @@ class LoginRoot:
             raise OSError(errno.ETIMEDOUT, str(exc)) from exc
 
     async def _remove(self, paths: list[str]) -> None:
-        """Take volumes, and those that stand in them, away from whoever is in: refuse, end the sessions, unmount."""
+        """Take volumes, and those that stand in them, away from whoever is in, in the order above."""
         paths = with_nested(paths, self._workers)
         if not paths:
             return
@@ -335,8 +346,10 @@ class LoginRoot:
                 if placement.inside in self._workers:
                     # With it goes what stands in it (umount2(2), MNT_DETACH).
                     await self._unmount_for_good(placement.inside)
-        self._forget(path)
-        self._logger.info("unmounted", path=path)
+        # What stood in it, if anything is left, went with it.
+        for gone in with_nested([path], self._workers):
+            self._forget(gone)
+            self._logger.info("unmounted", path=gone)
         if placement.inside is None:
             self._remove_directories(path)
 

@@ -104,8 +104,11 @@ class Zygote:
     async def _spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
         assert self._socket is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        packet = pack(spec)
+        if len(packet) > MAX_PACKET:
+            raise HostError(f"no worker could be started: too many volumes stand in {spec.path}")
         with trio.move_on_after(START_TIMEOUT_S):
-            await self._socket.sendmsg([pack(spec)], rights)
+            await self._socket.sendmsg([packet], rights)
             reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed, 1)
             if isinstance(reply, Spawned) and len(received) == 1:
                 return Process.adopt(reply.pid, received[0])

@@ -19,7 +19,8 @@ from hatchway.volumefs.nodes import FixedNode, NodeTable
 from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT
 
 FIRST_OFFSET = 0x7FFF_FFFF_FFFF_F000
-"""Where fixed entries begin in a listing: after all a file system's own cookies (64-bit hashes on ext4)."""
+"""Where fixed entries begin in a listing, and what is on disk ends: a file system's last cookie, which may be larger
+(2^63 - 1 on ext4), is told as this one."""
 
 
 class FixedDirectories:

@@ -151,18 +151,20 @@ class VolumeTree:
 
     def lookup(self, parent_id: int, name: bytes) -> Entry:
         """What `name` in the directory is, counted as told to the kernel. Raises OSError ENOENT."""
-        self._admit()
         if self._fixed and (fixed := self._fixed.get(parent_id, name)) is not None:
             return self._entry(fixed, self._fixed_stat(fixed))
+        self._admit()
         directory = self._finder.directory(self._nodes.get(parent_id))
         st = os.stat(component(name), dir_fd=directory, follow_symlinks=False)
         return self._told(self._nodes.seen(parent_id, name, st), st)
 
     def getattr(self, node_id: int) -> Entry:
         """Attributes as they are now, of an open file without a name too."""
-        self._admit()
         node = self._nodes.get(node_id)
-        return self._entry(node, self._fixed_stat(node) if node.fixed else self._finder.stat(node))
+        if node.fixed or (self._refused and self._fixed and node is self._nodes.root):
+            return self._entry(node, self._fixed_stat(node))
+        self._admit()
+        return self._entry(node, self._finder.stat(node))
 
     def readlink(self, node_id: int) -> bytes:
         """A symlink's target, as it is on disk: data, which the caller's kernel resolves in the caller's root."""
@@ -432,9 +434,10 @@ class VolumeTree:
             raise failure(errno.ENOTDIR)
         fd, parent_id = opened.fd, opened.node.id
         fixed = {node.name for node in self._fixed.among(parent_id)} if self._fixed else ()
-        if offset < FIRST_OFFSET:
+        listed = bool(fixed) and offset >= FIRST_OFFSET
+        if not listed:
             reader.seek(offset)
-        while offset < FIRST_OFFSET and (found := reader.read()) is not None:
+        while not listed and (found := reader.read()) is not None:
             name = found.name
             if name in fixed:
                 continue
@@ -445,7 +448,9 @@ class VolumeTree:
             except OSError:
                 st = self._unknowable(found, opened.node)
             node = self._nodes.seen(parent_id, name, st)
-            if not show(name, Entry(node, self.view.mode(st.st_mode), st), found.offset):
+            # Where the fixed ones begin is the end of what is on disk, whatever the file system calls its own.
+            after = min(found.offset, FIRST_OFFSET) if fixed else found.offset
+            if not show(name, Entry(node, self.view.mode(st.st_mode), st), after):
                 reader.unread()
                 self._dropped(self._nodes.drop_unused(node))
                 return
@@ -477,6 +482,10 @@ class VolumeTree:
             raise failure(number)
 
     def _fixed_stat(self, node: Node) -> os.stat_result:
+        self.activity += 1
+        if self._refused:
+            # The way to what stands here must stay open, or it could not be unmounted; nothing of the disk is told.
+            return self._fixed.stat()
         try:
             return os.fstat(self._finder.directory(node))
         except OSError:

@@ -95,6 +95,7 @@ def test_a_home_must_be_a_path(home: str) -> None:
         ["/"],
         ["/data/../etc"],
         ["/data", "/data"],
+        ["/a" * (policy.DEPTH_MAX + 1)],
         ["relative"],
         [f"/v{number}" for number in range(policy.VIEWS_MAX + 1)],
     ],

@@ -15,6 +15,7 @@ import pytest
 import structlog
 import trio
 from msgspec import structs
+from trio.testing import wait_all_tasks_blocked
 
 from hatchway import log
 from hatchway.access.service import Gate
@@ -637,3 +638,23 @@ async def test_prune_forgets_what_has_been_gone_for_long_and_nothing_else(tmp_pa
         assert [user.login for user in stage.host.published] == []
         with pytest.raises(NotFoundError):
             await stage.do(Show(instance="shop/web/1"))
+
+
+@pytest.mark.parametrize("request_", [Disable(instance="shop/web/1", every=True), Forget(instance="shop/web/1")])
+async def test_what_is_taken_away_while_a_session_opens_after_a_password_reset_is_gone(
+    tmp_path: Path, request_: Disable | Forget
+) -> None:
+    """The reset leaves hostd without a word on this login, and the session that opens has the turn."""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        await stage.do(ResetPassword(instance="shop/web/1"))
+        stage.host.opening = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_by_password, stage)
+            await wait_all_tasks_blocked(0.05)
+            stage.host.applied.clear()
+            nursery.start_soon(stage.do, request_)
+            await wait_all_tasks_blocked(0.05)
+            stage.host.opening.set()
+        assert ("shop-web-1", ()) in stage.host.applied

@@ -182,3 +182,35 @@ def test_deep_below_a_fixed_directory(outer: Volume) -> None:
     assert outer.get(b"a/x/y/file") == b"data"
     outer.tree.rename(*outer.place(b"a/x"), outer.id(b"a"), b"z")
     assert outer.get(b"a/z/y/file") == b"data"
+
+
+def test_the_way_to_a_place_stays_open_when_everything_else_is_refused(outer: Volume) -> None:
+    """Else what stands there could not be unmounted. Nothing of the disk is told."""
+    there(outer.backing, outer.backing)
+    (outer.backing / "a").chmod(0o700)
+    outer.put(b"a/file")
+    ids = {path: outer.id(path) for path in (b"", b"a", b"a/b", b"a/b/c", b"sub")}
+    file = outer.id(b"a/file")
+    outer.tree.restrict(refuse=True, read_only=True)
+    for path, node_id in ids.items():
+        assert outer.tree.getattr(node_id).mode == 0o40755
+        if path:
+            parent, _, name = path.rpartition(b"/")
+            assert outer.tree.lookup(ids[parent], name).node.id == node_id
+    for attempt in (
+        lambda: outer.tree.getattr(file),
+        lambda: outer.tree.lookup(ids[b"a"], b"file"),
+        lambda: outer.tree.opendir(ids[b"a"]),
+        lambda: outer.tree.opendir(ROOT_ID),
+    ):
+        with refused(errno.EACCES):
+            attempt()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 50, 1000])
+def test_a_listing_has_every_entry_once_wherever_it_is_cut(outer: Volume, at_once: int) -> None:
+    """ext4 gives a directory's last entry the largest cookie there is."""
+    for number in range(40):
+        (outer.backing / f"file-{number}").touch()
+        names = {b"file-%d" % each for each in range(number + 1)}
+        assert set(outer.listing(at_once=at_once)) == names | {b"a", b"sub"}
