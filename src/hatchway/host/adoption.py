@@ -88,10 +88,11 @@ async def _ask_all(found: Iterable[Worker]) -> None:
 
     async def ask(worker: Worker) -> None:
         # All at once: logins and revocations wait until hostd has started.
-        if not worker.process.alive():
-            return  # seen to when it is taken over, as when a worker dies at any other time
         try:
-            if (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
+            if not worker.process.alive():
+                # Its sessions see errors, which sftp-server tells as the end of a listing: they must not go on.
+                problems.append(f"the worker of {worker.view.path} has died")
+            elif (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
                 problems.append(f"{worker.view.path} was being taken away")
         except HostError as exc:
             problems.append(str(exc))

@@ -206,11 +206,6 @@ class Registry:
         with self._write() as connection:
             return rows.close_sessions(connection, now, t.sessions.c.id == session) > 0
 
-    def close_all_sessions(self, now: float) -> int:
-        """Record that every open session ended at `now`, Unix seconds. Gives how many there were."""
-        with self._write() as connection:
-            return rows.close_sessions(connection, now)
-
     def open_sessions(self) -> tuple[SessionRecord, ...]:
         """The sessions that have not ended, oldest first."""
         with self._read() as connection:
