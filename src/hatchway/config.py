@@ -83,6 +83,13 @@ class Static(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
 
 
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """How access is given besides by command."""
+
+    dir: str = "/etc/hatchway/access.d"
+    labels: bool = False
+
+
 class Connect(msgspec.Struct, frozen=True, kw_only=True):
     """What clients are told."""
 
@@ -110,6 +117,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ids: Ids = Ids()
     engine: Engine = Engine()
     static: Static = Static()
+    access: Access = Access()
     connect: Connect = Connect()
     credentials: Credentials = Credentials()
     log: Log = Log()
@@ -356,5 +364,6 @@ def _check(config: Config, origin: str) -> None:
     )
     if config.static.file:
         absolute("static.file", config.static.file)
+    absolute("access.dir", config.access.dir)
     host_ok = re.fullmatch(r"[A-Za-z0-9._:-]{0,253}", config.connect.host) is not None
     require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")

@@ -16,9 +16,11 @@ from hatchway import config as configuration
 from hatchway import log
 from hatchway.access.service import Gate
 from hatchway.admin.core import SESSIONS_KEPT_S, Core
+from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.operations import Operations
+from hatchway.admin.reconcile import Reconciler
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError, HostError, plain_errors
@@ -46,7 +48,9 @@ async def run(config: Config) -> None:
         host = HostLink(config)
         core = Core(config, registry, sealing, inventory, host)
         gate = Gate(core, keys_uid)
-        operations = Operations(core)
+        granting = Granting(core)
+        reconciler = Reconciler(core, granting)
+        operations = Operations(core, granting, reconciler)
 
         async def fed(message: Fed, _peer: Peer) -> None:
             await core.feed(message.snapshot)
@@ -60,9 +64,10 @@ async def run(config: Config) -> None:
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
                 nursery.start_soon(serve, "admin", inherited_listener("admin"), operations.table())
                 nursery.start_soon(gate.serve, inherited_listener("auth"))
-                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended)
+                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended, core.tell_news)
                 nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(core.keep_note)
+                nursery.start_soon(reconciler.run)
                 nursery.start_soon(_trim, core)
                 log.get().info("ready")
                 notify.ready()

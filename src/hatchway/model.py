@@ -65,6 +65,14 @@ class Mode(enum.StrEnum):
     READ_WRITE = "rw"
 
 
+class Origin(enum.StrEnum):
+    """Where a grant comes from. A volume may have one of each; each is taken away only where it was given."""
+
+    COMMAND = "command"
+    FILE = "file"
+    LABEL = "label"
+
+
 class InstanceKey(msgspec.Struct, frozen=True, order=True):
     """One container as its operator thinks of it. It outlives the container's id."""
 
@@ -82,7 +90,8 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     `path` is absolute, inside the container. `source` is the directory on the host, None when there is none.
     `created` is opaque text that, with driver and name, identifies the volume: the engine's creation time in the
     catalog's snapshots, in the core which directory the host has there (see wire.host.Births);
-    see `identity`. `refusal` says why access cannot be enabled, None when it can.
+    see `identity`. `anonymous`: nobody gave it a name, so a container that is made again gets another one.
+    `refusal` says why access cannot be enabled, None when it can.
     """
 
     path: str
@@ -92,6 +101,7 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     source: str | None = None
     read_only: bool = False
+    anonymous: bool = False
     refusal: str | None = None
 
     @property
@@ -103,7 +113,10 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app")."""
+    """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app").
+
+    `access_label` is the container's own word on which volumes to share, see ACCESS_LABEL; "" when it has none.
+    """
 
     key: InstanceKey
     runtime_id: str
@@ -111,7 +124,30 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: InstanceState
     user: str = ""
     image: str = ""
+    access_label: str = ""
     volumes: tuple[VolumeInfo, ...] = ()
+
+
+class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule of an access file: gives access to volumes of the instances that match it.
+
+    `project` (an instance's environment), `service` (its container) and `volumes` (paths in the container, or names)
+    are patterns of fnmatch; `replica` None is any. `where` says which rule of which file this is. `follow`: access to
+    an anonymous volume goes over to the one that the container gets when it is made again.
+    """
+
+    where: str
+    project: str
+    service: str
+    volumes: tuple[str, ...]
+    replica: int | None = None
+    read_only: bool = False
+    follow: bool = False
+
+
+ACCESS_LABEL = "hatchway.volumes"
+"""The label by which a container asks for access to its volumes, where the operator allows that: paths or names as in
+AccessRule, separated by commas, each perhaps with ":ro"."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

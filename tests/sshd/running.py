@@ -56,6 +56,7 @@ class Hatchway:
         volume_root: str | None = None,
         idle_unmount_s: int = 300,
         password_kind: str = "raw",
+        labels: bool = False,
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -73,6 +74,9 @@ class Hatchway:
         self.volume_root = volume_root
         self.idle_unmount_s = idle_unmount_s
         self.password_kind = password_kind
+        self.labels = labels
+        # Not beneath `directory`: every directory above must be root's alone, as /run is.
+        self.access_dir = Path(f"{self.run_dir}-access")
 
     # Running
 
@@ -106,6 +110,9 @@ worker_uids = [1910200000, 1910299999]
 {engine}
 [static]
 file = "{self.instances_path}"
+[access]
+dir = "{self.access_dir}"
+labels = {str(self.labels).lower()}
 [connect]
 host = "127.0.0.1"
 [credentials]
@@ -311,6 +318,7 @@ def running(*instances: str, **options: Any) -> Iterator[Hatchway]:
             status = made.stop()
             assert status == 0, f"hatchway run ended with {status}\n{made.log()[-4000:]}"
         shutil.rmtree(directory)
+        shutil.rmtree(made.access_dir, ignore_errors=True)
     assert not made.run_dir.exists(), "the run directory is left"
     assert not Path("/etc/pam.d", PAM_SERVICE).exists(), "the PAM service is left"
     userdb = Path("/run/userdb")

@@ -14,65 +14,17 @@ from typing import Any
 import docker
 import pytest
 from docker.types import Mount
-from tests.sshd.dockerd import Workshop, client_of, running_engine, workshop
-from tests.sshd.running import Hatchway, running, wait_until
+from tests.sshd.bench import Bench, benched
+from tests.sshd.running import wait_until
 from tests.sshd.test_lifecycle import restart
-
-from hatchway.kernel import mounts
 
 pytestmark = pytest.mark.engine
 
 
-class Bench:
-    """A Hatchway that sees an engine, and what is made in it. `binds` lies beneath host.bind_prefixes."""
-
-    def __init__(self, hatchway: Hatchway, shop: Workshop) -> None:
-        self.hatchway = hatchway
-        self.shop = shop
-        self.binds = hatchway.volumes
-
-    def container(self, name: str, *mounts: Mount, **options: Any) -> str:
-        """A stopped container; returns its instance when the catalog sees it."""
-        options.setdefault("start", False)
-        self.shop.container(name, mounts=list(mounts), **options)
-        instance = f"default/{self.shop.name(name)}/1"
-        wait_until(lambda: self.status(instance) is not None, f"the catalog sees {instance}")
-        return instance
-
-    def status(self, instance: str) -> dict[str, Any] | None:
-        """What `hatchway ls` says of an instance."""
-        for info in self.hatchway.command("ls")["instances"]:
-            key = info["key"]
-            if f"{key['environment']}/{key['container']}/{key['number']}" == instance:
-                return dict(info)
-        return None
-
-    def volume(self, instance: str, path: str) -> dict[str, Any]:
-        """What `hatchway ls` says of one volume."""
-        status = self.status(instance)
-        assert status is not None
-        (found,) = [volume for volume in status["volumes"] if volume["path"] == path]
-        return dict(found)
-
-    def mounted(self, login: str) -> list[str]:
-        """Where something is mounted in a login's root."""
-        prefix = f"{self.hatchway.run_dir}/mnt/{login}/"
-        return [entry.target for entry in mounts.mount_table() if entry.target.startswith(prefix)]
-
-    def directory(self, name: str) -> Path:
-        """A directory that may be bind-mounted."""
-        path = self.binds / name
-        path.mkdir()
-        return path
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    directory = tmp_path_factory.mktemp("e") / "d"
-    with running_engine(directory) as url, client_of(url) as client, workshop(client) as shop:
-        root = f"{client.info()['DockerRootDir']}/volumes"
-        with running(engine_url=url, volume_root=root) as hatchway:
-            yield Bench(hatchway, shop)
+    with benched(tmp_path_factory.mktemp("e") / "d") as made:
+        yield made
 
 
 def bind(target: str, source: Path, **options: Any) -> Mount:

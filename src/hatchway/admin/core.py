@@ -81,7 +81,17 @@ class Core:
         self.unpublished: dict[str, str] = {}
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
         self._young: dict[str, float] = {}
+        self._news = trio.Event()
         self._logger = log.get()
+
+    async def news(self) -> None:
+        """Wait until there is something new to hold rules and labels against. For one task."""
+        await self._news.wait()
+        self._news = trio.Event()
+
+    def tell_news(self) -> None:
+        """There is something new: see `news`."""
+        self._news.set()
 
     async def db(self, call: Callable[[Registry], T]) -> T:
         """Run `call` with the registry in its thread."""
@@ -98,7 +108,8 @@ class Core:
         try:
             async with self._feeding:
                 self.inventory.feed(await self._identified(self._latest[snapshot.source]))
-            self._log_errors(await self.sync())
+            self.tell_news()
+            await self.sync_logged()
         except HatchwayError as exc:
             # Not the catalog's fault; the link to hostd reports it, and repeats this when hostd is back. Until then
             # what is known stays: nobody new can enter without hostd, and open sessions need not end.
@@ -176,13 +187,17 @@ class Core:
         await self._publish(everything)
         return errors
 
+    async def sync_logged(self) -> None:
+        """As `sync`, for whoever can only leave it to be tried again what hostd did not take."""
+        self._log_errors(await self.sync())
+
     async def keep_in_step(self) -> None:
         """Try again, for ever, what hostd did not take: a revocation must not be forgotten."""
         while True:
             await trio.sleep(RETRY_S)
             if self._pending:
                 try:
-                    self._log_errors(await self.sync())
+                    await self.sync_logged()
                 except HatchwayError as exc:
                     self._logger.warning("hostd still does not take what is to be done", error=str(exc))
                 except Exception:
@@ -317,7 +332,7 @@ class Core:
         async with self._feeding:
             for snapshot in list(self._latest.values()):
                 self.inventory.feed(await self._identified(snapshot))
-        self._log_errors(await self.sync())
+        await self.sync_logged()
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)

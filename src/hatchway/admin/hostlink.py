@@ -66,16 +66,17 @@ class HostLink:
         self,
         connected: Callable[[HostStatus, float], Awaitable[None]],
         ended: Callable[[str], Awaitable[None]],
+        ready: Callable[[], None],
     ) -> None:
         """Hear of endings for ever.
 
         `connected` is awaited each time hostd is (again) reached, with its state and when it was asked for (trio's
-        clock, seconds): what began later need not be in it.
+        clock, seconds): what began later need not be in it. After that, `problem` being None, `ready` is called.
         """
         logger = log.get()
         while True:
             try:
-                await self._follow_once(connected, ended)
+                await self._follow_once(connected, ended, ready)
                 self.problem = "hostd hung up"
             except (HatchwayError, ProtocolError, trio.BrokenResourceError) as exc:
                 self.problem = str(exc)
@@ -87,7 +88,10 @@ class HostLink:
             await trio.sleep(RETRY_S)
 
     async def _follow_once(
-        self, connected: Callable[[HostStatus, float], Awaitable[None]], ended: Callable[[str], Awaitable[None]]
+        self,
+        connected: Callable[[HostStatus, float], Awaitable[None]],
+        ended: Callable[[str], Awaitable[None]],
+        ready: Callable[[], None],
     ) -> None:
         channel = await frames.connect(self._path)
         async with channel.stream:
@@ -99,5 +103,6 @@ class HostLink:
                 if isinstance(message, HostStatus):
                     await connected(message, asked_at)
                     self.problem = None
+                    ready()
                 else:
                     await ended(message.session)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import socket
 from collections.abc import Sequence
 
 import trio
 
-from hatchway import __version__, accounts, log
-from hatchway.admin import shares
+from hatchway import __version__, log
+from hatchway.admin import rules, shares
 from hatchway.admin.core import Core
-from hatchway.credentials import keys, passwords
+from hatchway.admin.granting import Granting
+from hatchway.admin.reconcile import Reconciler
+from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.model import (
@@ -20,17 +21,19 @@ from hatchway.model import (
     InstanceKey,
     Login,
     Mode,
-    Uid,
+    Origin,
     VolumeInfo,
-    later_login,
     login_candidates,
     parse_instance_key,
 )
-from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewCredential, NewLogin
+from hatchway.registry.records import CredentialKind, CredentialRecord, GrantRecord, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import (
     Access,
+    AccessChange,
+    Applied,
+    Apply,
     Changed,
     ConnectionInfo,
     DaemonStatus,
@@ -57,16 +60,14 @@ from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
 
-LOGINS_MAX = 100
-"""How many logins one instance may use up by being forgotten."""
-
 
 class Operations:
     """Every operation, on one Core."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, granting: Granting, reconciler: Reconciler) -> None:
         self._core = core
-        self._enabling = trio.Lock()
+        self._granting = granting
+        self._reconciler = reconciler
         self._logger = log.get()
 
     def table(self) -> Table:
@@ -74,6 +75,7 @@ class Operations:
         return {
             ListInstances: Request(ROOT, self._list),
             Enable: Request(ROOT, self._enable),
+            Apply: Request(ROOT, self._apply),
             Disable: Request(ROOT, self._disable),
             Forget: Request(ROOT, self._forget),
             Prune: Request(ROOT, self._prune),
@@ -158,25 +160,13 @@ class Operations:
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
+        follow = self._following(chosen, request) if request.follow else ()
         # What the container itself may not change, or the static file says is read-only, stays so over SFTP.
-        modes = {volume.path: request.read_only or volume.read_only for volume in chosen}
-        grants = [(v, Mode.READ_ONLY if modes[v.path] else Mode.READ_WRITE) for v in chosen]
-        by = f"uid {peer.uid}"
-        # A login and uid are free when they are looked for; nobody else may take them before they are stored.
-        async with self._enabling:
-            record = await self._core.db(lambda registry: registry.instance(info.key))
-            new, shown = (None, None) if record is not None else await self._new_login(info.key)
-            now = self._core.now()
-            record = await self._core.db(lambda registry: registry.enable(info.key, grants, by=by, now=now, new=new))
-        paths = tuple(volume.path for volume in chosen)
-        self._logger.info(
-            "enabled",
-            instance=str(info.key),
-            login=record.login,
-            paths=paths,
-            read_only=[path for path in paths if modes[path]],
-            by=by,
+        grants = [(v, Mode.READ_ONLY if request.read_only or v.read_only else Mode.READ_WRITE) for v in chosen]
+        record, shown = await self._granting.grant(
+            info.key, grants, origin=Origin.COMMAND, by=f"uid {peer.uid}", follow=follow
         )
+        paths = tuple(volume.path for volume in chosen)
         await self._sync(record.login, "access is granted")
         status = self._instance(record, info, await self._sessions())
         return Changed(instance=status, changed=paths, password=None if shown is None else shown.reveal())
@@ -206,51 +196,58 @@ class Operations:
                 chosen.append(found[0])
         return chosen
 
-    async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
-        first, last = self._core.config.ids.login_uids
+    def _following(self, chosen: Sequence[VolumeInfo], request: Enable) -> list[str]:
+        """The paths whose grants are to follow. Raises ConflictError for a volume named that has a name."""
+        anonymous = [volume.path for volume in chosen if volume.anonymous]
+        named = [volume.path for volume in chosen if not volume.anonymous]
+        if named and not request.every:
+            raise ConflictError(
+                f"{named[0]} is no anonymous volume: access to it stays on by itself when the container is made again "
+                "with the same volume"
+            )
+        if not anonymous:
+            raise ConflictError("none of these volumes is anonymous: there is nothing to follow")
+        return anonymous
 
-        def allocate(registry: Registry) -> tuple[Login, Uid]:
-            later = (later_login(key, attempt) for attempt in range(2, LOGINS_MAX))
-            for candidate in itertools.chain(login_candidates(key), later):
-                if not registry.login_taken(candidate) and not accounts.name_taken(candidate):
-                    return candidate, registry.next_uid(first, last)
-            raise ConflictError(f"{login_candidates(key)[0]} and {LOGINS_MAX - 1} others are taken: no login for {key}")
-
-        login, uid = await self._core.db(allocate)
-        pair = keys.generate_ed25519(f"id_container {login}")
-        sealed_key = self._core.sealing.seal(pair.private, f"key:{login}")
-        password = passwords.generate()
-        credentials = (
-            NewCredential(CredentialKind.KEY, pair.public, sealed_key, pair.fingerprint),
-            await self._new_password(login, password),
+    async def _apply(self, request: Apply, peer: Peer) -> Applied:
+        self._logger.info("apply", rules=len(request.rules), dry_run=request.dry_run, by=f"uid {peer.uid}")
+        changes = await self._reconciler.apply(request.rules, dry_run=request.dry_run, confirm=request.confirm)
+        told = tuple(
+            AccessChange(
+                kind=one.kind,
+                key=one.key,
+                path=one.path,
+                origin=one.origin,
+                mode=one.mode,
+                by=one.by,
+                reason=one.reason,
+            )
+            for one in changes
         )
-        shown = password if self._core.config.credentials.password != "raw" else None
-        return NewLogin(login=login, uid=uid, credentials=credentials), shown
-
-    async def _new_password(self, login: str, password: Secret) -> NewCredential:
-        # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
-        encoded = await trio.to_thread.run_sync(passwords.hash_password, password)
-        raw = self._core.config.credentials.password == "raw"
-        sealed = self._core.sealing.seal(password, f"password:{login}") if raw else None
-        return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)
+        idle = rules.idle(request.rules, self._core.inventory.instances())
+        return Applied(changes=told, idle=idle, dry_run=request.dry_run)
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record, info = await self._granted(request.instance)
-        listed = ", ".join(grant.path for grant in record.grants) or "nothing"
+        on = shares.by_path(record)
+        listed = ", ".join(on) or "nothing"
         if not request.volumes and not request.every:
             raise UsageError(f"which volume of {record.key}? Access is on for: {listed}. Name some, or say --all")
         if request.every:
-            paths = [grant.path for grant in record.grants]
+            paths = list(on)
         else:
             paths = []
             for wanted in request.volumes:
                 path = wanted.rstrip("/") or "/"
-                found = [grant.path for grant in record.grants if grant.path == path or grant.name == wanted]
+                found = [one for one, grants in on.items() if one == path or grants[0].name == wanted]
                 if len(found) > 1:
                     raise UsageError(f"{wanted!r} is mounted more than once: name a path of {', '.join(found)}")
                 if not found:
                     raise NotFoundError(f"access of {record.key} to {wanted!r} is not on; it is on for: {listed}")
                 paths.append(found[0])
+        others = [grant for path in paths for grant in on[path] if grant.origin is not Origin.COMMAND]
+        if others and not any(grant.origin is Origin.COMMAND for path in paths for grant in on[path]):
+            raise ConflictError(f"{_from_elsewhere(others)}: nothing was changed")
         now, key = self._core.now(), record.key
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now))
         self._core.must_hear(record.login)
@@ -260,11 +257,15 @@ class Operations:
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
     async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
-        return await self._forget_key(self._resolve(request.instance, await self._core.db(Registry.instances)), peer)
+        key = self._resolve(request.instance, await self._core.db(Registry.instances))
+        forgotten = await self._forget_key(key, peer)
+        # A rule or label may want it shared again, under another login.
+        self._core.tell_news()
+        return forgotten
 
     async def _forget_key(self, key: InstanceKey, peer: Peer) -> Forgotten:
         record = await self._core.db(lambda registry: registry.forget(key))
-        paths = tuple(grant.path for grant in record.grants)
+        paths = tuple(shares.by_path(record))
         self._core.must_hear(record.login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
         await self._sync(record.login, f"{key} is removed from the registry")
@@ -322,7 +323,7 @@ class Operations:
     async def _reset_password(self, request: ResetPassword, peer: Peer) -> PasswordShown:
         record, _info = await self._granted(request.instance)
         password = passwords.generate()
-        credential = await self._new_password(record.login, password)
+        credential = await self._granting.new_password(record.login, password)
         login, now = record.login, self._core.now()
         await self._core.db(lambda registry: registry.replace_credential(login, credential, now))
         self._logger.info("password reset", login=login, by=f"uid {peer.uid}")
@@ -396,6 +397,16 @@ class Operations:
         close = difflib.get_close_matches(text, names, 3, 0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; 'hatchway ls' lists them"
         raise NotFoundError(f"there is no instance {text!r}{hint}")
+
+
+def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
+    """Where to take away what `disable` cannot, in a sentence without its full stop."""
+    grant = grants[0]
+    if grant.origin is Origin.FILE:
+        return f"access to {grant.path} comes from {grant.granted_by}; take it out there, then 'hatchway apply'"
+    return (
+        f"access to {grant.path} comes from the container's label; make the container without it, or set access.labels"
+    )
 
 
 def _password_kind(password: CredentialRecord | None) -> PasswordKind:

@@ -6,15 +6,40 @@ re-used name must not hand one customer's login another customer's data.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from hatchway.admin.inventory import Inventory
 from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, below, session_paths
 from hatchway.registry.records import GrantRecord, InstanceRecord
-from hatchway.wire.admin import Access, InstanceStatus, VolumeStatus
+from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, VolumeStatus
 from hatchway.wire.host import View
 
 
-def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, str]:
-    """The grants in force: path in the container to directory on the host.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the grants of one path that are in force give: the directory `source` of the host, and which that is."""
+
+    source: str
+    created: str
+    mode: Mode
+
+
+def widest(grants: Iterable[GrantRecord]) -> Mode:
+    """The mode several grants of one volume give together."""
+    return Mode.READ_WRITE if any(grant.mode is Mode.READ_WRITE for grant in grants) else Mode.READ_ONLY
+
+
+def by_path(record: InstanceRecord) -> dict[str, list[GrantRecord]]:
+    """The grants of an instance, in force or not, by path in the container."""
+    result: dict[str, list[GrantRecord]] = {}
+    for grant in record.grants:
+        result.setdefault(grant.path, []).append(grant)
+    return result
+
+
+def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share]:
+    """What is shared now, by path in the container.
 
     When the catalog has not (yet) told anything of the source, the directory known at the last enable stands in: an
     engine that is down must not lock users out of their files. Once the source is known, only what it shows counts.
@@ -22,26 +47,30 @@ def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, str]:
     info = inventory.get(record.key)
     volumes = {} if info is None else {volume.path: volume for volume in info.volumes}
     result = {}
-    for grant in record.grants:
-        volume = volumes.get(grant.path)
-        if volume is not None:
-            if _same(grant, volume) and volume.refusal is None and volume.source is not None:
-                result[grant.path] = volume.source
-        elif not inventory.knows(grant.kind) and grant.source is not None:
-            result[grant.path] = grant.source
+    for path, grants in by_path(record).items():
+        live = _in_force(grants, volumes.get(path), inventory)
+        if live and (source := live[0].source) is not None:
+            result[path] = Share(source, live[0].created, widest(live))
     return result
+
+
+def _in_force(grants: Iterable[GrantRecord], volume: VolumeInfo | None, inventory: Inventory) -> list[GrantRecord]:
+    """Those of one path's grants that are for the `volume` that stands there, None when there is none."""
+    if volume is None:
+        return [grant for grant in grants if not inventory.knows(grant.kind) and grant.source is not None]
+    if volume.refusal is not None or volume.source is None:
+        return []
+    return [grant for grant in grants if grant.identity == volume.identity]
 
 
 def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]:
     """What a session of this instance's login shows, in the order of the paths."""
     live = live_grants(record, inventory)
     places = session_paths({grant.path: grant.name for grant in record.grants})
-    modes = {grant.path: grant.mode for grant in record.grants}
-    births = {grant.path: grant.created for grant in record.grants}
     info = inventory.get(record.key)
     fixed = set() if info is None else {volume.path for volume in info.volumes if volume.read_only}
     return tuple(
-        View(places[path], live[path], modes[path] is Mode.READ_ONLY or path in fixed, births[path])
+        View(places[path], live[path].source, live[path].mode is Mode.READ_ONLY or path in fixed, live[path].created)
         for path in sorted(live, key=places.__getitem__)
     )
 
@@ -49,7 +78,7 @@ def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]
 def granted_places(record: InstanceRecord) -> dict[str, Mode]:
     """Where each grant stands in a session's root, in force or not, and its mode."""
     places = session_paths({grant.path: grant.name for grant in record.grants})
-    return {places[grant.path]: grant.mode for grant in record.grants}
+    return {places[path]: widest(grants) for path, grants in by_path(record).items()}
 
 
 def start_directory(views: tuple[View, ...]) -> str:
@@ -63,25 +92,32 @@ def status(
     """An instance as its operator sees it; at least one of `record` and `info` is given."""
     key = record.key if record is not None else info.key if info is not None else None
     assert key is not None
-    grants = {} if record is None else {grant.path: grant for grant in record.grants}
+    grants = {} if record is None else by_path(record)
     live = {} if record is None else live_grants(record, inventory)
-    places = session_paths({grant.path: grant.name for grant in grants.values()})
-    volumes = [] if info is None else [_volume(v, grants.get(v.path), v.path in live, places) for v in info.volumes]
-    seen = set() if info is None else {volume.path for volume in info.volumes}
-    for path, grant in grants.items():
-        if path not in seen:
-            volumes.append(
-                VolumeStatus(
-                    path=path,
-                    name=grant.name,
-                    kind=grant.kind,
-                    driver=grant.driver,
-                    read_only=False,
-                    access=_access(grant, path in live, False),
-                    session_path=places[path] if path in live else None,
-                    present=False,
-                )
+    places = {} if record is None else session_paths({grant.path: grant.name for grant in record.grants})
+    present = {} if info is None else {volume.path: volume for volume in info.volumes}
+    volumes = []
+    for path in present.keys() | grants.keys():
+        volume, given = present.get(path), grants.get(path, [])
+        share = live.get(path)
+        described = volume or given[0]
+        fixed = volume is not None and volume.read_only
+        in_force = _in_force(given, volume, inventory)
+        volumes.append(
+            VolumeStatus(
+                path=path,
+                name=described.name,
+                kind=described.kind,
+                driver=described.driver,
+                read_only=fixed,
+                access=_access(share, fixed) if given else Access.OFF,
+                session_path=places[path] if share is not None else None,
+                refusal=None if volume is None else volume.refusal,
+                present=volume is not None,
+                anonymous=volume is not None and volume.anonymous,
+                grants=tuple(_grant(grant, grant in in_force) for grant in given),
             )
+        )
     return InstanceStatus(
         key=key,
         state=info.state if info is not None else InstanceState.UNKNOWN,
@@ -95,24 +131,18 @@ def status(
     )
 
 
-def _volume(volume: VolumeInfo, grant: GrantRecord | None, live: bool, places: dict[str, str]) -> VolumeStatus:
-    return VolumeStatus(
-        path=volume.path,
-        name=volume.name,
-        kind=volume.kind,
-        driver=volume.driver,
-        read_only=volume.read_only,
-        access=Access.OFF if grant is None else _access(grant, live, volume.read_only),
-        session_path=places[volume.path] if grant is not None and live else None,
-        refusal=volume.refusal,
-    )
-
-
-def _access(grant: GrantRecord, live: bool, fixed: bool) -> Access:
-    if not live:
+def _access(share: Share | None, fixed: bool) -> Access:
+    if share is None:
         return Access.SUSPENDED
-    return Access.READ_ONLY if grant.mode is Mode.READ_ONLY or fixed else Access.READ_WRITE
+    return Access.READ_ONLY if share.mode is Mode.READ_ONLY or fixed else Access.READ_WRITE
 
 
-def _same(grant: GrantRecord, volume: VolumeInfo) -> bool:
-    return grant.identity == volume.identity
+def _grant(grant: GrantRecord, in_force: bool) -> GrantStatus:
+    return GrantStatus(
+        origin=grant.origin,
+        mode=grant.mode,
+        in_force=in_force,
+        follows=grant.follows,
+        granted_by=grant.granted_by,
+        granted_at=grant.granted_at,
+    )

@@ -17,7 +17,15 @@ from datetime import datetime
 import msgspec
 
 from hatchway.catalog.names import encodable, key_part, printable
-from hatchway.model import InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind, valid_volume_path
+from hatchway.model import (
+    ACCESS_LABEL,
+    InstanceInfo,
+    InstanceKey,
+    InstanceState,
+    VolumeInfo,
+    VolumeKind,
+    valid_volume_path,
+)
 
 DEFAULT_ENVIRONMENT = "default"
 """The environment of containers that Compose did not make."""
@@ -149,6 +157,7 @@ def build(containers: Iterable[Container], volumes: Mapping[str, Volume]) -> tup
             state=_STATES.get(status, InstanceState.UNKNOWN),
             user=encodable(container.config.user),
             image=printable(container.config.image),
+            access_label=printable((container.config.labels or {}).get(ACCESS_LABEL, "")),
             volumes=_volumes(container, volumes),
         )
     return tuple(taken[key] for key in sorted(taken))
@@ -270,7 +279,8 @@ def _named(mount: _Mount, volume: Volume | None, path: str, subpath: str) -> Vol
             refusal="the engine does not know this volume, or not any more",
         )
     name = printable(volume.name)
-    if _anonymous(volume):
+    anonymous = _anonymous(volume)
+    if anonymous:
         # The whole name: a grant binds to it, see VolumeInfo.identity.
         name = f"anonymous-{name}"
     info = VolumeInfo(
@@ -281,6 +291,7 @@ def _named(mount: _Mount, volume: Volume | None, path: str, subpath: str) -> Vol
         created=printable(volume.created_at or ""),
         source=encodable(f"{volume.mountpoint}/{subpath}" if subpath else volume.mountpoint),
         read_only=not mount.rw,
+        anonymous=anonymous,
     )
     if printable(volume.name) != volume.name:
         # Engines do not allow it. What a grant binds to must not be the same for two volumes.

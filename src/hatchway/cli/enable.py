@@ -28,16 +28,20 @@ from hatchway.wire.admin import (
 @click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
 @click.option("--all", "every", is_flag=True, help="Every volume of the instance that can be shared.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed over SFTP.")
+@click.option(
+    "--follow", is_flag=True, help="Stay on when the container is made again and gets a new anonymous volume there."
+)
 @json_option
 @click.pass_obj
-def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_only: bool) -> None:
+def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_only: bool, follow: bool) -> None:
     """Give SFTP access to volumes of an instance.
 
     The first time, INSTANCE gets its login, key and password. Without VOLUME and --all it lists the volumes there
     are and changes nothing.
     """
     _require_choice(app, "enable", instance, volumes, every)
-    changed = app.ask(Enable(instance=instance, volumes=volumes, every=every, read_only=read_only), Changed)
+    request = Enable(instance=instance, volumes=volumes, every=every, read_only=read_only, follow=follow)
+    changed = app.ask(request, Changed)
     info, problem = _connection(app, instance)
     answer = {"changed": changed, "connection": info, "problem": problem}
     app.emit(answer, lambda out: _print_enabled(out, changed, info, problem))
@@ -50,7 +54,7 @@ def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_
 @json_option
 @click.pass_obj
 def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> None:
-    """Take SFTP access away; sessions end at once.
+    """Take SFTP access away that was given by 'hatchway enable'; sessions end at once.
 
     INSTANCE keeps its login, key and password. Without VOLUME and --all it lists the volumes there are and changes
     nothing.

@@ -12,8 +12,8 @@ from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
-from hatchway.model import InstanceState
-from hatchway.wire.admin import Access, InstanceStatus, Listing, ListInstances, VolumeStatus
+from hatchway.model import InstanceState, Origin
+from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, Listing, ListInstances, VolumeStatus
 
 _ACCESS_STYLE = {
     Access.OFF: "dim",
@@ -87,11 +87,16 @@ def volume_cells(volume: VolumeStatus) -> list[Text]:
     ]
 
 
-def remarks(volume: VolumeStatus) -> list[Text]:
-    """What else there is to know about a volume, each a line of its own."""
-    found = []
+def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
+    """What else there is to know about a volume, each a line of its own; with `origins` where each grant comes from."""
+    found: list[Text] = []
     if volume.session_path is not None and volume.session_path != volume.path:
         found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
+    found += [
+        origin_remark(grant)
+        for grant in volume.grants
+        if origins or grant.origin is not Origin.COMMAND or grant.follows
+    ]
     if not volume.present:
         found.append(Text("there is no volume there now", style="yellow"))
     if volume.access is Access.SUSPENDED and volume.present and volume.refusal is None:
@@ -101,6 +106,19 @@ def remarks(volume: VolumeStatus) -> list[Text]:
     elif volume.read_only:
         found.append(Text("read-only in the container", style="dim"))
     return found
+
+
+def origin_remark(grant: GrantStatus) -> Text:
+    """Where a grant comes from, and what of it is not plain from the volume's line."""
+    by = safe(grant.granted_by)
+    text = Text.assemble("given by command, ", by) if grant.origin is Origin.COMMAND else Text.assemble("given by ", by)
+    text.append(f": {grant.mode.value}")
+    if grant.follows:
+        text.append(", stays on when the container gets a new anonymous volume")
+    if not grant.in_force:
+        text.append(", suspended")
+    text.stylize("dim")
+    return text
 
 
 def print_instance(out: Terminal, instance: InstanceStatus) -> None:

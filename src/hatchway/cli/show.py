@@ -61,7 +61,7 @@ def _print_volumes(out: Terminal, info: ConnectionInfo) -> None:
     shown = [volume for volume in info.instance.volumes if volume.access is not Access.OFF]
     for volume, line in zip(shown, columns([volume_cells(volume) for volume in shown]), strict=True):
         out.out(Text.assemble("  ", line))
-        for remark in remarks(volume):
+        for remark in remarks(volume, origins=True):
             out.out(Text.assemble("      ", remark))
     if not shown:
         out.out(Text("  none is enabled", style="yellow"))

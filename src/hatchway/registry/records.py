@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeKind
+from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeKind
 
 
 class CredentialKind(enum.StrEnum):
@@ -19,7 +19,9 @@ class CredentialKind(enum.StrEnum):
 class GrantRecord:
     """Access to one volume, which is described as it was when granted; see VolumeInfo for the fields they share.
 
-    `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read.
+    `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read. `source`
+    is also None, and `created` "", when another volume was granted at the path since. `follows`: it is for whichever
+    anonymous volume the instance has there.
     """
 
     path: str
@@ -32,13 +34,15 @@ class GrantRecord:
     identity: str
     granted_at: float
     granted_by: str
+    origin: Origin = Origin.COMMAND
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
     """An instance that somebody shared at least once.
 
-    `created_at` and `seen_at`, when the catalog last had it, are Unix seconds; grants are in order of path.
+    `created_at` and `seen_at`, when the catalog last had it, are Unix seconds; grants are in order of path and origin.
     """
 
     key: InstanceKey

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, Select, and_, exists, insert, select, update
+import msgspec
+from sqlalchemy import ColumnElement, Connection, CursorResult, Row, Select, and_, exists, insert, select, update
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
-from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind, valid_login
+from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind, valid_login
 from hatchway.registry import tables as t
 from hatchway.registry.records import (
     CredentialKind,
@@ -56,23 +57,10 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
         return query.join(t.logins, t.logins.c.instance_id == t.instances.c.id).where(*conditions)
 
     granted: dict[int, list[GrantRecord]] = {}
-    of_grants = select(t.volumes, t.grants.c.mode, t.grants.c.identity, t.grants.c.granted_at, t.grants.c.granted_by)
-    of_grants = of_grants.join(t.grants, t.grants.c.volume_id == t.volumes.c.id).join(t.instances)
+    columns = [column for column in t.grants.c if column.name not in ("id", "volume_id")]
+    of_grants = select(t.volumes, *columns).join(t.grants, t.grants.c.volume_id == t.volumes.c.id).join(t.instances)
     for row in connection.execute(matching(of_grants)):
-        granted.setdefault(row.instance_id, []).append(
-            GrantRecord(
-                path=row.path,
-                name=row.name,
-                kind=VolumeKind(row.kind),
-                driver=row.driver,
-                created=row.created,
-                source=row.source,
-                mode=Mode(row.mode),
-                identity=row.identity,
-                granted_at=row.granted_at,
-                granted_by=row.granted_by,
-            )
-        )
+        granted.setdefault(row.instance_id, []).append(_grant(row))
     # Sorted here and not by the database, whose order of text may be another (PostgreSQL's collations).
     records = [
         InstanceRecord(
@@ -81,11 +69,33 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
             uid=Uid(row.uid),
             created_at=row.created_at,
             seen_at=row.seen_at,
-            grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: grant.path)),
+            grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: (grant.path, grant.origin))),
         )
         for row in connection.execute(matching(select(t.instances, t.logins.c.name, t.logins.c.uid)))
     ]
     return tuple(sorted(records, key=lambda record: record.key))
+
+
+def _grant(row: Row[Any]) -> GrantRecord:
+    kind = VolumeKind(row.kind)
+    described = VolumeInfo(
+        path=row.path, kind=kind, name=row.name, driver=row.driver, created=row.created, source=row.source
+    )
+    own = described.identity == row.identity
+    return GrantRecord(
+        path=row.path,
+        name=row.name,
+        kind=kind,
+        driver=row.driver,
+        created=row.created if own else "",
+        source=row.source if own else None,
+        mode=Mode(row.mode),
+        identity=row.identity,
+        granted_at=row.granted_at,
+        granted_by=row.granted_by,
+        origin=Origin(row.origin),
+        follows=row.follows,
+    )
 
 
 def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now: float) -> int:
@@ -122,8 +132,8 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
     return instance
 
 
-def put_grant(connection: Connection, instance: int, volume: VolumeInfo, mode: Mode, by: str, now: float) -> None:
-    """Grant the `volume` of the instance in row `instance`, in place of the grant at its path if there is one."""
+def put_volume(connection: Connection, instance: int, volume: VolumeInfo) -> int:
+    """Describe the `volume` of the instance in row `instance`, in place of another one at its path. Gives its row."""
     described = {
         "name": volume.name,
         "kind": volume.kind.value,
@@ -131,17 +141,47 @@ def put_grant(connection: Connection, instance: int, volume: VolumeInfo, mode: M
         "created": volume.created,
         "source": volume.source,
     }
-    granted = {"mode": mode.value, "identity": volume.identity, "granted_at": now, "granted_by": by}
     at_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == volume.path)
     row: int | None = connection.execute(select(t.volumes.c.id).where(at_path)).scalar()
     if row is None:
-        made = connection.execute(insert(t.volumes).values(instance_id=instance, path=volume.path, **described))
-        row = _key_of(made)
-    else:
-        connection.execute(update(t.volumes).where(t.volumes.c.id == row).values(described))
-    of_volume = t.grants.c.volume_id == row
-    if connection.execute(update(t.grants).where(of_volume).values(granted)).rowcount == 0:
-        connection.execute(insert(t.grants).values(volume_id=row, **granted))
+        return _key_of(
+            connection.execute(insert(t.volumes).values(instance_id=instance, path=volume.path, **described))
+        )
+    connection.execute(update(t.volumes).where(t.volumes.c.id == row).values(described))
+    return row
+
+
+def put_grant(connection: Connection, volume: int, origin: Origin, values: dict[str, Any]) -> None:
+    """Grant the volume in row `volume`, in place of the grant of that origin if there is one."""
+    same = and_(t.grants.c.volume_id == volume, t.grants.c.origin == origin.value)
+    if connection.execute(update(t.grants).where(same).values(values)).rowcount == 0:
+        connection.execute(insert(t.grants).values(volume_id=volume, origin=origin.value, **values))
+
+
+def rule(row: Row[Any]) -> AccessRule:
+    """A rule of an access file."""
+    return AccessRule(
+        where=row.place,
+        project=row.project,
+        service=row.service,
+        volumes=msgspec.json.decode(row.volumes, type=tuple[str, ...]),
+        replica=row.replica,
+        read_only=row.read_only,
+        follow=row.follow,
+    )
+
+
+def rule_values(rule: AccessRule) -> dict[str, Any]:
+    """The columns of `rule`."""
+    return {
+        "place": rule.where,
+        "project": rule.project,
+        "service": rule.service,
+        "replica": rule.replica,
+        "volumes": msgspec.json.encode(rule.volumes).decode(),
+        "read_only": rule.read_only,
+        "follow": rule.follow,
+    }
 
 
 def credential_values(new: NewCredential, now: float) -> dict[str, Any]:

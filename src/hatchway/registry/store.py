@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
-from hatchway.model import InstanceKey, Mode, Uid, VolumeInfo, valid_login
+from hatchway.model import AccessRule, InstanceKey, Mode, Origin, Uid, VolumeInfo, valid_login
 from hatchway.registry import rows
 from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, open_database
@@ -93,11 +93,14 @@ class Registry:
         by: str,
         now: float,
         new: NewLogin | None,
+        origin: Origin = Origin.COMMAND,
+        follow: Collection[str] = (),
     ) -> InstanceRecord:
         """Grant access to `volumes` of the instance `key`, each in its mode; other grants stay as they are.
 
-        A grant at the same path is replaced: it is for the volume given now. If the instance was never shared, it
-        gets the login `new` with its credentials. `by` says who did it, `now` is Unix seconds.
+        A grant of the same origin at the same path is replaced: it is for the volume given now. Grants at the paths
+        `follow` go over to an anonymous volume's successor, see `follow`. If the instance was never shared, it gets
+        the login `new` with its credentials. `by` says who did it, `now` is Unix seconds.
 
         Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
         of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
@@ -118,25 +121,77 @@ class Registry:
             else:
                 self._changed(connection, instance, now)
             for volume, mode in volumes:
-                rows.put_grant(connection, instance, volume, mode, by, now)
+                values = {
+                    "mode": mode.value,
+                    "identity": volume.identity,
+                    "follows": volume.path in follow,
+                    "granted_at": now,
+                    "granted_by": by,
+                }
+                rows.put_grant(connection, rows.put_volume(connection, instance, volume), origin, values)
             (record,) = rows.instances(connection, t.instances.c.id == instance)
             return record
 
-    def disable(self, key: InstanceKey, paths: Sequence[str], now: float) -> tuple[str, ...]:
-        """Take access to the volumes at `paths` away, at `now`, Unix seconds. Login and credentials stay.
+    def alter(
+        self, key: InstanceKey, path: str, *, origin: Origin, mode: Mode, follows: bool, by: str, now: float
+    ) -> None:
+        """Change a grant in everything but the volume it is for, which may not be the one that stands there now.
 
-        Gives the paths at which access was on, sorted; none for an instance that was never shared.
+        Nothing happens when there is no such grant.
+        """
+        with self._write() as connection:
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                return
+            of_path = select(t.volumes.c.id).where(t.volumes.c.instance_id == instance, t.volumes.c.path == path)
+            same = and_(t.grants.c.volume_id.in_(of_path), t.grants.c.origin == origin.value)
+            values = {"mode": mode.value, "follows": follows, "granted_by": by}
+            if connection.execute(update(t.grants).where(same).values(values)).rowcount:
+                self._changed(connection, instance, now)
+
+    def follow(self, key: InstanceKey, volume: VolumeInfo) -> None:
+        """An anonymous volume of the instance has been succeeded by `volume`: grants that follow are for that now."""
+        with self._write() as connection:
+            instance = rows.instance_id(connection, key)
+            at_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == volume.path)
+            row: int | None = connection.execute(select(t.volumes.c.id).where(at_path)).scalar()
+            following = and_(t.grants.c.volume_id == row, t.grants.c.follows)
+            if instance is None or not connection.execute(select(exists().where(following))).scalar_one():
+                return
+            rows.put_volume(connection, instance, volume)
+            connection.execute(update(t.grants).where(following).values(identity=volume.identity))
+
+    def rules(self) -> tuple[AccessRule, ...]:
+        """The rules of the access files as they were applied last, in their order."""
+        with self._read() as connection:
+            return tuple(rows.rule(row) for row in connection.execute(select(t.rules).order_by(t.rules.c.id)))
+
+    def replace_rules(self, rules: Sequence[AccessRule]) -> None:
+        """Remember `rules`, and nothing of those before."""
+        with self._write() as connection:
+            connection.execute(delete(t.rules))
+            for number, rule in enumerate(rules):
+                connection.execute(insert(t.rules).values(id=number, **rows.rule_values(rule)))
+
+    def disable(
+        self, key: InstanceKey, paths: Sequence[str], now: float, origin: Origin = Origin.COMMAND
+    ) -> tuple[str, ...]:
+        """Take the grants of that origin at `paths` away, at `now`, Unix seconds. Login and credentials stay.
+
+        Gives the paths at which there was one, sorted; none for an instance that was never shared.
         """
         with self._write() as connection:
             instance = rows.instance_id(connection, key)
             if instance is None:
                 return ()
             on = and_(t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths)))
-            query = select(t.volumes.c.id, t.volumes.c.path).join(t.grants).where(on)
+            of_origin = t.grants.c.origin == origin.value
+            query = select(t.grants.c.id, t.volumes.c.path).join(t.volumes).where(on, of_origin)
             found = connection.execute(query).all()
             if found:
-                # Their grants go with them (tables.grants).
-                connection.execute(delete(t.volumes).where(t.volumes.c.id.in_([row.id for row in found])))
+                connection.execute(delete(t.grants).where(t.grants.c.id.in_([row.id for row in found])))
+                granted = exists().where(t.grants.c.volume_id == t.volumes.c.id)
+                connection.execute(delete(t.volumes).where(t.volumes.c.instance_id == instance, ~granted))
                 self._changed(connection, instance, now)
             return tuple(sorted(row.path for row in found))
 

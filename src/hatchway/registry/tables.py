@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -64,7 +65,7 @@ logins = Table(
     Column("created_at", Float, nullable=False),
 )
 
-# A volume of an instance as it was when access to it was last enabled: model.VolumeInfo. Exists as long as its grant.
+# A volume of an instance as it was when access to it was last given: model.VolumeInfo. Exists as long as its grants.
 volumes = Table(
     "volumes",
     metadata,
@@ -85,20 +86,43 @@ volumes = Table(
     UniqueConstraint("instance_id", "path"),
 )
 
-# The instance's login may use the volume. No row: access is off.
+# The instance's login may use the volume: one row for each place where that is said. No row: access is off.
 grants = Table(
     "grants",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("volume_id", ForeignKey("volumes.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("volume_id", ForeignKey("volumes.id", ondelete="CASCADE"), nullable=False),
+    # model.Origin.
+    Column("origin", Text, nullable=False),
     # model.Mode.
     Column("mode", Text, nullable=False),
     # VolumeInfo.identity when it was granted, kept as it was: if the instance shows another one, the grant is not for
-    # that volume.
+    # that volume. Another than that of the volume's row: another grant was given since, for what stands there now.
     Column("identity", Text, nullable=False),
+    # The volume was anonymous, and the grant is for whichever anonymous one the instance has at that path.
+    Column("follows", Boolean, nullable=False),
     Column("granted_at", Float, nullable=False),
-    # Who did it, as the admin socket names its callers; for people to read.
+    # Who did it, as the admin socket names its callers, or the rule or label; for people to read.
     Column("granted_by", Text, nullable=False),
+    UniqueConstraint("volume_id", "origin"),
+)
+
+# The rules of the access files as they were applied last: model.AccessRule.
+rules = Table(
+    "rules",
+    metadata,
+    # Their order.
+    Column("id", Integer, primary_key=True),
+    # Which rule of which file; for people to read.
+    Column("place", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    # NULL: any.
+    Column("replica", Integer, nullable=True),
+    # A JSON list of texts.
+    Column("volumes", Text, nullable=False),
+    Column("read_only", Boolean, nullable=False),
+    Column("follow", Boolean, nullable=False),
 )
 
 # What lets a login in: at most one of each kind.

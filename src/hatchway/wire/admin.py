@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from hatchway.model import InstanceKey, InstanceState, Mode, VolumeKind
+from hatchway.model import AccessRule, InstanceKey, InstanceState, Mode, Origin, VolumeKind
 
 
 class Access(enum.StrEnum):
@@ -18,8 +18,22 @@ class Access(enum.StrEnum):
     SUSPENDED = "suspended"
 
 
+class GrantStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the grants of a volume. `in_force` is False when it was given to another volume at that path.
+
+    `follows`: it goes over to the anonymous volume that succeeds this one. `granted_at` is Unix seconds.
+    """
+
+    origin: Origin
+    mode: Mode
+    in_force: bool
+    follows: bool
+    granted_by: str
+    granted_at: float
+
+
 class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume of an instance and the access to it.
+    """A volume of an instance and the access to it, which is what those of its `grants` in force give together.
 
     `path` is inside the container, `session_path` where a session finds it (None when access is off). `present` is
     False for a granted volume the instance no longer has. `refusal` says why access cannot be enabled.
@@ -34,6 +48,8 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     session_path: str | None = None
     refusal: str | None = None
     present: bool = True
+    anonymous: bool = False
+    grants: tuple[GrantStatus, ...] = ()
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,21 +89,65 @@ class Listing(msgspec.Struct, frozen=True, tag="listing"):
 class Enable(msgspec.Struct, frozen=True, kw_only=True, tag="enable"):
     """Grant access to volumes of an instance. `instance` is a key, a login or a container's name.
 
-    `volumes` are paths or names; empty is a UsageError that lists them, unless `every`. Answer: Changed.
+    `volumes` are paths or names; empty is a UsageError that lists them, unless `every`. `follow`: access to anonymous
+    volumes goes over to those the container gets when it is made again. Answer: Changed.
     """
 
     instance: str
     volumes: tuple[str, ...] = ()
     every: bool = False
     read_only: bool = False
+    follow: bool = False
 
 
 class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
-    """Take access away; the login's sessions end. Arguments as in Enable. Answer: Changed."""
+    """Take access away that was given by Enable; the login's sessions end. Arguments as in Enable. Answer: Changed."""
 
     instance: str
     volumes: tuple[str, ...] = ()
     every: bool = False
+
+
+class Apply(msgspec.Struct, frozen=True, kw_only=True, tag="apply"):
+    """Make `rules` those that give access, and take away what rules before gave; with `dry_run` only say what that
+    would change. `confirm` gives access also to volumes that stand where another one did. Answer: Applied.
+    """
+
+    rules: tuple[AccessRule, ...]
+    dry_run: bool = False
+    confirm: bool = False
+
+
+class ChangeKind(enum.StrEnum):
+    """What applying rules does to a grant, or does not. `CONFIRM`: another volume stands there than it was for, so it
+    stays suspended unless that is confirmed. `REFUSED`: the volume cannot be shared."""
+
+    GRANT = "grant"
+    ALTER = "alter"
+    FOLLOW = "follow"
+    CONFIRM = "confirm"
+    WITHDRAW = "withdraw"
+    REFUSED = "refused"
+
+
+class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of one grant. `by` is the rule or label, `reason` a sentence for people, "" when there is none."""
+
+    kind: ChangeKind
+    key: InstanceKey
+    path: str
+    origin: Origin
+    mode: Mode
+    by: str
+    reason: str = ""
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
+    """What was, or with `dry_run` would be, changed. `idle` names rules that match no volume there is now."""
+
+    changes: tuple[AccessChange, ...]
+    idle: tuple[str, ...]
+    dry_run: bool
 
 
 class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
@@ -228,8 +288,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
 
 __all__ = [
-    "Access", "Changed", "ConnectionInfo", "DaemonStatus", "Disable", "Enable", "ExportKey", "Forget", "Forgotten",
-    "GoneInstance", "HostKey", "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "PasswordKind",
-    "PasswordShown", "Prune", "Pruned", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status",
-    "VolumeStatus",
+    "Access", "AccessChange", "Applied", "Apply", "ChangeKind", "Changed", "ConnectionInfo", "DaemonStatus", "Disable",
+    "Enable", "ExportKey", "Forget", "Forgotten", "GoneInstance", "GrantStatus", "HostKey", "InstanceStatus",
+    "KeyExport", "ListInstances", "Listing", "Mode", "Origin", "PasswordKind", "PasswordShown", "Prune", "Pruned",
+    "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
 ]  # fmt: skip

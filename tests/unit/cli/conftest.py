@@ -22,6 +22,7 @@ _REQUESTS = (
     admin.ListInstances
     | admin.Enable
     | admin.Disable
+    | admin.Apply
     | admin.Forget
     | admin.Prune
     | admin.Show

@@ -21,7 +21,7 @@ from hatchway.cli.doctor import engine, files, kernel, names, openssh, pam, pam_
 from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.command_line import run as execute
 from hatchway.cli.doctor.finding import Finding, Level, ok
-from hatchway.config import DEFAULT_PATH, Config, Engine, Host, Paths, Sshd, Static
+from hatchway.config import DEFAULT_PATH, Access, Config, Engine, Host, Paths, Sshd, Static
 from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolError
 from hatchway.sshd import render
 from hatchway.wire.admin import DaemonStatus, SourceStatus, Status
@@ -413,6 +413,21 @@ def test_static_file(tmp_path: Path) -> None:
     file.write_text("")
     expect(files.static(config, lambda _: None), OK)
     expect(files.static(config, lambda path: f"{path} is bad"), FAILED, "is bad")
+
+
+def test_access_files(tmp_path: Path) -> None:
+    directory = tmp_path / "access.d"
+    config = Config(access=Access(dir=str(directory)))
+    labelled = Config(access=Access(dir=str(directory), labels=True))
+    expect(files.access(config, lambda _: None), OK, "given by command")
+    assert "label" not in files.access(config).text
+    expect(files.access(labelled, lambda _: None), OK, "by command and by label")
+    directory.mkdir()
+    (directory / "a.toml").write_text("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\n")
+    expect(files.access(config, lambda _: None), OK, "1 rule in")
+    expect(files.access(config, lambda path: "bad" if path.endswith("a.toml") else None), FAILED, "bad")
+    (directory / "b.toml").write_text("[[access]]\n")
+    expect(files.access(config, lambda _: None), FAILED, "b.toml: access[0].project is missing")
 
 
 def test_secrets(config: Config) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from hatchway.errors import InternalError
-from hatchway.model import InstanceKey, InstanceState
-from hatchway.wire.admin import Access, DaemonStatus, Listing, ListInstances, SourceStatus, Status
+from hatchway.model import InstanceKey, InstanceState, Mode, Origin
+from hatchway.wire.admin import (
+    Access,
+    DaemonStatus,
+    GrantStatus,
+    Listing,
+    ListInstances,
+    Show,
+    SourceStatus,
+    Status,
+)
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -85,6 +96,23 @@ def test_names_of_containers_do_nothing(run: Cli, daemon: FakeDaemon, make: Any)
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
     assert done.stdout.count("[red]x\\x1b]0;owned\\x07[/red]\\x0a\\u202ey") == 11
     assert len(done.stdout.splitlines()) == 8
+
+
+def test_where_grants_come_from(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    by_command = GrantStatus(
+        origin=Origin.COMMAND, mode=Mode.READ_ONLY, in_force=True, follows=False, granted_by="uid 0", granted_at=0.0
+    )
+    by_file = structs.replace(
+        by_command, origin=Origin.FILE, mode=Mode.READ_WRITE, in_force=False, granted_by="/a\x1b.toml, rule 1"
+    )
+    volume = make.volume("/data", Access.READ_ONLY, session_path="/data", grants=(by_command, by_file))
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(volume),), sources=SOURCES)
+    out = run("ls").stdout
+    assert "given by /a\\x1b.toml, rule 1: rw, suspended" in out
+    assert "uid 0" not in out
+    daemon.answers[Show] = make.connection(instance=make.instance(volume))
+    out = run("show", "shop/web/1").stdout
+    assert "      given by command, uid 0: ro\n      given by /a\\x1b.toml, rule 1: rw, suspended\n" in out
 
 
 def test_long_names_are_whole_on_a_narrow_terminal(run: Cli, daemon: FakeDaemon, make: Any) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
-from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
+from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind
 from hatchway.registry.records import (
     CredentialKind,
     CredentialRecord,
@@ -113,7 +113,7 @@ def test_the_first_enable_makes_everything(registry: Registry, path: str) -> Non
         password.id, CredentialKind.PASSWORD, "$argon2id$HASHED", b"\x01SEALED", None, 10.5
     )
     assert _rows(path) == {
-        "instances": 1, "logins": 1, "volumes": 3, "grants": 3, "credentials": 2, "sessions": 0,
+        "instances": 1, "logins": 1, "volumes": 3, "grants": 3, "credentials": 2, "sessions": 0, "rules": 0,
     }  # fmt: skip
 
 
@@ -520,3 +520,64 @@ def test_every_statement_is_one_that_postgresql_could_run(registry: Registry) ->
         assert not type(clause).__module__.startswith("sqlalchemy.dialects.sqlite")
         words = str(clause.compile(dialect=dialect)).split()
         assert words[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}
+
+
+def test_grants_of_several_origins_come_and_go_by_themselves(registry: Registry, path: str) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
+    both = registry.enable(
+        WEB, [(DATA, Mode.READ_ONLY)], by="a rule", now=2.0, new=None, origin=Origin.FILE, follow=["/data"]
+    )
+    assert [(one.origin, one.mode, one.granted_by, one.follows) for one in both.grants] == [
+        (Origin.COMMAND, Mode.READ_WRITE, "anna", False),
+        (Origin.FILE, Mode.READ_ONLY, "a rule", True),
+    ]
+    assert _rows(path)["volumes"] == 1
+    assert registry.disable(WEB, ["/data"], 3.0, Origin.LABEL) == ()
+    assert registry.disable(WEB, ["/data"], 3.0) == ("/data",)
+    assert registry.instance(WEB).grants == both.grants[1:]  # type: ignore[union-attr] # it is there
+    assert registry.disable(WEB, ["/data"], 4.0, Origin.FILE) == ("/data",)
+    assert (_rows(path)["grants"], _rows(path)["volumes"]) == (0, 0)
+
+
+def test_a_grant_for_another_volume_than_the_row_describes_knows_no_directory(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
+    other = VolumeInfo(path="/data", kind=VolumeKind.BIND, source="/srv/other", created="7")
+    made = registry.enable(WEB, [(other, Mode.READ_ONLY)], by="a rule", now=2.0, new=None, origin=Origin.FILE)
+    by_command, by_file = made.grants
+    assert (by_command.source, by_command.created, by_command.identity) == (None, "", DATA.identity)
+    assert (by_file.source, by_file.created, by_file.identity) == ("/srv/other", "7", other.identity)
+
+
+def test_altering_a_grant_leaves_what_it_is_for(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="r1", now=1.0, new=NEW, origin=Origin.FILE)
+    for origin, expected in ((Origin.COMMAND, Mode.READ_WRITE), (Origin.FILE, Mode.READ_ONLY)):
+        registry.alter(WEB, "/data", origin=origin, mode=Mode.READ_ONLY, follows=True, by="r2", now=2.0)
+        (grant,) = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
+        assert (grant.mode, grant.identity, grant.source) == (expected, DATA.identity, DATA.source)
+    assert (grant.follows, grant.granted_by, grant.granted_at) == (True, "r2", 1.0)
+    registry.alter(
+        InstanceKey("no", "such", 1), "/data", origin=Origin.FILE, mode=Mode.READ_ONLY, follows=True, by="", now=1.0
+    )
+
+
+def test_only_grants_that_follow_go_over(registry: Registry) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="r", now=1.0, new=None, origin=Origin.FILE, follow=["/data"])
+    other = VolumeInfo(path="/data", kind=VolumeKind.VOLUME, name="n", driver="local", source="/v/n", created="7")
+    registry.follow(InstanceKey("no", "such", 1), other)
+    registry.follow(WEB, VolumeInfo(path="/logs", kind=VolumeKind.BIND, source="/x"))
+    registry.follow(WEB, other)
+    by_command, by_file = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
+    assert (by_command.identity, by_command.source) == (DATA.identity, None)
+    assert (by_file.identity, by_file.source, by_file.name) == (other.identity, "/v/n", "n")
+
+
+def test_rules_are_replaced_as_a_whole(registry: Registry) -> None:
+    first = AccessRule(where="a, rule 1", project="*", service="web", volumes=("/a,b", "ü\n"), replica=3, follow=True)
+    second = AccessRule(where="b, rule 1", project="shop", service="*", volumes=("*",), read_only=True)
+    registry.replace_rules((second, first))
+    assert registry.rules() == (second, first)
+    registry.replace_rules((first,))
+    assert registry.rules() == (first,)
+    registry.replace_rules(())
+    assert registry.rules() == ()

@@ -43,6 +43,7 @@ def examine(app: App) -> Iterator[Finding]:
         ("PAM login", lambda: pam.refuses_strangers(config, running)),
         ("engine", lambda: engine.check(config)),
         ("static instances", lambda: files.static(config)),
+        ("access files", lambda: files.access(config)),
         ("secrets", lambda: files.secrets(config)),
     ]
     for name, check in checks:

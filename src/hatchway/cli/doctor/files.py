@@ -8,8 +8,11 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+from hatchway import rulefiles
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
+from hatchway.cli.text import count
 from hatchway.config import DEFAULT_PATH, Config
+from hatchway.errors import HatchwayError
 from hatchway.sshd import trust
 
 
@@ -39,6 +42,21 @@ def static(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Fi
     if found is not None:
         return failed("static instances", found, f"chown root:root and chmod go-w what is named, down to {file}")
     return ok("static instances", f"{file} is root's alone")
+
+
+def access(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Finding:
+    """Whether the access files can be read and only root can change them."""
+    name, directory = "access files", config.access.dir
+    if not os.path.lexists(directory):
+        return ok(name, f"no {directory}: access is given by command" + (" and by label" * config.access.labels))
+    try:
+        for path in (directory, *rulefiles.names(directory)):
+            if (found := flaw(path)) is not None:
+                return failed(name, found, f"chown root:root and chmod go-w what is named, down to {path}")
+        rules = rulefiles.read(directory)
+    except HatchwayError as exc:
+        return failed(name, str(exc), "mend it; docs/access.md explains the files")
+    return ok(name, f"{count(len(rules), 'rule')} in {directory}")
 
 
 def secrets(config: Config) -> Finding:

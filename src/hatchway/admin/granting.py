@@ -1,0 +1,92 @@
+"""Giving access: the grant, and at the first one the instance's login with its credentials."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+
+import trio
+
+from hatchway import accounts, log
+from hatchway.admin.core import Core
+from hatchway.credentials import keys, passwords
+from hatchway.credentials.secret import Secret
+from hatchway.errors import ConflictError
+from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, later_login, login_candidates
+from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin
+from hatchway.registry.store import Registry
+
+LOGINS_MAX = 100
+"""How many logins one instance may use up by being forgotten."""
+
+
+class Granting:
+    """Gives access in the registry of one Core. hostd hears of it by `Core.sync`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._turn = trio.Lock()
+        self._logger = log.get()
+
+    async def grant(
+        self,
+        key: InstanceKey,
+        volumes: Sequence[tuple[VolumeInfo, Mode]],
+        *,
+        origin: Origin,
+        by: str,
+        follow: Collection[str] = (),
+    ) -> tuple[InstanceRecord, Secret | None]:
+        """Grant `volumes` of an instance; see Registry.enable. Gives it, and a new password that is not kept.
+
+        Raises HatchwayError; then nothing has been granted.
+        """
+        # A login and uid are free when they are looked for; nobody else may take them before they are stored.
+        async with self._turn:
+            known = await self._core.db(lambda registry: registry.instance(key))
+            new, shown = (None, None) if known is not None else await self._new_login(key)
+            now = self._core.now()
+            record = await self._core.db(
+                lambda registry: registry.enable(
+                    key, volumes, by=by, now=now, new=new, origin=origin, follow=frozenset(follow)
+                )
+            )
+        self._logger.info(
+            "enabled",
+            instance=str(key),
+            login=record.login,
+            paths=tuple(volume.path for volume, _ in volumes),
+            read_only=[volume.path for volume, mode in volumes if mode is Mode.READ_ONLY],
+            origin=origin.value,
+            by=by,
+        )
+        return record, shown
+
+    async def new_password(self, login: str, password: Secret) -> NewCredential:
+        """`password` as the login's credential, kept as is configured."""
+        # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
+        encoded = await trio.to_thread.run_sync(passwords.hash_password, password)
+        raw = self._core.config.credentials.password == "raw"
+        sealed = self._core.sealing.seal(password, f"password:{login}") if raw else None
+        return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)
+
+    async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
+        first, last = self._core.config.ids.login_uids
+
+        def allocate(registry: Registry) -> tuple[Login, Uid]:
+            later = (later_login(key, attempt) for attempt in range(2, LOGINS_MAX))
+            for candidate in itertools.chain(login_candidates(key), later):
+                if not registry.login_taken(candidate) and not accounts.name_taken(candidate):
+                    return candidate, registry.next_uid(first, last)
+            raise ConflictError(f"{login_candidates(key)[0]} and {LOGINS_MAX - 1} others are taken: no login for {key}")
+
+        login, uid = await self._core.db(allocate)
+        pair = keys.generate_ed25519(f"id_container {login}")
+        sealed_key = self._core.sealing.seal(pair.private, f"key:{login}")
+        password = passwords.generate()
+        credentials = (
+            NewCredential(CredentialKind.KEY, pair.public, sealed_key, pair.fingerprint),
+            await self.new_password(login, password),
+        )
+        shown = password if self._core.config.credentials.password != "raw" else None
+        return NewLogin(login=login, uid=uid, credentials=credentials), shown

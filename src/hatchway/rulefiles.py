@@ -1,0 +1,93 @@
+"""Access files: rules in TOML that give access to volumes, read whole and checked before any of them counts.
+
+Knows nothing of what there is to share: see `admin.rules`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+
+import msgspec
+
+from hatchway.config import decode
+from hatchway.errors import ConfigError, NotFoundError
+from hatchway.model import AccessRule
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    project: str
+    service: str
+    volumes: tuple[str, ...]
+    replica: int | None = None
+    read_only: bool = False
+    follow: bool = False
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    access: tuple[_Entry, ...] = ()
+
+
+def names(directory: str) -> list[str]:
+    """The paths of the access files in `directory`, `*.toml`, in the order of their names; hidden ones are none.
+
+    Raises NotFoundError when there is no such directory: that is a mistake, and not the wish to take all access away.
+    """
+    try:
+        found = os.listdir(directory)
+    except OSError as exc:
+        raise NotFoundError(f"{directory}: {exc.strerror}; make it, empty if no file is to give access") from exc
+    return [f"{directory}/{name}" for name in sorted(found) if name.endswith(".toml") and not name.startswith(".")]
+
+
+def read(directory: str) -> tuple[AccessRule, ...]:
+    """The rules of all access files in `directory`, in the order of `names`.
+
+    Raises NotFoundError as `names` does, ConfigError that names file, rule, key and what is allowed.
+    """
+    return tuple(rule for path in names(directory) for rule in _read(path))
+
+
+def parse(text: str, origin: str) -> tuple[AccessRule, ...]:
+    """The rules in the TOML `text`, which comes from the file `origin`. Raises ConfigError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{origin}: {exc}") from exc
+    rules = []
+    for number, entry in enumerate(decode(data, _File, origin).access, 1):
+        where = f"{origin}, rule {number}"
+        _check(entry, where)
+        rules.append(
+            AccessRule(
+                where=where,
+                project=entry.project,
+                service=entry.service,
+                volumes=entry.volumes,
+                replica=entry.replica,
+                read_only=entry.read_only,
+                follow=entry.follow,
+            )
+        )
+    return tuple(rules)
+
+
+def _read(path: str) -> tuple[AccessRule, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+    return parse(text, path)
+
+
+def _check(entry: _Entry, where: str) -> None:
+    for key in ("project", "service"):
+        if not getattr(entry, key):
+            raise ConfigError(f"{where}: {key} = '' is not allowed: expected a name or a pattern, '*' for any")
+    if not entry.volumes or "" in entry.volumes:
+        raise ConfigError(
+            f"{where}: volumes = {list(entry.volumes)!r} is not allowed: expected paths, names or patterns, '*' for any"
+        )
+    if entry.replica is not None and entry.replica < 1:
+        raise ConfigError(f"{where}: replica = {entry.replica} is not allowed: expected a number from 1 on")

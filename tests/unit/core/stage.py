@@ -1,0 +1,173 @@
+"""The core on a real registry, with hostd faked, and everything that asks it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from hatchway.access.service import Gate
+from hatchway.admin.core import Core
+from hatchway.admin.granting import Granting
+from hatchway.admin.hostlink import HostLink
+from hatchway.admin.inventory import Inventory
+from hatchway.admin.operations import Operations
+from hatchway.admin.reconcile import Reconciler
+from hatchway.config import Access, Config, Credentials, Paths
+from hatchway.credentials.sealing import SealingKey
+from hatchway.errors import HostError, RefusedError
+from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
+from hatchway.registry.store import Registry
+from hatchway.wire.host import Births, HostStatus, UserRecord, View
+from hatchway.wire.service import Peer
+
+ROOT = Peer(1, 0, 0)
+WEB = InstanceKey("shop", "web", 1)
+
+
+class FakeHost(HostLink):
+    """A hostd that does at once what it is told and remembers it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.problem = None
+        self.published: tuple[UserRecord, ...] = ()
+        self.applied: list[tuple[str, tuple[View, ...]]] = []
+        self.sessions: dict[str, tuple[str, tuple[View, ...], int]] = {}
+        self.failure: HostError | None = None
+        self.born: dict[str, str] = {}
+        self.conflicts: dict[str, str] = {}
+        self.refused: set[str] = set()
+        self.hung: set[str] = set()
+        self.opening: trio.Event | None = None
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def publish(self, users: tuple[UserRecord, ...]) -> dict[str, str]:
+        self._fail()
+        self.published = users
+        return {login: why for login, why in self.conflicts.items() if login in {user.login for user in users}}
+
+    async def apply(self, login: str, views: tuple[View, ...]) -> None:
+        self._fail()
+        if login in self.refused:
+            raise RefusedError(f"{login} may not")
+        self.applied.append((login, views))
+
+    async def open_session(self, session: str, user: UserRecord, views: tuple[View, ...], helper_pid: int) -> None:
+        self._fail()
+        if self.opening is not None:
+            await self.opening.wait()
+        self.sessions[session] = (user.login, views, helper_pid)
+
+    async def births(self, sources: tuple[str, ...]) -> Births:
+        self._fail()
+        known = {source: self.born.get(source, "inode:2:1.0") for source in sources if source not in self.hung}
+        unknown = {source: f"{source} does not answer" for source in sources if source in self.hung}
+        refused = {source: f"there is no directory {source}" for source, birth in known.items() if not birth}
+        return Births({source: birth for source, birth in known.items() if birth}, refused, unknown)
+
+    async def status(self) -> HostStatus:
+        self._fail()
+        return HostStatus((), {session: login for session, (login, _, _) in self.sessions.items()})
+
+
+@dataclass
+class Stage:
+    """The core with everything around it."""
+
+    core: Core
+    host: FakeHost
+    inventory: Inventory
+    gate_path: str
+    operations: Operations
+    reconciler: Reconciler
+
+    @property
+    def table(self) -> dict[type, Any]:
+        return {kind: row.handler for kind, row in self.operations.table().items()}
+
+    async def do(self, request: object) -> Any:
+        """What the admin socket would answer to root."""
+        return await self.table[type(request)](request, ROOT)
+
+    async def ask(self, op: str, **fields: str | bytes) -> tuple[bool, str]:
+        """What a helper would hear."""
+        parts = [f"op={op}".encode()]
+        for name, value in fields.items():
+            parts.append(name.encode() + b"=" + (value.encode() if isinstance(value, str) else value))
+        stream = await trio.open_unix_socket(self.gate_path)
+        async with stream:
+            await stream.send_all(b"\0".join(parts))
+            await stream.send_eof()
+            data = b""
+            while chunk := await stream.receive_some(65536):
+                data += chunk
+        first, _, rest = data.decode().partition("\n")
+        assert first in ("ok", "no")
+        return first == "ok", rest
+
+
+def volume(path: str, *, refusal: str | None = None) -> VolumeInfo:
+    """A named volume at `path`."""
+    name = path.strip("/").replace("/", "_")
+    return VolumeInfo(
+        path=path,
+        kind=VolumeKind.VOLUME,
+        name=name,
+        driver="local",
+        source=f"/var/lib/docker/volumes/{name}/_data",
+        refusal=refusal,
+    )
+
+
+def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB, label: str = "") -> Snapshot:
+    """A snapshot of one container. `label` is what it asks for, see model.ACCESS_LABEL."""
+    info = InstanceInfo(
+        key=key,
+        runtime_id="0123",
+        runtime_name="shop-web-1",
+        state=InstanceState.RUNNING,
+        access_label=label,
+        volumes=volumes,
+    )
+    return Snapshot(source="docker", taken_at=1.0, instances=(info,))
+
+
+@asynccontextmanager
+async def staged(directory: Path, password: str = "raw", *, labels: bool = False) -> AsyncIterator[Stage]:
+    """A stage in `directory` whose catalog has shown one container with two volumes and a tmpfs."""
+    config = Config(
+        paths=Paths(state_dir=str(directory), run_dir=str(directory)),
+        credentials=Credentials(password=password),  # type: ignore[arg-type] # one of its two words
+        access=Access(labels=labels),
+    )
+    registry = Registry.open(config.registry_path)
+    try:
+        host, inventory = FakeHost(config), Inventory(lambda: 1000.0)
+        core = Core(config, registry, SealingKey.load_or_create(config.sealing_key_path), inventory, host)
+        await core.feed(snapshot(volume("/data"), volume("/logs"), volume("/tmp/x", refusal="it is a tmpfs")))
+        gate = Gate(core, os.getuid())
+        if os.getuid() != 0:
+            pytest.skip("the gate answers root's helpers only")
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.bind(config.auth_socket)
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.serve, trio.SocketListener(sock))
+            granting = Granting(core)
+            reconciler = Reconciler(core, granting)
+            operations = Operations(core, granting, reconciler)
+            yield Stage(core, host, inventory, config.auth_socket, operations, reconciler)
+            nursery.cancel_scope.cancel()
+    finally:
+        registry.close()

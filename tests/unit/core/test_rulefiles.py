@@ -1,0 +1,73 @@
+"""Access files: read whole, or refused with the file, the rule and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hatchway import rulefiles
+from hatchway.errors import ConfigError, NotFoundError
+from hatchway.model import AccessRule
+
+GOOD = """
+[[access]]
+project = "shop"
+service = "web*"
+volumes = ["/data", "up?"]
+
+[[access]]
+project = "*"
+service = "*"
+replica = 2
+volumes = ["*"]
+read_only = true
+follow = true
+"""
+
+
+def test_the_rules_of_a_file() -> None:
+    first, second = rulefiles.parse(GOOD, "/etc/x.toml")
+    assert first == AccessRule(where="/etc/x.toml, rule 1", project="shop", service="web*", volumes=("/data", "up?"))
+    assert (second.where, second.replica, second.read_only, second.follow) == ("/etc/x.toml, rule 2", 2, True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[access]", "x.toml"),
+        ("[[acces]]\nproject = 'a'", "unknown key 'acces'; did you mean 'access'"),
+        ("[[access]]\nservice = 'web'\nvolumes = ['*']", r"access\[0\].project is missing"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'", r"access\[0\].volumes is missing"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = '*'", "volumes = '\\*' is not allowed"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = []", "rule 1: volumes = "),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['']", "rule 1: volumes = "),
+        ("[[access]]\nproject = ''\nservice = 'b'\nvolumes = ['*']", "rule 1: project = ''"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreplica = 0", "rule 1: replica = 0"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreadonly = true", "did you mean 'read_only'"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nread_only = 'yes'", "expected true or false"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        rulefiles.parse(text, "x.toml")
+
+
+def test_a_directory_is_read_in_the_order_of_names_and_only_its_toml_files(tmp_path: Path) -> None:
+    for name in ("20-b.toml", "10-a.toml", ".hidden.toml", "notes.txt", "30.toml~"):
+        (tmp_path / name).write_text(GOOD)
+    rules = rulefiles.read(str(tmp_path))
+    assert [Path(rule.where.partition(",")[0]).name for rule in rules] == ["10-a.toml"] * 2 + ["20-b.toml"] * 2
+
+
+def test_one_bad_file_spoils_all(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(GOOD)
+    (tmp_path / "b.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"b\.toml"):
+        rulefiles.read(str(tmp_path))
+
+
+def test_no_directory_is_not_an_empty_one(tmp_path: Path) -> None:
+    assert rulefiles.read(str(tmp_path)) == ()
+    with pytest.raises(NotFoundError, match="No such file"):
+        rulefiles.read(str(tmp_path / "none"))
