@@ -225,7 +225,7 @@ class Operations:
             for one in changes
         )
         idle = rules.idle(request.rules, self._core.inventory.instances())
-        return Applied(changes=told, idle=idle, dry_run=request.dry_run)
+        return Applied(changes=told, idle=idle, sources=self._core.inventory.sources(), dry_run=request.dry_run)
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record, info = await self._granted(request.instance)

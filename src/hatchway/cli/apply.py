@@ -10,6 +10,7 @@ from rich.text import Text
 from hatchway import rulefiles
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
+from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
 from hatchway.model import AccessRule
 from hatchway.wire.admin import AccessChange, Applied, Apply, ChangeKind
@@ -66,6 +67,11 @@ def _print(out: Terminal, answer: Applied, rules: int, directory: str, confirm: 
         out.heading("Cannot be shared")
         for one in refused:
             out.sentence(f"{one.key} {one.path}: {one.reason}", label="  ")
+    unread = tuple(one for one in answer.sources if one.problem is not None)
+    if unread or not answer.sources:
+        out.heading("Nothing new is shared from what cannot be read now")
+        for line in source_lines(unread) or [Text("there is no word of any instance yet")]:
+            out.out(Text.assemble("  ", line))
     if answer.idle:
         out.heading("Match no volume now")
         for where in answer.idle:

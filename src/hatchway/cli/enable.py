@@ -12,6 +12,7 @@ from hatchway.cli.text import safe
 from hatchway.connect import info as connect
 from hatchway.errors import HatchwayError, UsageError
 from hatchway.wire.admin import (
+    Access,
     Changed,
     ConnectionInfo,
     Disable,
@@ -44,7 +45,7 @@ def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_
     changed = app.ask(request, Changed)
     info, problem = _connection(app, instance)
     answer = {"changed": changed, "connection": info, "problem": problem}
-    app.emit(answer, lambda out: _print_enabled(out, changed, info, problem))
+    app.emit(answer, lambda out: _print_enabled(out, changed, info, problem, read_only=read_only))
 
 
 @click.command()
@@ -61,7 +62,7 @@ def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> N
     """
     _require_choice(app, "disable", instance, volumes, every)
     changed = app.ask(Disable(instance=instance, volumes=volumes, every=every), Changed)
-    app.emit({"changed": changed}, lambda out: _print_volumes(out, changed, "Access taken away."))
+    app.emit({"changed": changed}, lambda out: _print_disabled(out, changed))
 
 
 def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, ...], every: bool) -> None:
@@ -108,8 +109,21 @@ def _print_volumes(out: Terminal, changed: Changed, text: str) -> None:
             out.out(Text.assemble("      ", remark))
 
 
-def _print_enabled(out: Terminal, changed: Changed, info: ConnectionInfo | None, problem: str | None) -> None:
+def _print_disabled(out: Terminal, changed: Changed) -> None:
+    shared = [one for one in changed.instance.volumes if one.path in changed.changed and one.access is not Access.OFF]
+    text = "Access by command taken away; what gives it besides goes on." if shared else "Access taken away."
+    _print_volumes(out, changed, text)
+
+
+def _print_enabled(
+    out: Terminal, changed: Changed, info: ConnectionInfo | None, problem: str | None, *, read_only: bool
+) -> None:
     _print_volumes(out, changed, "SFTP access is on.")
+    for volume in changed.instance.volumes:
+        if read_only and volume.path in changed.changed and volume.access is Access.READ_WRITE:
+            out.sentence(
+                f"{volume.path} can still be written: something else gives access to it too", "yellow", label="  "
+            )
     login = changed.instance.login or str(changed.instance.key)
     if changed.password is not None:
         out.heading("Password, shown this once")

@@ -143,10 +143,14 @@ class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
-    """What was, or with `dry_run` would be, changed. `idle` names rules that match no volume there is now."""
+    """What was, or with `dry_run` would be, changed. `idle` names rules that match no volume there is now.
+
+    Of a source that cannot be read now nothing new is shared until it can.
+    """
 
     changes: tuple[AccessChange, ...]
     idle: tuple[str, ...]
+    sources: tuple[SourceStatus, ...]
     dry_run: bool
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hatchway.model import AccessRule, InstanceKey, Mode, Origin
 from hatchway.sshd import trust
-from hatchway.wire.admin import AccessChange, Applied, Apply, ChangeKind
+from hatchway.wire.admin import AccessChange, Applied, Apply, ChangeKind, SourceStatus
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -49,6 +49,10 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
             change(ChangeKind.REFUSED, "/tmp", reason="a tmpfs has no contents on the host"),
         ),
         idle=("shop.toml, rule 9",),
+        sources=(
+            SourceStatus(source="docker", age_s=9.0, instances=3, problem="the engine does not answer"),
+            SourceStatus(source="static", age_s=1.0, instances=3, problem=None),
+        ),
         dry_run=True,
     )
     done = run("apply", "--dry-run")
@@ -69,13 +73,16 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
         "Cannot be shared",
         "  shop/web/1 /tmp: a tmpfs has no contents on the host",
         "",
+        "Nothing new is shared from what cannot be read now",
+        "  docker  3 instances  seen 9 s ago  the engine does not answer",
+        "",
         "Match no volume now",
         "  shop.toml, rule 9",
     ]
 
 
 def test_confirmed(run: Cli, daemon: FakeDaemon, access_dir: Path) -> None:
-    daemon.answers[Apply] = Applied(changes=(change(ChangeKind.CONFIRM),), idle=(), dry_run=False)
+    daemon.answers[Apply] = Applied(changes=(change(ChangeKind.CONFIRM),), idle=(), sources=(), dry_run=False)
     assert run("apply", "--confirm").stdout.splitlines()[0] == f"0 rules in {access_dir}; 1 change made"
     assert daemon.requests == [Apply(rules=(), confirm=True)]
     assert run.json("apply")["changes"][0]["kind"] == "confirm"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def test_enable(run: Cli, daemon: FakeDaemon, make: Any) -> None:
-    info = make.connection()
+    shared = make.volume(access=Access.READ_ONLY, session_path="/home/work")
+    info = make.connection(instance=make.instance(shared, login="shop-web-1"))
     daemon.answers[Enable] = Changed(instance=info.instance, changed=("/home/work",))
     daemon.answers[Show] = info
     done = run("enable", "shop/web/1", "work", "--read-only")
@@ -34,7 +35,7 @@ def test_enable(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     ]
     assert done.stdout.splitlines() == [
         "shop/web/1  SFTP access is on.",
-        "  rw  /home/work  work",
+        "  ro  /home/work  work",
         "",
         "Connect",
         "  hatchway key export shop-web-1",
@@ -124,3 +125,17 @@ def test_what_the_daemon_refuses(run: Cli, daemon: FakeDaemon, error: NotFoundEr
     assert done.exit_code == error.exit_code
     assert "\x1b" not in done.stderr
     assert run.json("enable", "x", "y") == {"error": {"code": error.code, "text": str(error)}}
+
+
+def test_what_other_grants_still_give_is_said(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volume = make.volume(access=Access.READ_WRITE, session_path="/home/work")
+    daemon.answers[Enable] = daemon.answers[Disable] = Changed(
+        instance=make.instance(volume, login="shop-web-1"), changed=("/home/work",)
+    )
+    daemon.answers[Show] = make.connection()
+    assert (
+        "/home/work can still be written: something else" in run("enable", "shop/web/1", "work", "--read-only").stdout
+    )
+    assert "still be written" not in run("enable", "shop/web/1", "work").stdout
+    done = run("disable", "shop/web/1", "work").stdout
+    assert done.startswith("shop/web/1  Access by command taken away; what gives it besides goes on.\n")
