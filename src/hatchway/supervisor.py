@@ -1,38 +1,32 @@
 """`hatchway run`: the same processes systemd would run, in the foreground of one.
 
-It makes what units and package would have made (accounts, directories, sockets, sshd's files), starts each process
-with the uid and sockets it is to have, restarts what dies, and on SIGTERM or Ctrl-C stops everything and takes away
+It makes what units and package would have made (see `provision`; sshd's files), starts each process with the uid and
+sockets it is to have, restarts what dies, and on SIGTERM or Ctrl-C stops everything and takes away
 what it made. Nothing of what it does itself is on the way of a login.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
-import grp
 import os
-import pwd
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from hatchway import log
+from hatchway import log, provision
 from hatchway.config import Config
-from hatchway.errors import ConfigError, ConflictError, HostError, plain_errors
+from hatchway.errors import HostError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
 from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages, room
-from hatchway.kernel import limits, mounts
+from hatchway.kernel import limits
 from hatchway.printable import escaped
 from hatchway.sshd import install
 
@@ -45,42 +39,7 @@ LOG_LINE_MAX = 65536
 STEADY_S = 60.0
 """A process that ran this long starts again at once when it dies."""
 
-_SERVICES = ("hostd", "core", "catalog", "sshd")
-RUN_FILES = frozenset(
-    {
-        "lock",
-        "pam-service-made",
-        "auth.sock",
-        "admin.sock",
-        "hostd.sock",
-        "catalog.sock",
-        *(f"notify-{name}.sock" for name in _SERVICES),
-    }
-)
-"""What we make in the run directory, besides the directories `sshd`, `mnt` and `handover`."""
-
-STATE_FILES = frozenset(
-    {
-        "registry.sqlite",
-        "registry.sqlite-wal",
-        "registry.sqlite-shm",
-        "registry.sqlite-journal",
-        "sealing.key",
-        "lost+found",
-    }
-)
-"""What the core makes in the state directory."""
-
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user of one of our processes."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +48,7 @@ class Service:
 
     name: str
     argv: tuple[str, ...]
-    account: Account
+    account: provision.Account
     groups: tuple[int, ...] = ()
     sockets: tuple[str, ...] = ()
     notifies: bool = True
@@ -121,14 +80,14 @@ def run(config: Config, config_path: Path | None) -> None:
 
 async def _run(config: Config, config_path: Path | None) -> None:
     with ExitStack() as stack:
-        stack.enter_context(_run_directory(config))
+        stack.enter_context(provision.run_directory(config))
         records = Records(config.paths.userdb_dir, config.paths.run_dir)
         stack.callback(records.withdraw_all)
-        accounts = _accounts(config, records)
-        _state_directory(config, accounts["core"])
+        accounts = provision.accounts(config, records)
+        provision.state_directory(config, accounts["core"])
         stack.callback(install.withdraw, _prepare_sshd(config))
-        _require_free_port(config)
-        listeners = stack.enter_context(_sockets(config, accounts))
+        provision.require_free_port(config)
+        listeners = stack.enter_context(provision.sockets(config, accounts))
         services = _services(config, config_path, accounts, install.argv(config))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
@@ -164,151 +123,8 @@ def _prepare_sshd(config: Config) -> install.Prepared:
     return prepared
 
 
-def _accounts(config: Config, records: Records) -> dict[str, Account]:
-    """The accounts of our processes: the host's if it has them, else records of ours for as long as we run."""
-    first = config.ids.service_uids[0]
-    accounts = {"root": Account("root", 0, 0)}
-    names = {"core": config.ids.core_user, "catalog": config.ids.catalog_user, "keys": config.ids.keys_user}
-    for offset, (role, name) in enumerate(names.items()):
-        entry = _host_user(name)
-        if entry is None or records.users().get(name) is not None:
-            records.publish_service(name, first + offset)
-            entry = _host_user(name)
-        if entry is None:
-            raise HostError(
-                f"user {name} was published in {config.paths.userdb_dir} but name look-ups do not find it: "
-                "install libnss-systemd and have 'systemd' in the passwd and group lines of /etc/nsswitch.conf"
-            )
-        accounts[role] = entry
-    try:
-        grp.getgrnam(config.ids.session_group)
-    except KeyError:
-        records.publish_group(config.ids.session_group, first + len(names))
-    uids = [account.uid for account in accounts.values()]
-    if len(set(uids)) != len(uids):
-        raise ConflictError(f"the accounts of [ids] share a uid: {accounts}")
-    return accounts
-
-
-def _own_directory(directory: str, ours: frozenset[str], key: str, mode: int) -> None:
-    """Make `directory`, or make sure that it holds nothing but what is `ours`: it gets our owner and mode.
-
-    Raises ConfigError for a directory of somebody else, such as /var/lib itself.
-    """
-    os.makedirs(directory, mode=mode, exist_ok=True)
-    names = set(os.listdir(directory))
-    # Once it has a registry it is ours, whatever an operator keeps beside it.
-    foreign = sorted(names - ours) if "registry.sqlite" not in names else []
-    if foreign:
-        raise ConfigError(
-            f"{key} = {directory!r}: this directory holds {foreign[0]!r}, which is not Hatchway's; "
-            "name a directory of its own"
-        )
-    os.chmod(directory, mode)
-
-
-def _host_user(name: str) -> Account | None:
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    return Account(name, entry.pw_uid, entry.pw_gid)
-
-
-def _state_directory(config: Config, core: Account) -> None:
-    directory = config.paths.state_dir
-    _own_directory(directory, STATE_FILES, "paths.state_dir", 0o700)
-    os.chown(directory, core.uid, core.gid)
-    os.chmod(directory, 0o700)
-    # An account published anew may have another uid than the one the files were made with. The directory is the core's,
-    # which may have been broken into: a link in it must not make us give it a file of somebody else's.
-    for name in os.listdir(directory):
-        try:
-            fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            found = os.fstat(fd)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid not in (0, core.uid):
-                os.fchown(fd, core.uid, core.gid)
-        finally:
-            os.close(fd)
-
-
-@contextmanager
-def _run_directory(config: Config) -> Iterator[None]:
-    """The run directory, for one `hatchway run` at a time."""
-    directory = config.paths.run_dir
-    _own_directory(directory, RUN_FILES | {"sshd", "mnt", "handover"}, "paths.run_dir", 0o755)
-    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"another 'hatchway run' uses {directory}") from None
-        try:
-            yield
-        finally:
-            _remove_run_directory(config)
-    finally:
-        os.close(lock)
-
-
-def _remove_run_directory(config: Config) -> None:
-    directory = config.paths.run_dir
-    if any(entry.target.startswith(f"{config.mount_dir}/") for entry in mounts.mount_table()):
-        log.get().error("mounts are left", directory=config.mount_dir)
-        return
-    if any(entry.target == config.mount_dir for entry in mounts.mount_table()):
-        mounts.unmount(config.mount_dir, mounts.MNT_DETACH)
-    # Only what we made: the directory is whatever the configuration says it is.
-    for made in ("sshd", "handover"):
-        shutil.rmtree(f"{directory}/{made}", ignore_errors=True)
-    for name in RUN_FILES:
-        with suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{name}")
-    for path in (config.mount_dir, directory):
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            log.get().error("not removed", directory=path, error=str(exc))
-
-
-@contextmanager
-def _sockets(config: Config, accounts: dict[str, Account]) -> Iterator[dict[str, socket.socket]]:
-    """The listening sockets: made here, so that owner and mode are right before anybody can connect."""
-    wanted = {
-        # sshd's key helper and, as root, its PAM helper.
-        "auth": (config.auth_socket, accounts["keys"].gid),
-        "admin": (config.admin_socket, 0),
-        "hostd": (config.hostd_socket, accounts["core"].gid),
-        "catalog": (config.catalog_socket, accounts["catalog"].gid),
-    }
-    made: dict[str, socket.socket] = {}
-    try:
-        for name, (path, gid) in wanted.items():
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            made[name] = sock
-            if os.path.lexists(path):
-                os.unlink(path)
-            before = os.umask(0o177)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(before)
-            os.chown(path, 0, gid)
-            os.chmod(path, 0o660 if gid else 0o600)
-            sock.listen(128)
-        yield made
-    finally:
-        for sock in made.values():
-            sock.close()
-
-
 def _services(
-    config: Config, config_path: Path | None, accounts: dict[str, Account], sshd: tuple[str, ...]
+    config: Config, config_path: Path | None, accounts: dict[str, provision.Account], sshd: tuple[str, ...]
 ) -> list[Service]:
     def python(module: str) -> tuple[str, ...]:
         option = () if config_path is None else ("--config", str(config_path))
@@ -321,25 +137,11 @@ def _services(
             "catalog",
             python("hatchway.catalog.main"),
             accounts["catalog"],
-            groups=_engine_groups(config),
+            groups=provision.engine_groups(config),
             notifies=False,
         ),
         Service("sshd", sshd, accounts["root"], notifies=False),
     ]
-
-
-def _engine_groups(config: Config) -> tuple[int, ...]:
-    """The group that may use the engine's socket. It is root-equivalent, so only the catalog has it."""
-    if not config.engine.enabled:
-        return ()
-    try:
-        status = os.stat(config.engine.url.removeprefix("unix://"))
-    except OSError:
-        try:
-            return (grp.getgrnam("docker").gr_gid,)
-        except KeyError:
-            return ()
-    return (status.st_gid,) if status.st_gid != 0 and stat.S_IMODE(status.st_mode) & 0o060 == 0o060 else ()
 
 
 async def _keep_running(config: Config, one: Running, listeners: dict[str, socket.socket]) -> None:
@@ -500,26 +302,6 @@ def _notify_socket(config: Config, service: Service) -> Iterator[tuple[str, sock
         finally:
             if os.path.lexists(path):
                 os.unlink(path)
-
-
-def _require_free_port(config: Config) -> None:
-    """Raise ConflictError when another program has sshd's port: it, not we, would be what clients reach."""
-    for address in config.sshd.listen:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as sock:
-                # As sshd does; a connection of ours that is still being closed is no other program.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((address, config.sshd.port))
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                raise ConflictError(
-                    f"port {config.sshd.port} of {address} is taken by another program; "
-                    "stop it, or set sshd.port to another one"
-                ) from None
-            # No IPv6 here, or an address that comes later: sshd says which of its addresses it could use.
 
 
 async def _sshd_answers(config: Config, sshd: Running) -> None:

@@ -1,4 +1,4 @@
-"""What `hatchway run` refuses to touch."""
+"""What `hatchway run` makes for its processes, and what it refuses to touch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hatchway import supervisor
+from hatchway import provision
 from hatchway.config import Config, Paths, Sshd
 from hatchway.errors import ConfigError, ConflictError
 
@@ -25,10 +25,10 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path, key: str) ->
     config = Config(paths=paths)
     with pytest.raises(ConfigError, match=f"paths.{key}.*'dpkg'"):
         if key == "run_dir":
-            with supervisor._run_directory(config):
+            with provision.run_directory(config):
                 pytest.fail("entered")
         else:
-            supervisor._state_directory(config, supervisor.Account("core", 12345, 12345))
+            provision.state_directory(config, provision.Account("core", 12345, 12345))
     assert os.listdir(directory) == ["dpkg"]
     assert directory.stat().st_uid == os.getuid()
     assert directory.stat().st_mode & 0o777 == 0o755
@@ -36,10 +36,10 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path, key: str) ->
 
 def test_the_run_directory_goes_with_what_we_made(tmp_path: Path) -> None:
     config = Config(paths=Paths(run_dir=str(tmp_path / "run")))
-    with supervisor._run_directory(config):
+    with provision.run_directory(config):
         (tmp_path / "run" / "auth.sock").touch()
         (tmp_path / "run" / "sshd").mkdir()
-        with pytest.raises(ConflictError, match="another 'hatchway run'"), supervisor._run_directory(config):
+        with pytest.raises(ConflictError, match="another 'hatchway run'"), provision.run_directory(config):
             pytest.fail("entered twice")
         assert (tmp_path / "run" / "auth.sock").exists()
     assert not (tmp_path / "run").exists()
@@ -53,7 +53,7 @@ def test_a_link_in_the_cores_directory_gives_away_nothing(tmp_path: Path) -> Non
     secret.touch()
     os.link(secret, state / "registry.sqlite")
     (state / "sealing.key").symlink_to(secret)
-    supervisor._state_directory(Config(paths=Paths(state_dir=str(state))), supervisor.Account("core", 12345, 12345))
+    provision.state_directory(Config(paths=Paths(state_dir=str(state))), provision.Account("core", 12345, 12345))
     assert secret.stat().st_uid == 0
     assert state.stat().st_uid == 12345
 
@@ -64,5 +64,5 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         sock.listen()
         port = sock.getsockname()[1]
         with pytest.raises(ConflictError, match=f"port {port} of 127.0.0.1 is taken"):
-            supervisor._require_free_port(Config(sshd=Sshd(port=port, listen=("127.0.0.1",))))
-    supervisor._require_free_port(Config(sshd=Sshd(port=port, listen=("127.0.0.1",))))
+            provision.require_free_port(Config(sshd=Sshd(port=port, listen=("127.0.0.1",))))
+    provision.require_free_port(Config(sshd=Sshd(port=port, listen=("127.0.0.1",))))
