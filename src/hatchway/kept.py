@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import os
-import re
 import resource
 import socket
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 import trio
 
 from hatchway import log
+from hatchway.wire import notify
 from hatchway.wire.worker import descriptors
 
 DESCRIPTORS_MAX = 16384
@@ -23,8 +23,6 @@ DESCRIPTORS_MAX = 16384
 
 NAMES_MAX = 100_000
 """Bytes of all names: they are one variable of the next process's environment, which holds 131,072 (execve(2))."""
-
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _MESSAGE_MAX = 4096
 _PER_MESSAGE = 8
@@ -102,7 +100,7 @@ class Messages:
     def _act(self, data: bytes, fds: list[int]) -> None:
         fields = dict(line.partition(b"=")[::2] for line in data.split(b"\n"))
         name = fields.get(b"FDNAME", b"").decode("ascii", "replace")
-        named = _NAME.fullmatch(name) is not None
+        named = notify.valid_name(name)
         if fields.get(b"FDSTORE") == b"1" and named:
             self._kept.take(name, fds)
         else:

@@ -7,14 +7,13 @@ successor. Nobody listening is no error: then nobody waits for us, and nothing i
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 FIRST = 3
 """SD_LISTEN_FDS_START."""
 
-NAME_MAX = 255
-"""Longest name of a kept descriptor, in characters (sd_pid_notify_with_fds(3), FDNAME)."""
-
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 SEND_S = 0.2
 """Longest wait, in seconds, for somebody who listens but does not read."""
@@ -25,16 +24,25 @@ def ready() -> None:
     _send(b"READY=1")
 
 
-def keep(name: str, descriptor: int) -> bool:
-    """Leave a copy of `descriptor` with whoever started us, for our successor, under `name` (no ":", printable).
+def valid_name(name: str) -> bool:
+    """Whether a descriptor can be kept under `name`: 1 to 64 ASCII letters, digits, ".", "_" and "-".
 
-    Whether it was taken. It is not when nobody listens, or who does has not read for a while.
+    That is less than sd_pid_notify_with_fds(3) allows, FDNAME, so that all names fit into one variable.
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def keep(name: str, descriptor: int) -> bool:
+    """Leave a copy of `descriptor` with whoever started us, for our successor, under `name`.
+
+    Whether it was taken. It is not when nobody listens, or who does has not read for a while. Raises ValueError when
+    `name` is no valid name.
     """
     return _send(b"FDSTORE=1\nFDNAME=" + _checked(name), descriptor)
 
 
 def forget(name: str) -> None:
-    """Have everything kept under `name` closed."""
+    """Have everything kept under `name` closed. Raises ValueError when `name` is no valid name."""
     _send(b"FDSTOREREMOVE=1\nFDNAME=" + _checked(name))
 
 
@@ -49,7 +57,7 @@ def passed() -> list[tuple[str, int]]:
 
 
 def _checked(name: str) -> bytes:
-    if not name.isascii() or not name.isprintable() or ":" in name or not 0 < len(name) <= NAME_MAX:
+    if not valid_name(name):
         raise ValueError(f"{name!r} cannot name a descriptor")
     return name.encode()
 

@@ -92,10 +92,18 @@ def test_over_the_limit_and_without_a_name_they_are_closed(incoming: socket.sock
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a\nb", "ü", "x" * 256])
-def test_names_the_protocol_cannot_carry(incoming: socket.socket, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name"):
-        notify.keep(name, 0)
+@pytest.mark.parametrize("name", ["", "a:b", "a\nb", "a b", "a/b", "ü", "x" * 65, "x\n"])
+def test_names_that_would_not_be_kept_are_not_sent(incoming: socket.socket, name: str) -> None:
+    for send in (lambda: notify.keep(name, 0), lambda: notify.forget(name)):
+        with pytest.raises(ValueError, match="cannot name"):
+            send()
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "A.b_c-9"])
+def test_names_that_are_sent_are_kept(incoming: socket.socket, kept: Kept, name: str) -> None:
+    assert notify.keep(name, 0)
+    Messages(incoming, kept, lambda: None).drain()
+    assert [held for held, _ in kept.all()] == [name]
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
