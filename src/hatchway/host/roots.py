@@ -16,7 +16,7 @@ import errno
 import functools
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
 
@@ -28,7 +28,8 @@ from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name,
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
 from hatchway.host.processes import Process
-from hatchway.kernel import files, mounts
+from hatchway.kernel import files, fusectl, mounts
+from hatchway.model import below
 from hatchway.wire.host import MountStatus, View
 
 SESSIONS_MAX = 128
@@ -70,6 +71,8 @@ class LoginRoot:
         self._placed: dict[str, Placement] = {}
         self._sessions: dict[str, Process] = {}
         self._starting: set[str] = set()
+        # Mount points of what could not be taken away: nothing must stand on top of it.
+        self._left: set[str] = set()
         self._idle_since: float | None = trio.current_time()
         self._logger = log.get(login=login)
 
@@ -90,6 +93,16 @@ class LoginRoot:
             MountStatus(self.login, path, worker.view.read_only, worker.process.pid, worker.uid)
             for path, worker in self._workers.items()
         )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Where something is mounted, or being mounted, that is in use."""
+        return tuple(f"{self.directory}{path}" for path in (*self._workers, *self._starting))
+
+    @property
+    def monitors(self) -> tuple[int, ...]:
+        """Pids of the sessions' sshd monitors."""
+        return tuple(monitor.pid for monitor in self._sessions.values())
 
     @property
     def empty(self) -> bool:
@@ -140,7 +153,7 @@ class LoginRoot:
 
     def _keep(self) -> None:
         """Keep for a successor how things are now."""
-        if self.empty and not self._starting:
+        if self.empty and not self._starting and not self._left:
             self._handover.drop(self.login)
             return
         kept = KeptRoot(
@@ -151,7 +164,8 @@ class LoginRoot:
                 KeptWorker(one.view, one.process.pid, one.uid, self._placed[path].places)
                 for path, one in self._workers.items()
             ),
-            starting=tuple(self._starting),
+            # A root with something left in it is none to take over either.
+            starting=(*self._starting, *(target[len(self.directory) :] for target in self._left)),
             sessions={session: monitor.pid for session, monitor in self._sessions.items()},
         )
         self._handover.save(kept)
@@ -171,6 +185,7 @@ class LoginRoot:
         async with self._lock:
             await self._remove(list(self._workers))
             await self._end_sessions()
+            await self._retry_left()
             self._remove_skeleton()
 
     async def unmount_if_idle(self, now: float) -> None:
@@ -180,6 +195,7 @@ class LoginRoot:
         async with self._lock:
             if self._sessions or self._idle_since is None:
                 return
+            await self._retry_left()
             for path in with_nested(self._workers, self._workers):
                 try:
                     await self._unmount(path)
@@ -194,7 +210,7 @@ class LoginRoot:
                 self._forget(path)
                 self._logger.info("unmounted, idle", path=path)
             self._remove_skeleton()
-            self._idle_since = None
+            self._idle_since = now if self._left else None
 
     def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run `task` in the background; a fault in it is this login's alone."""
@@ -220,6 +236,9 @@ class LoginRoot:
     async def _mount(self, placement: Placement) -> None:
         view = placement.view
         target = f"{self.directory}{view.path}"
+        await self._retry_left()
+        if any(below(target, left) or below(left, target) for left in self._left):
+            raise HostError(f"{view.path} of {self.login} cannot be mounted: what was there cannot be taken away yet")
         if placement.inside is None:
             self._make_directories(view.path)
         self._starting.add(view.path)
@@ -227,10 +246,12 @@ class LoginRoot:
         try:
             worker = await self._start_worker(placement, target)
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._take_away(placement, target)
-            self._starting.discard(view.path)
-            self._keep()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._take_away(placement, target)
+            finally:
+                self._starting.discard(view.path)
+                self._keep()
             raise
         self._placed[view.path] = placement
         self._workers[view.path] = worker
@@ -278,23 +299,37 @@ class LoginRoot:
 
     async def _take_away(self, placement: Placement, target: str) -> None:
         """Unmount what was not mounted well: nobody has been in it."""
-        if any(entry.target == target for entry in mounts.mount_table()):
-            try:
-                await self._unmount_at(placement, target, mounts.MNT_FORCE | mounts.MNT_DETACH)
-            except OSError as exc:
-                self._logger.error("cannot be unmounted", target=target, error=str(exc))
-        if placement.inside is None:
+        self._left.add(target)
+        await self._retry_left()
+        if placement.inside is None and target not in self._left:
             self._remove_directories(placement.view.path)
 
-    async def _unmount(self, path: str, flags: int = 0) -> None:
-        await self._unmount_at(self._placed[path], self._workers[path].target, flags)
-
-    async def _unmount_at(self, placement: Placement, target: str, flags: int) -> None:
-        """Unmount `target`. Raises OSError, ETIMEDOUT when the worker on the way there does not answer."""
-        if placement.inside is None:
-            mounts.unmount(target, flags)
+    async def _retry_left(self) -> None:
+        """Unmount what could not be unmounted before, innermost first. What still cannot stays in `_left`."""
+        if not self._left:
             return
+        try:
+            self._left &= {entry.target for entry in mounts.mount_table()}
+        except OSError as exc:
+            self._logger.error("cannot be unmounted now", targets=sorted(self._left), error=str(exc))
+            return
+        for target in sorted(self._left, key=lambda target: -target.count("/")):
+            try:
+                await self._unmount_patiently(target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+                self._left.discard(target)
+            except OSError as exc:
+                self._logger.error("cannot be unmounted now", target=target, error=str(exc))
+        self._keep()
 
+    async def _unmount(self, path: str, flags: int = 0) -> None:
+        """Unmount a volume. Raises OSError, ETIMEDOUT when the worker on the way there does not answer."""
+        target = self._workers[path].target
+        if self._placed[path].inside is None:
+            mounts.unmount(target, flags)
+        else:
+            await self._unmount_patiently(target, flags)
+
+    async def _unmount_patiently(self, target: str, flags: int) -> None:
         def unmount() -> str:
             mounts.unmount(target, flags)
             return ""
@@ -323,6 +358,8 @@ class LoginRoot:
         def kill() -> None:
             for worker in disobedient:
                 worker.process.signal(signal.SIGKILL)
+            # One that cannot be killed keeps whoever waits for it from dying.
+            self._abort({worker.target for worker in disobedient})
 
         # sftp-server tells a listing that fails as one that has ended: to a client that mirrors, an empty directory.
         # So its processes are stopped before a worker refuses anything, and are dying before one is killed that does
@@ -346,6 +383,8 @@ class LoginRoot:
                 if placement.inside in self._workers:
                     # With it goes what stands in it (umount2(2), MNT_DETACH).
                     await self._unmount_for_good(placement.inside)
+                else:
+                    self._left.add(self._workers[path].target)
         # What stood in it, if anything is left, went with it.
         for gone in with_nested([path], self._workers):
             self._forget(gone)
@@ -420,21 +459,23 @@ class LoginRoot:
             try:
                 await worker.ping()
             except Exception as exc:
-                if self._workers.get(worker.view.path) is worker and worker.process.alive():
-                    self._logger.error("worker killed, it is stuck", path=worker.view.path, error=str(exc))
-                    worker.process.signal(signal.SIGKILL)
-                    self._force_unmount_requests(worker.target)
+                async with self._lock:
+                    if self._workers.get(worker.view.path) is worker and worker.process.alive():
+                        self._logger.error("worker taken away, it is stuck", path=worker.view.path, error=str(exc))
+                        await self._remove([worker.view.path])
                 return
 
-    def _force_unmount_requests(self, target: str) -> None:
-        """Fail the requests a stuck worker left waiting, without taking the mount away."""
-        for entry in mounts.mount_table():
-            if entry.target == target:
-                try:
-                    with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
-                        file.write("1")
-                except OSError as exc:
-                    self._logger.warning("connection not aborted", target=target, error=str(exc))
+    def _abort(self, targets: Collection[str]) -> None:
+        """Fail the requests that wait for the workers of `targets`, without taking the mounts away."""
+        if not targets:
+            return
+        try:
+            minors = {entry.minor: entry.target for entry in mounts.mount_table() if entry.target in targets}
+        except OSError as exc:
+            self._logger.warning("connections not aborted", targets=sorted(targets), error=str(exc))
+            return
+        for minor, problem in fusectl.abort(minors).items():
+            self._logger.warning("connection not aborted", target=minors[minor], error=problem)
 
     def _make_directories(self, path: str) -> None:
         """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask."""
