@@ -17,10 +17,12 @@ from hatchway.wire.frames import Failure
 from hatchway.wire.host import (
     ApplyViews,
     AskBirths,
+    AskLeftovers,
     Births,
     Done,
     EndSessions,
     HostStatus,
+    Leftovers,
     OpenSession,
     Published,
     PublishUsers,
@@ -61,6 +63,10 @@ class HostLink:
     async def status(self) -> HostStatus:
         """What hostd holds. Raises HatchwayError."""
         return await frames.call(self._path, Status(), HostStatus)
+
+    async def leftovers(self) -> Leftovers:
+        """What nobody uses any more. Raises HatchwayError."""
+        return await frames.call(self._path, AskLeftovers(), Leftovers)
 
     async def follow(
         self,

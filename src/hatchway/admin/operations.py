@@ -99,12 +99,15 @@ class Operations:
             sources=self._core.inventory.sources(),
         )
 
-    async def _status(self, _request: DaemonStatus, _peer: Peer) -> Status:
+    async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
         problem = self._core.host.problem
         mounts = sessions = 0
+        leftovers = None
         try:
             state = await self._core.host.status()
             mounts, sessions = len(state.mounts), len(state.sessions)
+            if request.leftovers:
+                leftovers = await self._core.host.leftovers()
         except HatchwayError as exc:
             problem = str(exc)
         records = await self._core.db(Registry.instances)
@@ -115,6 +118,7 @@ class Operations:
             sessions=sessions,
             mounts=mounts,
             host_problem=problem,
+            leftovers=leftovers,
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:

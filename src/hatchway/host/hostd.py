@@ -13,22 +13,27 @@ import trio
 from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, RefusedError
-from hatchway.host import policy, processes, sources
+from hatchway.host import orphans, policy, processes, sources
 from hatchway.host.adoption import adopt
 from hatchway.host.handover import Handover, KeptRoot
 from hatchway.host.patience import Patience
+from hatchway.host.processes import Process
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
 from hatchway.host.workers import WorkerUids, Zygote
-from hatchway.kernel import mounts
+from hatchway.kernel import fusectl, mounts
+from hatchway.kernel.mounts import MountEntry
 from hatchway.wire.frames import Channel
 from hatchway.wire.host import (
     ApplyViews,
     AskBirths,
+    AskLeftovers,
     Births,
     Done,
     EndSessions,
     HostStatus,
+    Leftover,
+    Leftovers,
     OpenSession,
     Published,
     PublishUsers,
@@ -59,6 +64,8 @@ class Hostd:
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[str]] = set()
         self._records_lock = trio.Lock()
+        # The logins that are to be published; nobody has said yet when None.
+        self._wanted: frozenset[str] | None = None
         self._logger = log.get()
 
     def table(self, core_uid: int) -> Table:
@@ -70,6 +77,7 @@ class Hostd:
             ApplyViews: Request(only, self._apply_views),
             EndSessions: Request(only, self._end_sessions),
             AskBirths: Request(only, self._births),
+            AskLeftovers: Request(only, self._leftovers),
             Status: Request(only, self._status),
             Watch: Request(only, self._status, stream=self._stream_endings),
         }
@@ -166,6 +174,7 @@ class Hostd:
     async def _publish_users(self, request: PublishUsers, _peer: Peer) -> Published:
         async with self._records_lock:
             wanted = {record.login: record for record in request.users}
+            self._wanted = frozenset(wanted)
             first, last = self._config.ids.login_uids
             own = self._records.logins(first, last)
             for login in own.keys() - wanted.keys():
@@ -240,6 +249,27 @@ class Hostd:
             self._logger.warning("not identified", source=source, error=problem)
         return answer
 
+    async def _leftovers(self, _request: AskLeftovers, _peer: Peer) -> Leftovers:
+        found = await self._look()
+        if found:
+            await trio.sleep(orphans.PAUSE_S)
+            again = set(await self._look())
+            found = [one for one in found if one in again]
+        return Leftovers(tuple(found), os.getpid())
+
+    async def _look(self) -> list[Leftover]:
+        roots = self._roots.values()
+        ids = self._config.ids
+        wanted = self._records.logins(*ids.login_uids) if self._wanted is None else self._wanted
+        in_use = orphans.InUse(
+            names=frozenset({*wanted, ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group}),
+            roots=frozenset(self._roots),
+            targets=frozenset({self._config.mount_dir, *(target for root in roots for target in root.targets)}),
+            worker_uids=self._uids.used,
+            monitors=frozenset(pid for root in roots for pid in root.monitors),
+        )
+        return await trio.to_thread.run_sync(orphans.find, self._config, in_use)
+
     async def _status(self, _request: Status | Watch, _peer: Peer) -> HostStatus:
         return self._state()
 
@@ -279,35 +309,31 @@ async def clean_up(
     """
     logger = log.get()
     directory = config.mount_dir
-    spared = {f"{directory}/{mount.login}{mount.path}" for root in adopted for mount in root.mounts}
-    uids = {root.uid for root in adopted}
-    left = [
-        entry
-        for entry in mounts.mount_table()
-        if entry.target.startswith(f"{directory}/") and entry.target not in spared
-    ]
-    first, last = config.ids.login_uids
-    sessions = processes.with_uids(first, last, uids) if left or failed else []
-    logins = records.logins(first, last).keys() - {root.login for root in adopted}
+    left = orphans.mounts(config, {directory, *(target for root in adopted for target in root.targets)})
+    logins = records.logins(*config.ids.login_uids).keys() - {root.login for root in adopted}
     ending = {*failed, *(entry.target[len(directory) + 1 :].partition("/")[0] for entry in left)}
-    for monitor in processes.monitors_of(logins | ending, config.sshd.pam_service):
-        # Of other logins only one that hostd had stopped, in order to end it, when it was itself killed: the rest
-        # are just logging in.
-        if (name := monitor.login) in ending or monitor.process.stopped():
-            logger.info("left over from before, ended", login=name)
-            sessions.append(monitor.process)
-        else:
-            monitor.process.close()
-    worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
-    workers = processes.with_uids(*config.ids.worker_uids, worker_uids) if left or failed else []
+    running = processes.everyone()
+    # Of logins where nothing is left only one that hostd had stopped, in order to end it, when it was itself killed:
+    # the rest are just logging in.
+    ended = [
+        seen
+        for seen in running
+        if (login := seen.monitored(config.sshd.pam_service)) in ending or (login in logins and seen.state == "T")
+    ]
+    workers: list[Process] = []
+    # Another Hatchway with the same uids is a mistake, but not one to end its sessions for without need.
+    if left or failed or all(record.owner == config.paths.run_dir for record in orphans.published(config)):
+        ended += orphans.sessions(config, running, logins, {pid for root in adopted for pid in root.monitors})
+        worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
+        workers = processes.hold(orphans.workers(config, running, worker_uids))
+    for seen in set(ended):
+        logger.info("left over from before, ended", pid=seen.pid, login=seen.monitored(config.sshd.pam_service))
+    sessions = processes.hold(set(ended))
     for process in sessions:
         process.signal(signal.SIGKILL)
-    for entry in left:
-        try:
-            with open(f"/sys/fs/fuse/connections/{entry.minor}/abort", "w", encoding="ascii") as file:
-                file.write("1")
-        except OSError as exc:
-            logger.warning("connection not aborted", target=entry.target, error=str(exc))
+    connections = {entry.minor: entry.target for entry in left if entry.kind == mounts.FUSE_KIND}
+    for minor, problem in fusectl.abort(connections).items():
+        logger.warning("connection not aborted", target=connections[minor], error=problem)
     for process in workers:
         process.signal(signal.SIGKILL)
     with trio.move_on_after(5):
@@ -315,17 +341,42 @@ async def clean_up(
             await process.wait()
     for process in (*sessions, *workers):
         process.close()
-    for entry in reversed(left):
-        logger.info("left over from before, unmounted", target=entry.target)
-        try:
-            mounts.unmount(entry.target)
-        except OSError:
-            try:
-                mounts.unmount(entry.target, mounts.MNT_FORCE | mounts.MNT_DETACH)
-            except OSError as exc:
-                # One that stands in another volume, whose connection is aborted now, goes with that.
-                logger.info("not unmounted by itself", target=entry.target, error=str(exc))
+    await _unmount(config, left)
     remaining = {entry.target for entry in mounts.mount_table()}
     if directory in remaining:
         for name in os.listdir(directory):
             remove_tree(f"{directory}/{name}", remaining)
+
+
+async def _unmount(config: Config, left: Sequence[MountEntry]) -> None:
+    """Unmount everything in `left`, of each login what stands in another volume before that.
+
+    The way there leads through that volume's worker, which need not answer: so in threads, each with a deadline.
+    """
+    logger = log.get()
+    patience = Patience()
+    by_login: dict[str, list[str]] = {}
+    for entry in reversed(left):
+        name = entry.target[len(config.mount_dir) + 1 :].partition("/")[0]
+        by_login.setdefault(name, []).append(entry.target)
+
+    async def of_one(targets: list[str]) -> None:
+        for target in sorted(targets, key=lambda target: -target.count("/")):
+            try:
+                await patience.text(target, functools.partial(_unmount_by_force, target))
+                logger.info("left over from before, unmounted", target=target)
+            except (OSError, HostError) as exc:
+                # One that stands in another volume goes with that.
+                logger.info("not unmounted by itself", target=target, error=str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for targets in by_login.values():
+            nursery.start_soon(of_one, targets)
+
+
+def _unmount_by_force(target: str) -> str:
+    try:
+        mounts.unmount(target)
+    except OSError:
+        mounts.unmount(target, mounts.MNT_FORCE | mounts.MNT_DETACH)
+    return ""

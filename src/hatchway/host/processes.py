@@ -127,48 +127,68 @@ def session_monitor(helper_pid: int, login: str, program: str) -> Process:
 
 
 def _is_monitor(pid: int, login: str, program: str) -> bool:
+    seen = _look(pid)
+    return seen is not None and seen.monitored(program) == login
+
+
+class Seen(NamedTuple):
+    """A process as it was when it was looked at (proc_pid_status(5)).
+
+    `uids` are real, effective, saved and file-system uid. `title` is the command line of one that is root's alone,
+    "" of others.
+    """
+
+    pid: int
+    parent: int
+    state: str
+    uids: tuple[int, ...]
+    title: str = ""
+
+    def monitored(self, program: str) -> str | None:
+        """Whose session this sshd monitor is for, or who is logging in by it; None when it is no monitor."""
+        if self.uids[:3] != (0, 0, 0) or not self.title.endswith(" [priv]"):
+            return None
+        for name in (program, "sshd-session"):
+            if self.title.startswith(f"{name}: "):
+                return self.title[len(name) + 2 : -len(" [priv]")]
+        return None
+
+
+def everyone() -> list[Seen]:
+    """All processes that have not ended."""
+    found = (_look(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return [seen for seen in found if seen is not None and seen.state not in "ZX"]
+
+
+def _look(pid: int) -> Seen | None:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            title = file.read().rstrip(b"\0 ")
-        real, effective, saved, _ = _uids(pid)
-    except (OSError, ValueError):
-        return False
-    titles = (f"{program}: {login} [priv]".encode(), f"sshd-session: {login} [priv]".encode())
-    return real == effective == saved == 0 and title in titles
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            fields = dict(line.partition(":")[::2] for line in file)
+        state, parent = fields["State"].split()[0], int(fields["PPid"])
+        uids = tuple(int(uid) for uid in fields["Uid"].split())
+        title = ""
+        if set(uids[:3]) == {0}:
+            with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
+                title = cmdline.read().rstrip(b"\0 ").decode("ascii", "replace")
+        return Seen(pid, parent, state, uids, title)
+    except (OSError, KeyError, IndexError, ValueError):
+        return None  # it has ended
 
 
-def _uids(pid: int) -> tuple[int, int, int, int]:
-    """Real, effective, saved and file-system uid (proc_pid_status(5)). Raises OSError or ValueError."""
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"Uid:"):
-                real, effective, saved, fs = line.split()[1:]
-                return int(real), int(effective), int(saved), int(fs)
-    raise ValueError("no Uid line")
-
-
-class Monitor(NamedTuple):
-    """The sshd process of a session, or of somebody who is logging in."""
-
-    login: str
-    process: Process
-
-
-def monitors_of(logins: Collection[str], program: str) -> list[Monitor]:
-    """The sshd processes of all sessions of `logins`, as `session_monitor` knows them."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+def hold(found: Iterable[Seen]) -> list[Process]:
+    """Those of the processes that were looked at which have not ended since."""
+    held = []
+    for seen in found:
         try:
-            with open(f"/proc/{entry}/cmdline", "rb") as file:
-                title = file.read().rstrip(b"\0 ").decode("ascii", "replace")
-            login = title.partition(": ")[2].removesuffix(" [priv]")
-            if login in logins and _is_monitor(int(entry), login, program):
-                found.append(Monitor(login, Process(int(entry))))
+            process = Process(seen.pid)
         except OSError:
-            pass  # it has ended
-    return found
+            continue
+        now = _look(seen.pid)
+        if now is not None and (now.uids, now.title) == (seen.uids, seen.title):
+            held.append(process)
+        else:
+            process.close()
+    return held
 
 
 def descendants(*pids: int) -> list[Process]:
@@ -189,20 +209,6 @@ def descendants(*pids: int) -> list[Process]:
                 for process in found:
                     process.close()
                 raise
-    return found
-
-
-def with_uids(first: int, last: int, but: Collection[int] = ()) -> list[Process]:
-    """All processes whose real uid is from `first` to `last`, and none of `but`."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            if first <= (uid := _uids(int(entry))[0]) <= last and uid not in but:
-                found.append(Process(int(entry)))
-        except (OSError, ValueError):
-            pass  # it has ended
     return found
 
 

@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from hatchway.errors import ConflictError, HostError
 
 _MARK = "hatchway"
 _NOLOGIN = "/usr/sbin/nologin"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A user or group record of some Hatchway. `owner` is that one's run directory, `number` the uid or gid."""
+
+    file: str
+    name: str
+    number: int
+    owner: str
 
 
 class Records:
@@ -53,6 +64,17 @@ class Records:
         found = {}
         for record in self._ours(".user"):
             found[str(record["userName"])] = int(record["uid"])
+        return found
+
+    def everybodys(self) -> list[Published]:
+        """The user and group records of every Hatchway, not only of this one."""
+        found = []
+        for suffix, name, number in ((".user", "userName", "uid"), (".group", "groupName", "gid")):
+            for file, record in self._marked(suffix):
+                try:
+                    found.append(Published(file, str(record[name]), int(record[number]), str(record[_MARK])))
+                except (KeyError, TypeError, ValueError):
+                    continue  # no Hatchway wrote this
         return found
 
     def withdraw_user(self, name: str) -> None:
@@ -119,6 +141,10 @@ class Records:
         return record if isinstance(record, dict) else {}
 
     def _ours(self, suffix: str) -> list[dict[str, Any]]:
+        return [record for _, record in self._marked(suffix) if record[_MARK] == self._owner]
+
+    def _marked(self, suffix: str) -> list[tuple[str, dict[str, Any]]]:
+        """(path, record) of every Hatchway's records."""
         try:
             names = os.listdir(self._directory)
         except FileNotFoundError:
@@ -131,8 +157,8 @@ class Records:
                     record = self._read(name)
                 except HostError:
                     continue  # not ours: we write whole files only
-                if record is not None and record.get(_MARK) == self._owner:
-                    records.append(record)
+                if record is not None and _MARK in record:
+                    records.append((path, record))
         return records
 
     def _unlink(self, name: str) -> None:

@@ -212,6 +212,11 @@ class WorkerUids:
         self._next = random.SystemRandom().randint(first, last)
         self._used: set[int] = set()
 
+    @property
+    def used(self) -> frozenset[int]:
+        """Uids of workers that are starting, serving or ending."""
+        return frozenset(self._used)
+
     def take(self) -> int:
         """A uid no other worker has. Raises HostError when the range is used up."""
         for _ in range(self._last - self._first + 1):

@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from hatchway.model import AccessRule, InstanceKey, InstanceState, Mode, Origin, VolumeKind
+from hatchway.wire.host import Leftovers
 
 
 class Access(enum.StrEnum):
@@ -277,11 +278,16 @@ class PasswordShown(msgspec.Struct, frozen=True, kw_only=True, tag="password"):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
-    """How the daemon is. Answer: Status."""
+    """How the daemon is; with `leftovers` also what nobody uses any more. Answer: Status."""
+
+    leftovers: bool = False
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
-    """`host_problem` is a sentence when hostd cannot be reached, None when all is well."""
+    """`host_problem` is a sentence when hostd cannot be reached, None when all is well.
+
+    `leftovers` is None when they were not asked for, or hostd did not tell.
+    """
 
     version: str
     sources: tuple[SourceStatus, ...]
@@ -289,6 +295,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     sessions: int
     mounts: int
     host_problem: str | None
+    leftovers: Leftovers | None = None
 
 
 __all__ = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 
@@ -114,3 +116,39 @@ class SessionEnded(msgspec.Struct, frozen=True, tag="session-ended"):
     """The session's sshd process is gone."""
 
     session: str
+
+
+class AskLeftovers(msgspec.Struct, frozen=True, tag="ask-leftovers"):
+    """Look for what nobody uses any more. Takes some seconds when there is any. Answer: Leftovers."""
+
+
+class LeftoverKind(enum.StrEnum):
+    """What it is. `RECORD`: a user or group in the user database."""
+
+    SESSION = "session"
+    WORKER = "worker"
+    MOUNT = "mount"
+    DIRECTORY = "directory"
+    RECORD = "record"
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of Hatchway's that nobody uses any more.
+
+    `path` is that of a mount, directory or record; `pid` and `uid` are a process's, `uid` also a record's; `login` is
+    whose it was, as far as it is known. `owner` is the run directory of the Hatchway that made a record.
+    """
+
+    kind: LeftoverKind
+    path: str = ""
+    pid: int = 0
+    uid: int = 0
+    login: str = ""
+    owner: str = ""
+
+
+class Leftovers(msgspec.Struct, frozen=True, tag="leftovers"):
+    """What was found, and hostd's own pid."""
+
+    found: tuple[Leftover, ...]
+    hostd_pid: int

@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from hatchway.cli.doctor import daemon as daemon_check
-from hatchway.cli.doctor import engine, files, kernel, names, openssh, pam, pam_probe, sockets
+from hatchway.cli.doctor import engine, files, kernel, leftovers, names, openssh, pam, pam_probe, sockets
 from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.command_line import run as execute
 from hatchway.cli.doctor.finding import Finding, Level, ok
 from hatchway.config import DEFAULT_PATH, Access, Config, Engine, Host, Paths, Sshd, Static
 from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolError
+from hatchway.host import orphans
+from hatchway.host.orphans import InUse
 from hatchway.sshd import render
 from hatchway.wire.admin import DaemonStatus, SourceStatus, Status
+from hatchway.wire.host import Leftover, LeftoverKind, Leftovers
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -538,6 +542,90 @@ def test_the_daemon_does_not_run() -> None:
     findings, running = daemon_check.ask(odd)
     assert running
     expect(only(findings), FAILED, "not a known message")
+
+
+# --- leftovers -----------------------------------------------------------------------------------------------------
+
+MOUNT = Leftover(kind=LeftoverKind.MOUNT, path="/run/hatchway/mnt/one/a b; c", login="one")
+SESSION = Leftover(kind=LeftoverKind.SESSION, pid=12, uid=1_900_100_001, login="one")
+WORKER = Leftover(kind=LeftoverKind.WORKER, pid=13, uid=1_901_000_001)
+FOREIGN = Leftover(
+    kind=LeftoverKind.RECORD, path="/run/userdb/two.user", uid=1_900_100_002, login="two", owner="/run/old one"
+)
+
+
+def unasked() -> Status:
+    raise AssertionError("nobody answers")
+
+
+def unlooked(_config: Config, _in_use: InUse) -> list[Leftover]:
+    raise AssertionError("hostd knows better")
+
+
+def told(*found: Leftover) -> Callable[[], Status]:
+    return lambda: structs.replace(_status(), leftovers=Leftovers(found, 99))
+
+
+def test_leftovers_as_hostd_tells_them(config: Config) -> None:
+    expect(leftovers.look(config, True, told(), root=True, find=unlooked), OK, "none")
+    found = leftovers.look(config, True, told(SESSION, WORKER, MOUNT), root=True, find=unlooked)
+    expect(found, WARNING)
+    assert found.text == (
+        "session process 12 (uid 1900100001) of one; worker process 13 (uid 1901000001); "
+        "mount '/run/hatchway/mnt/one/a b; c'"
+    )
+    assert found.fix is not None
+    assert found.fix.startswith("kill -HUP 99: ")
+
+
+def test_a_record_of_another_hatchway_is_for_a_person_to_judge(config: Config) -> None:
+    found = leftovers.look(config, True, told(FOREIGN), root=True)
+    expect(found, WARNING, "(user two, 1900100002, made by the Hatchway in '/run/old one')")
+    assert found.fix == (
+        "if no Hatchway runs in '/run/old one' any more: rm /run/userdb/two.user /run/userdb/1900100002.user"
+    )
+    both = leftovers.look(config, True, told(WORKER, FOREIGN), root=True)
+    assert both.fix is not None
+    assert "kill -HUP 99" in both.fix
+    assert "rm /run/userdb/two.user" in both.fix
+
+
+def test_leftovers_that_cannot_be_told(config: Config) -> None:
+    def refused() -> Status:
+        raise HostError("no")
+
+    expect(leftovers.look(config, True, refused, root=True), WARNING, "cannot be told: no")
+    silent = _status(host_problem="hostd does not answer")
+    expect(leftovers.look(config, True, lambda: silent, root=True), WARNING, "hostd does not answer")
+    expect(leftovers.look(config, True, unasked, root=False, find=unlooked), WARNING, "only root")
+    expect(leftovers.look(config, False, unasked, root=False, find=unlooked), WARNING, "only root")
+
+
+def test_leftovers_while_nothing_runs(config: Config) -> None:
+    answers = [[SESSION, WORKER, MOUNT], [MOUNT, WORKER], []]
+    paused: list[float] = []
+
+    def find(_config: Config, in_use: InUse) -> list[Leftover]:
+        assert in_use == InUse()
+        return answers.pop(0)
+
+    found = leftovers.look(config, False, unasked, root=True, find=find, pause=paused.append)
+    expect(found, WARNING, "worker process 13", "mount")
+    assert "session" not in found.text, "it was just ending"
+    assert found.fix is not None
+    assert "hatchway run" in found.fix
+    assert paused == [orphans.PAUSE_S]
+    expect(leftovers.look(config, False, unasked, root=True, find=find, pause=paused.append), OK, "none")
+    assert len(paused) == 1
+
+
+def test_leftovers_are_not_guessed_while_hostd_has_them(config: Config) -> None:
+    """A core that does not answer is no reason to call every session nobody's."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(config.hostd_socket)
+        sock.listen()
+        expect(leftovers.look(config, False, unasked, root=True, find=unlooked), WARNING, "cannot be told")
+    expect(leftovers.look(config, False, unasked, root=True, find=lambda *_: []), OK, "none")
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

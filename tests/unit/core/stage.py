@@ -25,7 +25,7 @@ from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HostError, RefusedError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
-from hatchway.wire.host import Births, HostStatus, UserRecord, View
+from hatchway.wire.host import Births, HostStatus, Leftover, LeftoverKind, Leftovers, UserRecord, View
 from hatchway.wire.service import Peer
 
 ROOT = Peer(1, 0, 0)
@@ -79,6 +79,10 @@ class FakeHost(HostLink):
     async def status(self) -> HostStatus:
         self._fail()
         return HostStatus((), {session: login for session, (login, _, _) in self.sessions.items()})
+
+    async def leftovers(self) -> Leftovers:
+        self._fail()
+        return Leftovers((Leftover(kind=LeftoverKind.WORKER, pid=7, uid=8),), 9)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,12 @@ async def test_a_stuck_worker_is_killed_only_when_its_sessions_are_stopped(
     worker = made.root._workers["/data"]
     assert isinstance(worker, FakeWorker)
     seen: list[tuple[int, str]] = []
-    monkeypatch.setattr(worker.process, "signal", lambda number: seen.append((number, state(child))))
+
+    def signalled(number: int) -> None:
+        time.sleep(0.2)  # one that was sent SIGKILL runs until it has ended
+        seen.append((number, state(child)))
+
+    monkeypatch.setattr(worker.process, "signal", signalled)
     worker.stuck = True
     with trio.fail_after(15):
         while made.table.targets:

@@ -23,6 +23,7 @@ from hatchway.registry.records import NewCredential
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import (
     Access,
+    DaemonStatus,
     Disable,
     Enable,
     ExportKey,
@@ -518,3 +519,13 @@ async def test_what_is_taken_away_while_a_session_opens_after_a_password_reset_i
             await wait_all_tasks_blocked(0.05)
             stage.host.opening.set()
         assert ("shop-web-1", ()) in stage.host.applied
+
+
+async def test_leftovers_are_looked_for_when_asked(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        assert (await stage.do(DaemonStatus())).leftovers is None
+        (found,) = (await stage.do(DaemonStatus(leftovers=True))).leftovers.found
+        assert found.pid == 7
+        stage.host.failure = HostError("hostd is away")
+        status = await stage.do(DaemonStatus(leftovers=True))
+        assert (status.leftovers, status.host_problem) == (None, "hostd is away")

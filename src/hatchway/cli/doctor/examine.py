@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hatchway.cli.app import App
-from hatchway.cli.doctor import daemon, engine, files, kernel, names, openssh, pam, sockets
+from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, sockets
 from hatchway.cli.doctor.finding import Finding, failed
 from hatchway.errors import ConfigError
 from hatchway.wire.admin import DaemonStatus, Status
@@ -51,6 +51,10 @@ def examine(app: App) -> Iterator[Finding]:
     yield from told
     yield from _guarded("sockets", lambda: sockets.modes(config, running))
     yield from _guarded("login decisions", lambda: sockets.auth(config, running))
+    yield from _guarded(
+        "leftovers",
+        lambda: leftovers.look(config, running, lambda: app.ask(DaemonStatus(leftovers=True), Status)),
+    )
 
 
 def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> Iterator[Finding]:
