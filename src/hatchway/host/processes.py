@@ -155,7 +155,10 @@ class Seen(NamedTuple):
 
 
 def everyone() -> list[Seen]:
-    """All processes that have not ended."""
+    """All processes that have not ended, but for those of containers: whoever starts one chooses its processes' uids.
+
+    A process of another pid namespace has more than one number in NSpid (proc_pid_status(5)), ours have one.
+    """
     found = (_look(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
     return [seen for seen in found if seen is not None and seen.state not in "ZX"]
 
@@ -164,6 +167,8 @@ def _look(pid: int) -> Seen | None:
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
             fields = dict(line.partition(":")[::2] for line in file)
+        if len(fields.get("NSpid", "1").split()) != 1:
+            return None
         state, parent = fields["State"].split()[0], int(fields["PPid"])
         uids = tuple(int(uid) for uid in fields["Uid"].split())
         title = ""

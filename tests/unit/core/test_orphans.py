@@ -220,6 +220,21 @@ def test_processes_as_they_really_are() -> None:
     assert program.pid not in pids(processes.everyone())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
+def test_a_container_may_use_any_uid() -> None:
+    script = f"import os, sys; os.setuid({WORKER}); print(flush=True); sys.stdin.read()"
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", script]
+    # It ends with its standard input.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
+        assert container.stdout is not None
+        assert container.stdin is not None
+        container.stdout.readline()
+        everyone = processes.everyone()
+        container.stdin.close()
+    assert container.pid in pids(everyone), "it is in ours, its child is not"
+    assert [seen for seen in everyone if WORKER in seen.uids] == []
+
+
 # --- hostd ----------------------------------------------------------------------------------------------------------
 
 
