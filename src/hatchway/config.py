@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hatchway.errors import ConfigError
-from hatchway.model import valid_login
+from hatchway.model import below, valid_login
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -151,6 +151,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def handover_dir(self) -> str:
         """Where hostd keeps what its successor needs to know."""
         return f"{self.paths.run_dir}/handover"
+
+    def volumes_elsewhere(self, data_root: str) -> str | None:
+        """The engine's directory of volumes when it is beneath none of host.volume_roots, else None.
+
+        `data_root` is where the engine says it keeps its data: with user namespaces, `<root>/<uid>.<gid>` (dockerd(8),
+        --userns-remap).
+        """
+        volumes = f"{data_root.rstrip('/')}/volumes"
+        return None if any(below(volumes, root) for root in self.host.volume_roots) else volumes
 
     @property
     def registry_path(self) -> str:

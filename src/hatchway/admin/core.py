@@ -23,7 +23,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Login, Mode, Snapshot, VolumeInfo, VolumeKind
+from hatchway.model import Login, Mode, Snapshot, VolumeInfo, VolumeKind, below
 from hatchway.registry.records import CredentialKind, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
@@ -144,6 +144,8 @@ class Core:
                 # What it was when it last answered. hostd looks again before it mounts it for anybody.
                 return structs.replace(volume, created=self._births[source])
             problem = answer.refused.get(source) or answer.unknown.get(source) or f"nothing is known of {source}"
+            if volume.kind is VolumeKind.VOLUME and source in answer.refused:
+                problem = self._elsewhere(snapshot) or problem
             return structs.replace(volume, created="", refusal=problem)
 
         instances = tuple(
@@ -151,6 +153,19 @@ class Core:
             for info in snapshot.instances
         )
         return structs.replace(snapshot, instances=instances)
+
+    def _elsewhere(self, snapshot: Snapshot) -> str | None:
+        """What mends it, when hostd may open none of the engine's volumes."""
+        if snapshot.data_root is None or (directory := self.config.volumes_elsewhere(snapshot.data_root)) is None:
+            return None
+        host = self.config.host
+        if any(below(directory, prefix) for prefix in host.bind_prefixes):
+            return None
+        roots = ", ".join(host.volume_roots) or "none"
+        return (
+            f"the engine keeps its volumes in {directory}, which is not beneath host.volume_roots ({roots}): "
+            f'add "{directory}" there and start Hatchway again'
+        )
 
     @contextlib.asynccontextmanager
     async def turn(self, login: Login) -> AsyncIterator[None]:

@@ -2,22 +2,27 @@
 
 The SDK blocks, so each call runs in a thread; a cancelled call returns at once and leaves its thread to end by itself
 (threads of trio do not keep a process alive). The stream of events has a client and a thread of its own.
-One call and one stream at a time.
+One call and one stream at a time. The SDK takes an answer of any length and waits for ever for one that trickles:
+what is read here has a limit in bytes and in time.
 """
 
 from __future__ import annotations
 
+import io
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import docker
+import msgspec
 import requests
 import trio
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import CancellableStream
-from docker.utils import version_lt
+from docker.utils import convert_filters, version_lt
+from urllib3.exceptions import ReadTimeoutError
 
 from hatchway.catalog.names import encodable, printable
 from hatchway.errors import EngineError
@@ -27,6 +32,17 @@ T = TypeVar("T")
 FIRST_API_WITH_CREATION_TIME = "1.42"
 """API version of Engine 23.0. Before it a local volume's CreatedAt was the change time of its directory, which moves
 with every file made in it (moby/moby#38274, fixed by #44719)."""
+
+ANSWER_MAX = 64 * 1024 * 1024
+"""Bytes of one answer. A list of 2,000 containers with ten mounts and some labels each has about 12 MB."""
+
+EVENT_MAX = 1024 * 1024
+"""Bytes of one event, which holds all labels of its container."""
+
+EVENTS_SURE = 512
+"""The engine keeps 1,024 events for a reader; one that comes then and waits for 0.1 s it drops without a word (moby,
+daemon/events/events.go and pkg/pubsub). Who looks at everything once in so many events does so after every drop, since
+all that was waiting then is read later."""
 
 _NOISE = (
     "exec_", "health_status", "top", "attach", "detach", "resize", "copy", "export", "archive-path", "extract-to-dir",
@@ -136,23 +152,24 @@ class DockerEngine:
     async def volumes(self) -> list[Any]:
         """See Engine."""
         answer = await self._ask(self._client.volumes)
-        return self._list(answer.get("Volumes") if isinstance(answer, dict) else answer)
+        # A dictionary without it is no list of no volumes.
+        return self._list(answer.get("Volumes", answer) if isinstance(answer, dict) else answer)
 
     async def events(self, seen: Callable[[Event], None], opened: Callable[[], None]) -> NoReturn:
         """See Engine."""
         client = await self._ask(partial(_open, self._url, self._timeout_s, self._client.api_version))
-        stream: CancellableStream[Any] | None = None
+        response: requests.Response | None = None
         try:
             with trio.move_on_after(self._timeout_s) as waiting:  # the SDK waits for a stream without a limit
-                stream = await self._ask(partial(client.events, filters={"type": ["container", "volume"]}, decode=True))
-            if stream is None or waiting.cancelled_caught:
+                response = await self._ask(partial(_stream, client))
+            if response is None or waiting.cancelled_caught:
                 raise EngineError(_silent(self._url, f"no events within {self._timeout_s} s"))
             opened()
-            await trio.to_thread.run_sync(_pump, stream, seen, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_pump, response, seen, abandon_on_cancel=True)
             raise EngineError(_silent(self._url, "it ended the stream of events"))
         finally:
-            if stream is not None:
-                _end(stream)
+            if response is not None:
+                _end(response)
             client.close()
 
     def close(self) -> None:
@@ -176,8 +193,12 @@ async def _call(url: str, timeout_s: int, call: Callable[[], T]) -> T:
     except APIError as exc:
         raise AnswerError(f"the engine at {url} refused: {_short(exc.explanation or exc)}") from exc
     except requests.exceptions.ReadTimeout as exc:
-        raise AnswerError(_silent(url, f"nothing within {timeout_s} s")) from exc
+        what = "nothing whole" if isinstance(exc, _TricklesError) else "nothing"
+        raise AnswerError(_silent(url, f"{what} within {timeout_s} s")) from exc
     except Exception as exc:
+        for cause in _behind(exc):
+            if isinstance(cause, _UnusableError):
+                raise AnswerError(f"the engine at {url} gave an unusable answer: {cause}") from exc
         # Whatever the SDK stumbles over (KeyError for an error without a text, …) is an answer of no use.
         raise EngineError(_silent(url, _reason(exc, timeout_s))) from exc
 
@@ -190,7 +211,67 @@ def _open(url: str, timeout_s: int, version: str = "auto") -> docker.APIClient:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
         sock.connect(url.removeprefix("unix://"))
-    return docker.APIClient(base_url=url, version=version, timeout=timeout_s)
+    return _Client(base_url=url, version=version, timeout=timeout_s)
+
+
+class _UnusableError(Exception):
+    """What came is no answer. The text says why."""
+
+
+class _TricklesError(requests.exceptions.ReadTimeout):
+    """Something came, but not all of it in time."""
+
+
+class _Client(docker.APIClient):
+    """The SDK's client with `_limited` at every answer, that to its first question included."""
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        request.hooks["response"].append(_limited)
+        return super().send(request, **kwargs)
+
+
+def _limited(response: requests.Response, *, stream: bool, timeout: float | None, **_: Any) -> None:
+    """In a thread, before anybody else reads of it: read the body, unless it is a stream as asked for.
+
+    `timeout` is how long that may take, in seconds. Raises _UnusableError, requests' ReadTimeout.
+    """
+    if stream and response.status_code == requests.codes.ok:
+        return
+    try:
+        response.raw = io.BytesIO(_whole(response, timeout))
+    except BaseException:
+        response.close()
+        raise
+
+
+def _whole(response: requests.Response, timeout_s: float | None) -> bytes:
+    if response.is_redirect:
+        raise _UnusableError("it points elsewhere")
+    body = bytearray()
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    try:
+        # read1: what has come, and not until so much has come.
+        while part := response.raw.read1(65536, decode_content=True):
+            body += part
+            if len(body) > ANSWER_MAX:
+                raise _UnusableError(f"it is longer than {ANSWER_MAX // 2**20} MiB")
+            if end is not None and time.monotonic() > end:
+                raise _TricklesError
+    except ReadTimeoutError as exc:
+        raise requests.exceptions.ReadTimeout(str(exc)) from exc
+    return bytes(body)
+
+
+def _stream(client: docker.APIClient) -> requests.Response:
+    """In a thread: the stream of events about containers and volumes.
+
+    Not by the SDK's `events`, which collects in memory, for ever, what is no JSON, and passes over it.
+    """
+    params = {"filters": convert_filters({"type": ["container", "volume"]})}
+    response = client.get(f"{client.base_url}/v{client.api_version}/events", params=params, stream=True, timeout=None)
+    if response.status_code != requests.codes.ok:
+        raise _UnusableError(f"no events, but {response.status_code} {_short(response.reason)}")
+    return response
 
 
 def _silent(url: str, reason: str) -> str:
@@ -199,12 +280,7 @@ def _silent(url: str, reason: str) -> str:
 
 def _reason(exc: BaseException, timeout_s: int) -> str:
     """What is behind an error of the SDK, which wraps the system's answer several times."""
-    queue, seen = [exc], set[int]()
-    while queue:
-        cause = queue.pop(0)
-        if id(cause) in seen:
-            continue
-        seen.add(id(cause))
+    for cause in _behind(exc):
         if isinstance(cause, PermissionError):
             return "Permission denied; is this process in the group of that socket?"
         # requests' exceptions are OSErrors too, without an errno.
@@ -212,26 +288,62 @@ def _reason(exc: BaseException, timeout_s: int) -> str:
             return cause.strerror
         if isinstance(cause, (TimeoutError, requests.exceptions.Timeout)):
             return f"nothing within {timeout_s} s"
+    return _short(exc)
+
+
+def _behind(exc: BaseException) -> Iterator[BaseException]:
+    """`exc` and what it was made of, the nearest first."""
+    queue, seen = [exc], set[int]()
+    while queue:
+        cause = queue.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
         links = [*cause.args, cause.__cause__, cause.__context__]
         queue.extend(link for link in links if isinstance(link, BaseException))
-    return _short(exc)
 
 
 def _short(text: object) -> str:
     return printable(" ".join(str(text).split()))[:200]
 
 
-def _pump(stream: CancellableStream[Any], seen: Callable[[Event], None]) -> None:
-    """In a thread: pass events on until the stream ends."""
+def _pump(response: requests.Response, seen: Callable[[Event], None]) -> None:
+    """In a thread: pass events on until the stream ends, and close it.
+
+    What is no JSON breaks it: who knows what is lost there.
+    """
+    line, count = bytearray(), 0
     try:
-        for event in stream:
-            if (noted := _event(event)) is not None:
-                trio.from_thread.run_sync(seen, noted)
+        while part := response.raw.read1(65536, decode_content=True):
+            line += part
+            if b"\n" not in part:
+                _check_length(line)
+                continue
+            *lines, rest = bytes(line).split(b"\n")
+            line = bytearray(rest)
+            events = [_event(msgspec.json.decode(text)) for text in lines if text.strip()]
+            known = [event for event in events if event is not None]
+            if count // EVENTS_SURE != (count := count + len(events)) // EVENTS_SURE:
+                known.append(Event("", ""))
+            trio.from_thread.run_sync(_each, seen, known)
     except trio.RunFinishedError:
         pass
     except Exception as exc:
         # A stream that is closed while it is read fails in whatever way urllib3 comes upon it.
         raise EngineError(f"the engine's stream of events broke: {_short(exc)}") from exc
+    finally:
+        response.close()
+
+
+def _check_length(line: bytearray) -> None:
+    if len(line) > EVENT_MAX:
+        raise _UnusableError(f"an event is longer than {EVENT_MAX // 2**20} MiB")
+
+
+def _each(seen: Callable[[Event], None], events: Iterable[Event]) -> None:
+    for event in events:
+        seen(event)
 
 
 def _event(raw: object) -> Event | None:
@@ -248,8 +360,9 @@ def _event(raw: object) -> Event | None:
     return Event(kind, ident)
 
 
-def _end(stream: CancellableStream[Any]) -> None:
+def _end(response: requests.Response) -> None:
+    """Make the thread that reads a stream stop."""
     try:
-        stream.close()
+        CancellableStream(iter(()), response).close()
     except (AttributeError, OSError, DockerException):
         pass  # it had ended already

@@ -36,6 +36,9 @@ RETRY_STUCK_S = 600.0
 """How long a container that does not answer is left alone: each attempt may cost the whole timeout."""
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 10.0
+ABSENT_EVERY_S = 1.0
+"""How soon an engine that cannot be reached is tried again: that costs next to nothing, and one that comes up shall be
+seen within 2 s."""
 MANY = 500
 """More changed containers than this are met by a list of all."""
 
@@ -103,6 +106,7 @@ class DockerSource:
         self._stuck: dict[str, float] = {}
         """By id, when to try again."""
         self._nameless = 0
+        self._odd_volumes = 0
         self._volumes: dict[str, Volume] = {}
         self._data_root: str | None = None
         self._creation_times = True
@@ -115,8 +119,11 @@ class DockerSource:
         backoff_s = BACKOFF_MIN_S
         while True:
             start = trio.current_time()
+            longest_s = ABSENT_EVERY_S
             try:
-                await self._session()
+                engine = await self._connect(self._config.url, self._config.timeout_s)
+                longest_s = BACKOFF_MAX_S
+                await self._session(engine)
             except EngineError as exc:
                 problem = str(exc)
             except Exception:
@@ -128,12 +135,11 @@ class DockerSource:
             self._publish(problem)
             if trio.current_time() - start > BACKOFF_MAX_S:
                 backoff_s = BACKOFF_MIN_S
-            await trio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            await trio.sleep(min(backoff_s, longest_s))
+            backoff_s = min(backoff_s * 2, longest_s)
 
-    async def _session(self) -> NoReturn:
-        """From one connection to its loss, which raises EngineError."""
-        engine = await self._connect(self._config.url, self._config.timeout_s)
+    async def _session(self, engine: Engine) -> NoReturn:
+        """From one connection, which it closes, to its loss, which raises EngineError."""
         lost: list[EngineError] = []
         try:
             async with trio.open_nursery() as nursery:
@@ -196,7 +202,8 @@ class DockerSource:
                 listed[ident] = line.get("State"), line.get("Names")
             else:
                 self._nameless += 1
-        for ident in self._containers.keys() - listed.keys():
+        # Of a list that is partly of no use it cannot be said what is not on it.
+        for ident in self._containers.keys() - listed.keys() if not self._nameless else ():
             self._forget(ident)
         for ident, changing in listed.items():
             known = ident in self._containers and ident not in self._stuck
@@ -206,10 +213,13 @@ class DockerSource:
         await self._list_volumes(engine)
 
     async def _list_volumes(self, engine: Engine) -> None:
-        found = [volume for raw in await engine.volumes() if (volume := read_volume(raw)) is not None]
+        listed = await engine.volumes()
+        found = [volume for raw in listed if (volume := read_volume(raw)) is not None]
         if not self._creation_times:
             found = [msgspec.structs.replace(volume, created_at=None) for volume in found]
-        self._volumes = {volume.name: volume for volume in found}
+        self._odd_volumes = len(listed) - len(found)
+        kept = self._volumes if self._odd_volumes else {}
+        self._volumes = kept | {volume.name: volume for volume in found}
 
     def _unknown_volumes(self, containers: set[str]) -> bool:
         names = {
@@ -238,8 +248,11 @@ class DockerSource:
             self._stuck.pop(ident, None)
             if raw is None:
                 self._forget(ident)
-            else:
-                self._containers[ident] = read_container(raw)
+            elif (container := read_container(raw)) is not None:
+                self._containers[ident] = container
+            elif self._containers.setdefault(ident, None) is not None:
+                # What it was is truer than that it is gone, which would end its sessions.
+                self._stuck[ident] = trio.current_time()
         self._sink.alive(SOURCE)
 
     def _forget(self, ident: str) -> None:
@@ -260,9 +273,11 @@ class DockerSource:
             problems.append(f"{len(bad)} containers cannot be read and are left out: {_some(bad)}")
         if self._nameless:
             problems.append(f"{self._nameless} containers in the engine's list have no usable id and are left out")
+        if self._odd_volumes:
+            problems.append(f"{self._odd_volumes} volumes in the engine's list cannot be read and are left out")
         stale = sorted(ident for ident in self._stuck if self._containers.get(ident) is not None)
         if stale:
-            problems.append(f"{len(stale)} containers do not answer, shown as they were last: {_some(stale)}")
+            problems.append(f"{len(stale)} containers cannot be read now, shown as they were last: {_some(stale)}")
         return "; ".join(problems) or None
 
     def _publish(self, problem: str | None) -> None:

@@ -90,5 +90,5 @@ def check_source(config: Config, source: str) -> tuple[str, str]:
     for prefix in config.host.bind_prefixes:
         if below(source, prefix):
             return prefix, source[len(prefix) :].strip("/")
-    allowed = ", ".join(config.host.bind_prefixes) or "there are none"
+    allowed = ", ".join((*config.host.volume_roots, *config.host.bind_prefixes)) or "there are none"
     raise RefusedError(f"{source} lies beneath none of host.volume_roots and host.bind_prefixes ({allowed})")

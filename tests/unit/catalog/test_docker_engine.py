@@ -12,6 +12,7 @@ import socketserver
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,22 @@ from typing import Any
 import pytest
 import trio
 
+from hatchway.catalog import docker_engine
 from hatchway.catalog.docker_engine import About, AnswerError, DockerEngine, Event
 from hatchway.errors import EngineError
 
 VERSION = {"ApiVersion": "1.45", "Components": [{"Name": "Engine", "Version": "26.1"}]}
 ID = "ab" * 32
+
+
+@dataclass(frozen=True)
+class Endless:
+    """An answer that does not end: `part`, over and over, each after `pause_s` seconds."""
+
+    part: bytes
+    pause_s: float = 0
+    status: int = 200
+    location: str = ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = answer, {"message": "computer\nsays\x1b no"}
         elif answer is None:
             status, answer = 404, {"message": "No such thing"}
+        if isinstance(answer, Endless):
+            self._endless(answer)
+            return
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -56,7 +71,19 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _endless(self, answer: Endless) -> None:
+        self.send_response(answer.status)
+        self.send_header("Transfer-Encoding", "chunked")
+        if answer.location:
+            self.send_header("Location", answer.location)
+        self.end_headers()
+        while not self.server.more.wait(answer.pause_s):
+            self.wfile.write(f"{len(answer.part):x}\r\n".encode() + answer.part + b"\r\n")
+
     def _events(self) -> None:
+        if self.server.endless_events:
+            self._endless(self.server.endless_events)
+            return
         if self.server.delay_events:
             self.server.more.wait(10)
         if self.server.events_status != 200:
@@ -103,6 +130,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         }
         self.events: list[Any] = []
         self.events_status = 200
+        self.endless_events: Endless | None = None
         self.delay_events = False
         self.asked: list[str] = []
         self.more = threading.Event()
@@ -194,6 +222,13 @@ async def test_unusable_lists(server: Server, url: str, answer: object) -> None:
             await engine.containers()
 
 
+async def test_no_list_of_volumes(server: Server, url: str) -> None:
+    server.answers["/volumes"] = {"message": "later"}
+    async with connected(url) as engine:
+        with pytest.raises(EngineError, match=r"unusable answer: no list"):
+            await engine.volumes()
+
+
 async def test_a_refused_call(server: Server, url: str) -> None:
     server.answers[f"/containers/{ID}/json"] = 500
     async with connected(url) as engine:
@@ -226,6 +261,60 @@ async def test_another_service(server: Server, url: str) -> None:
     server.answers["/version"] = {"hello": "world"}
     with pytest.raises(EngineError, match="ApiVersion"):
         await DockerEngine.connect(url, 5)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_without_an_end(server: Server, url: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_engine, "ANSWER_MAX", 2 * 2**20)
+    server.answers["/containers/json"] = Endless(b"[" * 65536, status=status)
+    async with connected(url) as engine:
+        with pytest.raises(AnswerError, match=r"gave an unusable answer: it is longer than 2 MiB$"):
+            await engine.containers()
+        assert await engine.inspect(ID) == {"Id": ID, "Name": "/web"}
+    server.answers["/version"] = Endless(b"[" * 65536)
+    with pytest.raises(AnswerError, match=r"longer than 2 MiB$"):
+        await DockerEngine.connect(url, 5)
+
+
+async def test_an_answer_that_trickles(server: Server, url: str) -> None:
+    """Each part of it comes soon after the one before."""
+    server.answers["/containers/json"] = Endless(b"[", pause_s=0.1)
+    async with connected(url, timeout_s=1) as engine:
+        start = trio.current_time()
+        with pytest.raises(AnswerError, match=r"does not answer: nothing whole within 1 s$"):
+            await engine.containers()
+        assert trio.current_time() - start < 3
+
+
+async def test_an_answer_that_points_elsewhere(server: Server, url: str) -> None:
+    server.answers["/containers/json"] = Endless(b"x", status=302, location="/v1.45/volumes")
+    async with connected(url) as engine:
+        with pytest.raises(AnswerError, match=r"unusable answer: it points elsewhere$"):
+            await engine.containers()
+    assert not any("volumes" in line for line in server.asked)
+
+
+async def test_events_refused_without_an_end(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_engine, "ANSWER_MAX", 2 * 2**20)
+    async with connected(url, timeout_s=1) as engine:
+        server.endless_events = Endless(b"[" * 65536, status=500)
+        with pytest.raises(EngineError, match=r"longer than 2 MiB$"):
+            await engine.events(ignore, lambda: None)
+        server.endless_events = Endless(b"x" * 65536)
+        with pytest.raises(EngineError, match=r"stream of events broke: an event is longer than 1 MiB$"):
+            await engine.events(ignore, lambda: None)
+
+
+async def test_very_many_events_may_be_too_few(server: Server, url: str) -> None:
+    """The engine drops what a reader does not take in time."""
+    event = json.dumps({"Type": "container", "Action": "exec_start", "Actor": {"ID": ID}}).encode() + b"\n"
+    server.events = [event * 100] * 13 + [b'{"Type": "container", "Action": "die", "Act', b'or": {"ID": "cd"}}\n']
+    server.more.set()
+    async with connected(url) as engine:
+        seen: list[Event] = []
+        with pytest.raises(EngineError):
+            await engine.events(seen.append, lambda: None)
+    assert seen == [Event("", ""), Event("", ""), Event("container", "cd")]
 
 
 async def test_a_call_that_takes_too_long(server: Server, url: str) -> None:
@@ -306,7 +395,13 @@ async def test_events(server: Server, url: str, nursery: trio.Nursery) -> None:
 
 @pytest.mark.parametrize(
     ("events", "words"),
-    [([], "ended the stream|events broke"), ([b"{not json\n" * 3], "."), ([b"\xff\xfe"], ".")],
+    [
+        ([], "ended the stream|events broke"),
+        ([b"{not json\n" * 3], "events broke"),
+        ([b"\xff\xfe"], "ended the stream|events broke"),
+        ([b"\xff\xfe\n"], "events broke"),
+        ([b"<html>\n"], "events broke"),
+    ],
 )
 async def test_the_end_of_the_stream(server: Server, url: str, events: list[Any], words: str) -> None:
     server.events = events
@@ -319,7 +414,7 @@ async def test_the_end_of_the_stream(server: Server, url: str, events: list[Any]
 async def test_events_refused(server: Server, url: str) -> None:
     server.events_status = 403
     async with connected(url) as engine:
-        with pytest.raises(EngineError, match=r"it ended the stream of events"):
+        with pytest.raises(EngineError, match=r"gave an unusable answer: no events, but 403 Forbidden$"):
             await engine.events(ignore, lambda: None)
 
 

@@ -270,15 +270,33 @@ async def test_loss_and_return(
     assert heard.last().problem == "the engine at fake does not answer: No such file or directory"
     assert len(heard.signs) == signs
     assert engine.open == 0
-    # 0.5, 1, 2, 4, 8, then every 10 s
-    assert 10 <= engine.calls.count("connect") <= 16
+    assert 90 <= engine.calls.count("connect") <= 110
     engine.comes()
     engine.containers_.clear()
     engine.add(2, "db")
-    await trio.sleep(docker_source.BACKOFF_MAX_S + 1)
+    await trio.sleep(1.5)
     assert heard.last().problem is None
     assert heard.keys() == ["default/db/1"]
     assert heard.last().taken_at > taken_at + 90
+
+
+async def test_an_engine_that_answers_nonsense_is_not_asked_for_everything_every_second(
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    engine: FakeEngine,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nonsense() -> list[Any]:
+        await engine._answer("list")
+        raise AnswerError("the engine at fake gave an unusable answer: no list")
+
+    monkeypatch.setattr(engine, "containers", nonsense)
+    nursery.start_soon(source(engine, heard).follow)
+    await trio.sleep(100)
+    # 0.5, 1, 2, 4, 8, then every 10 s
+    assert 10 <= engine.calls.count("list") <= 16
+    assert heard.last().problem == "the engine at fake gave an unusable answer: no list"
 
 
 async def test_no_engine_at_start(
@@ -326,6 +344,43 @@ async def test_garbage_is_left_out_and_told(
     assert len(heard.signs) > signs
 
 
+async def test_what_cannot_be_read_any_more_is_shown_as_it_was(
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    engine: FakeEngine,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An engine that begins to talk nonsense does not end the sessions of everybody."""
+    engine.add(1, "web", volume="data")
+    engine.add(2, "db", volume="rows")
+    nursery.start_soon(source(engine, heard).follow)
+    await trio.sleep(1)
+    before = heard.last().instances
+
+    async def odd() -> list[Any]:
+        return [5, "x", None, {"Names": []}]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "containers", odd)
+        patch.setattr(engine, "volumes", odd)
+        engine.containers_[ident(1)]["Mounts"] = 5
+        engine.happens("container", ident(1))
+        engine.happens("", "")
+        await trio.sleep(1)
+        assert heard.last().instances == before
+        assert heard.last().problem == (
+            "4 containers in the engine's list have no usable id and are left out; "
+            "4 volumes in the engine's list cannot be read and are left out; "
+            "1 containers cannot be read now, shown as they were last: 000000000000"
+        )
+    engine.add(1, "renamed", volume="data")
+    del engine.containers_[ident(2)]
+    await trio.sleep(docker_source.RESYNC_EVERY_S + 5)
+    assert heard.last().problem is None
+    assert heard.keys() == ["default/renamed/1"]
+
+
 async def test_a_stuck_container_holds_up_nobody_for_long(
     autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
 ) -> None:
@@ -337,7 +392,7 @@ async def test_a_stuck_container_holds_up_nobody_for_long(
     engine.happens("container", ident(2))
     await trio.sleep(30)
     assert heard.keys() == ["default/stuck/1", "default/web/1"]
-    assert heard.last().problem == "1 containers do not answer, shown as they were last: 000000000000"
+    assert heard.last().problem == "1 containers cannot be read now, shown as they were last: 000000000000"
     engine.calls.clear()
     await trio.sleep(300)
     assert "inspect 2" not in engine.calls

@@ -99,6 +99,22 @@ async def test_enable_without_a_volume_lists_and_refuses(tmp_path: Path) -> None
         assert changed.changed == ("/data", "/logs")
 
 
+async def test_volumes_beneath_another_root_say_which(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.host.born["/var/lib/docker/volumes/data/_data"] = ""
+        remapped = "/var/lib/docker/100000.100000"
+        await stage.core.feed(structs.replace(snapshot(volume("/data"), volume("/logs")), data_root=remapped))
+        with pytest.raises(ConflictError) as caught:
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert f"the engine keeps its volumes in {remapped}/volumes, which is not beneath" in str(caught.value)
+        assert "host.volume_roots (/var/lib/docker/volumes): add" in str(caught.value)
+        # hostd has the say: what it takes is shared.
+        await stage.do(Enable(instance="shop/web/1", volumes=("/logs",)))
+        await stage.core.feed(structs.replace(snapshot(volume("/data")), data_root="/var/lib/docker"))
+        with pytest.raises(ConflictError, match="there is no directory"):
+            await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+
+
 async def test_a_hashed_password_is_shown_once(tmp_path: Path) -> None:
     async with staged(tmp_path, "argon2id") as stage:
         first = (await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))).password

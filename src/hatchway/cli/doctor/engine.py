@@ -11,7 +11,6 @@ from collections.abc import Callable
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.config import Config
 from hatchway.errors import EngineError
-from hatchway.model import below
 
 TIMEOUT_S = 5.0
 _ANSWER_MAX = 1 << 20
@@ -73,12 +72,11 @@ def check(config: Config, ask: Callable[[str], str] = data_root) -> Finding:
         root = ask(path)
     except EngineError as exc:
         return failed(name, str(exc), "see whether the engine runs: systemctl status docker")
-    volumes = f"{root.rstrip('/')}/volumes"
-    if not any(below(volumes, allowed) for allowed in config.host.volume_roots):
+    if (volumes := config.volumes_elsewhere(root)) is not None:
         roots = ", ".join(config.host.volume_roots) or "none"
         return failed(
             name,
             f"keeps its volumes in {volumes}, which is not beneath host.volume_roots ({roots})",
             f'add "{volumes}" to host.volume_roots',
         )
-    return ok(name, f"answers at {path}; volumes in {volumes}")
+    return ok(name, f"answers at {path}; volumes in {root.rstrip('/')}/volumes")
