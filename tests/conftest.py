@@ -24,7 +24,7 @@ import structlog
 # --import-mode=importlib puts no directory of ours in sys.path.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests import leftovers
+from tests import figures, leftovers
 
 TIERS = ("unit", "mount", "sshd", "long")
 CHECKED_TIERS = ("mount", "sshd", "long")
@@ -119,6 +119,14 @@ def pytest_report_header() -> list[str]:
     engine = missing("engine")
     lines.append(f"engine: {engine if engine else os.environ['HATCHWAY_TEST_DOCKER']}")
     return lines
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured."""
+    if lines := figures.noted():
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def _os_name() -> str:

@@ -51,16 +51,21 @@ def need_private() -> None:
 
 
 class PrivateDockerd:
-    """An engine of our own in `directory`, a path of at most 70 characters. It can be started again after a stop."""
+    """An engine of our own in `directory`, a path of at most 70 characters. It can be started again after a stop.
 
-    def __init__(self, directory: Path) -> None:
+    `options` are dockerd's, in addition to those of the script.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.url = f"unix://{directory}/docker.sock"
+        self._options = options
+        self._command: list[bytes] = []
         self._again: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, without an image, unless it runs. Raises AssertionError with the end of the engine's log."""
-        _script("start", str(self.directory))
+        _script("start", str(self.directory), *self._options)
 
     def stop(self) -> None:
         """End it with all its containers, and remove all it had."""
@@ -68,21 +73,36 @@ class PrivateDockerd:
         if self._again is not None:
             self._again.wait(30)
 
-    def kill(self) -> None:
-        """Kill the process that answers, and start it again with the same data."""
-        command = Path(f"/proc/{self.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        os.kill(self.pid, signal.SIGKILL)
-        while Path(f"/proc/{self.pid}").exists() and "Z" not in Path(f"/proc/{self.pid}/stat").read_text().split()[2]:
+    def halt(self, how: signal.Signals) -> None:
+        """End the process that answers, by the signal `how`. Its data stay."""
+        pid = self.pid
+        self._command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        os.kill(pid, how)
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            assert time.monotonic() < deadline, "the engine does not end"
             time.sleep(0.05)
+        if self._again is not None:
+            self._again.wait(30)
         (self.directory / "engine.pid").unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Start it again after `halt`, with the same data, and wait until it answers."""
         with (self.directory / "log" / "dockerd").open("ab") as log:
-            again = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            again = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         (self.directory / "dockerd.pid").write_text(f"{again.pid}\n")
         deadline = time.monotonic() + 60
         while subprocess.run(["docker", "-H", self.url, "version"], capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, "the engine does not come back"
             time.sleep(0.2)
         self._again = again
+
+    def kill(self) -> None:
+        """Kill the process that answers, and start it again with the same data."""
+        self.halt(signal.SIGKILL)
+        self.resume()
 
     @property
     def pid(self) -> int:

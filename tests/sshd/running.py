@@ -53,6 +53,7 @@ class Hatchway:
         directory: Path,
         *,
         engine_url: str | None = None,
+        engine_timeout_s: int = 20,
         volume_root: str | None = None,
         idle_unmount_s: int = 300,
         password_kind: str = "raw",
@@ -71,6 +72,7 @@ class Hatchway:
         self._instances: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.engine_url = engine_url
+        self.engine_timeout_s = engine_timeout_s
         self.volume_root = volume_root
         self.idle_unmount_s = idle_unmount_s
         self.password_kind = password_kind
@@ -108,6 +110,7 @@ login_uids = [1910100000, 1910199999]
 worker_uids = [1910200000, 1910299999]
 [engine]
 {engine}
+timeout_s = {self.engine_timeout_s}
 [static]
 file = "{self.instances_path}"
 [access]

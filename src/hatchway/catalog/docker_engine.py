@@ -22,7 +22,7 @@ import trio
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import CancellableStream
 from docker.utils import convert_filters, version_lt
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from hatchway.catalog.names import encodable, printable
 from hatchway.errors import EngineError
@@ -254,6 +254,7 @@ def _whole(response: requests.Response, timeout_s: float | None) -> bytes:
         while part := response.raw.read1(65536, decode_content=True):
             body += part
             if len(body) > ANSWER_MAX:
+                body.clear()  # an error's traceback keeps it, and there may be another before that is collected
                 raise _UnusableError(f"it is longer than {ANSWER_MAX // 2**20} MiB")
             if end is not None and time.monotonic() > end:
                 raise _TricklesError
@@ -327,8 +328,8 @@ def _pump(response: requests.Response, seen: Callable[[Event], None]) -> None:
             if count // EVENTS_SURE != (count := count + len(events)) // EVENTS_SURE:
                 known.append(Event("", ""))
             trio.from_thread.run_sync(_each, seen, known)
-    except trio.RunFinishedError:
-        pass
+    except (trio.RunFinishedError, ProtocolError):
+        pass  # also an engine that is killed ends it
     except Exception as exc:
         # A stream that is closed while it is read fails in whatever way urllib3 comes upon it.
         raise EngineError(f"the engine's stream of events broke: {_short(exc)}") from exc

@@ -35,7 +35,7 @@ PROBE_EVERY_S = 3.0
 RETRY_STUCK_S = 600.0
 """How long a container that does not answer is left alone: each attempt may cost the whole timeout."""
 BACKOFF_MIN_S = 0.5
-BACKOFF_MAX_S = 10.0
+BACKOFF_MAX_S = 5.0
 ABSENT_EVERY_S = 1.0
 """How soon an engine that cannot be reached is tried again: that costs next to nothing, and one that comes up shall be
 seen within 2 s."""
@@ -133,7 +133,8 @@ class DockerSource:
             if self._published is None or self._published.problem != problem:
                 self._logger.warning("engine lost", error=problem)
             self._publish(problem)
-            if trio.current_time() - start > BACKOFF_MAX_S:
+            # An engine that is lost time and again is not asked for everything more than half of the time.
+            if trio.current_time() - start > backoff_s:
                 backoff_s = BACKOFF_MIN_S
             await trio.sleep(min(backoff_s, longest_s))
             backoff_s = min(backoff_s * 2, longest_s)

@@ -294,8 +294,8 @@ async def test_an_engine_that_answers_nonsense_is_not_asked_for_everything_every
     monkeypatch.setattr(engine, "containers", nonsense)
     nursery.start_soon(source(engine, heard).follow)
     await trio.sleep(100)
-    # 0.5, 1, 2, 4, 8, then every 10 s
-    assert 10 <= engine.calls.count("list") <= 16
+    # after 0.5, 1, 2, 4, then every 5 s
+    assert 18 <= engine.calls.count("list") <= 24
     assert heard.last().problem == "the engine at fake gave an unusable answer: no list"
 
 
