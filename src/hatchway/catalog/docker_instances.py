@@ -103,6 +103,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     state: _State | None = None
 
 
+class _Line(msgspec.Struct, frozen=True, rename="pascal"):
+    names: tuple[str, ...]
+    state: str
+
+
 class Volume(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """What is used of an engine's description of a volume. `created_at` is opaque text, "" when it means nothing."""
 
@@ -122,6 +127,22 @@ def read_container(raw: object) -> Container | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return container if key_part(container.id) else None
+
+
+def as_listed(container: Container, line: object) -> Container | None:
+    """`container` with the name and the state that its line in the engine's list gives it.
+
+    All else that is used of a container stays the same for its life. None when the line does not tell.
+    """
+    try:
+        told = msgspec.convert(line, _Line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    # Beside its own name stand those that others link to it by, "/other/alias" (docker run --link).
+    names = [name for name in told.names if name.rfind("/") == 0]
+    if len(names) != 1:
+        return None
+    return msgspec.structs.replace(container, name=names[0], state=_State(told.state))
 
 
 def read_volume(raw: object) -> Volume | None:

@@ -1,7 +1,7 @@
 """Follows a container engine: lists everything once, then looks again only at what the engine's events name.
 
-Events are hints, never data: what is published always comes from an inspect made after the event. A list every minute
-finds what no event told. Knows no SDK: see `docker_engine`. One task, besides the one that hears events.
+Events are hints, never data: what is published always comes from an inspect or a list made after the event. A list
+every minute finds what no event told. Knows no SDK: see `docker_engine`. One task, besides the one that hears events.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ import trio
 
 from hatchway import log
 from hatchway.catalog.docker_engine import AnswerError, DockerEngine, Engine, Event
-from hatchway.catalog.docker_instances import Container, Volume, build, instances, read_container, read_volume
+from hatchway.catalog.docker_instances import (
+    Container,
+    Volume,
+    as_listed,
+    build,
+    instances,
+    read_container,
+    read_volume,
+)
 from hatchway.catalog.feeder import Sink
 from hatchway.config import Engine as EngineConfig
 from hatchway.errors import EngineError
@@ -39,8 +47,8 @@ BACKOFF_MAX_S = 5.0
 ABSENT_EVERY_S = 1.0
 """How soon an engine that cannot be reached is tried again: that costs next to nothing, and one that comes up shall be
 seen within 2 s."""
-MANY = 500
-"""More changed containers than this are met by a list of all."""
+MANY = 100
+"""More changed containers than this are met by a list of all, which takes as long as so many inspects or less."""
 
 
 _ID = re.compile(r"[0-9a-f]{12,64}")
@@ -101,8 +109,6 @@ class DockerSource:
         self._logger = log.get(source=SOURCE)
         self._containers: dict[str, Container | None] = {}
         """By id; None for one whose description is of no use."""
-        self._listed: dict[str, object] = {}
-        """By id, what of its line in the list can change during a container's life."""
         self._stuck: dict[str, float] = {}
         """By id, when to try again."""
         self._nameless = 0
@@ -194,23 +200,25 @@ class DockerSource:
             self._answered()
 
     async def _list(self, engine: Engine, *, again: bool = False) -> None:
-        """Look at all containers that are new or changed; `again`: at all."""
+        """List all containers, and inspect those that are new; `again`: all. Raises EngineError."""
         listed: dict[str, object] = {}
         self._nameless = 0
         for line in await engine.containers():
             ident = line.get("Id") if isinstance(line, dict) else None
             if isinstance(ident, str) and _ID.fullmatch(ident):
-                listed[ident] = line.get("State"), line.get("Names")
+                listed[ident] = line
             else:
                 self._nameless += 1
         # Of a list that is partly of no use it cannot be said what is not on it.
         for ident in self._containers.keys() - listed.keys() if not self._nameless else ():
             self._forget(ident)
-        for ident, changing in listed.items():
-            known = ident in self._containers and ident not in self._stuck
-            if again or not known or self._listed.get(ident) != changing:
+        for ident, line in listed.items():
+            known = None if again or ident in self._stuck else self._containers.get(ident)
+            # An inspect of each would take several seconds when a thousand were renamed.
+            if known is not None and (now := as_listed(known, line)) is not None:
+                self._containers[ident] = now
+            else:
                 await self._inspect(engine, ident)
-        self._listed = {ident: changing for ident, changing in listed.items() if ident in self._containers}
         await self._list_volumes(engine)
 
     async def _list_volumes(self, engine: Engine) -> None:
@@ -257,8 +265,8 @@ class DockerSource:
         self._sink.alive(SOURCE)
 
     def _forget(self, ident: str) -> None:
-        for table in (self._containers, self._listed, self._stuck):
-            table.pop(ident, None)
+        self._containers.pop(ident, None)
+        self._stuck.pop(ident, None)
 
     def _answered(self) -> None:
         self._instances = build(filter(None, self._containers.values()), self._volumes)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hatchway.catalog.docker_instances import instances
+from hatchway.catalog.docker_instances import as_listed, instances, read_container
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind, parse_instance_key
 
 HEX = "7887af6c8c72ad7bae8fa2d7cd5ec5739e0853390b0d6b2de7be63065e37258c"
@@ -429,3 +429,31 @@ def test_nothing_an_engine_could_say_raises(data: st.DataObject) -> None:
     found = instances([raw, spoilt, data.draw(json_like)], described | {"more": data.draw(json_like)})
     assert 1 <= len(found) <= 2
     msgspec.msgpack.encode(found)
+
+
+@pytest.mark.parametrize("names", [["/new"], ["/other/alias", "/new"]])
+def test_a_line_of_the_list_tells_name_and_state(names: list[str]) -> None:
+    before = read_container(container("old", labels={"a": "b"}))
+    after = read_container(container("old", labels={"a": "b"}) | {"Name": "/new", "State": {"Status": "paused"}})
+    assert before is not None
+    assert as_listed(before, {"Id": "of no interest", "Names": names, "State": "paused", "Labels": {}}) == after
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"Names": [], "State": "running"},
+        {"Names": None, "State": "running"},
+        {"Names": ["/one", "/two"], "State": "running"},
+        {"Names": ["/other/alias"], "State": "running"},
+        {"Names": ["no slash"], "State": "running"},
+        {"Names": ["/new"]},
+        {"Names": ["/new"], "State": None},
+        {"Names": "/new", "State": "running"},
+        5,
+    ],
+)
+def test_a_line_that_does_not_tell(line: object) -> None:
+    before = read_container(container())
+    assert before is not None
+    assert as_listed(before, line) is None

@@ -241,6 +241,23 @@ async def test_very_many_events_become_one_list(
     assert len(heard.snapshots) == 2
 
 
+async def test_a_thousand_renamed_are_not_inspected_one_by_one(
+    autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
+) -> None:
+    for number in range(1, 1001):
+        engine.add(number, f"c{number}")
+    nursery.start_soon(source(engine, heard).follow)
+    await trio.sleep(1)
+    engine.calls.clear()
+    for number in range(1, 1001):
+        engine.add(number, f"r{number}", state="paused")
+        engine.happens("container", ident(number))
+    await trio.sleep(0.5)
+    assert {info.runtime_name for info in heard.last().instances} == {f"r{number}" for number in range(1, 1001)}
+    assert {info.state for info in heard.last().instances} == {InstanceState.PAUSED}
+    assert len(engine.calls) <= docker_source.MANY + 2
+
+
 async def test_what_no_event_told_is_found_within_a_minute(
     autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
 ) -> None:
