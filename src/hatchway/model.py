@@ -154,7 +154,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All instances at one moment. `source` is "docker" or "static"; `taken_at` is Unix time in seconds.
 
     `problem` is a sentence for the operator when the source could not be read; `instances` is then the last known
-    state (empty if there never was one) and `taken_at` its time.
+    state (empty if there never was one) and `taken_at` its time. With `partly`, it is about some of them only: these
+    are missing or as they were last, the others are as they are.
     """
 
     source: str
@@ -162,6 +163,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceInfo, ...] = ()
     data_root: str | None = None
     problem: str | None = None
+    partly: bool = False
 
 
 def valid_login(name: str) -> bool:

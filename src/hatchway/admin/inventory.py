@@ -51,13 +51,16 @@ class Inventory:
         return self._instances.get(key)
 
     def fresh(self) -> frozenset[InstanceKey]:
-        """The instances of the sources that can be read now."""
+        """The instances of the sources that can be read now, be it with gaps."""
         return frozenset(
-            info.key for snapshot in self._snapshots.values() if snapshot.problem is None for info in snapshot.instances
+            info.key
+            for snapshot in self._snapshots.values()
+            if snapshot.problem is None or snapshot.partly
+            for info in snapshot.instances
         )
 
     def readable(self, kind: VolumeKind | None) -> bool:
-        """Whether the source of volumes of this kind, or every source (None), can be read now."""
+        """Whether the source of volumes of this kind, or every source (None), can be read now, without a gap."""
         if kind is None:
             return bool(self._snapshots) and all(snapshot.problem is None for snapshot in self._snapshots.values())
         snapshot = self._snapshots.get(_source(kind))

@@ -272,7 +272,7 @@ class DockerSource:
         self._instances = build(filter(None, self._containers.values()), self._volumes)
         self._taken_at = self._now()
         self._sink.alive(SOURCE)
-        self._publish(self._unread())
+        self._publish(self._unread(), partly=True)
 
     def _unread(self) -> str | None:
         """What is wrong although the engine answers."""
@@ -289,7 +289,7 @@ class DockerSource:
             problems.append(f"{len(stale)} containers cannot be read now, shown as they were last: {_some(stale)}")
         return "; ".join(problems) or None
 
-    def _publish(self, problem: str | None) -> None:
+    def _publish(self, problem: str | None, *, partly: bool = False) -> None:
         """Publish what is known, unless that is what was published last."""
         snapshot = Snapshot(
             source=SOURCE,
@@ -297,6 +297,7 @@ class DockerSource:
             instances=self._instances,
             data_root=self._data_root,
             problem=problem,
+            partly=partly and problem is not None,
         )
         last = self._published
         if last is None or msgspec.structs.replace(snapshot, taken_at=last.taken_at) != last:

@@ -356,6 +356,7 @@ async def test_garbage_is_left_out_and_told(
     problem = heard.last().problem or ""
     assert "1 containers cannot be read and are left out: 000000000000" in problem
     assert "2 containers in the engine's list have no usable id" in problem
+    assert heard.last().partly
     signs = len(heard.signs)
     await trio.sleep(10)
     assert len(heard.signs) > signs

@@ -196,3 +196,19 @@ async def test_while_hostd_is_away_access_is_only_taken_away(tmp_path: Path) -> 
         stage.host.problem = None
         await stage.reconciler.reconcile()
         assert granted(stage) == [("/logs", Origin.FILE, Mode.READ_WRITE)]
+
+
+async def test_a_container_that_cannot_be_read_keeps_no_other_from_its_access(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        both = snapshot(volume("/data"))
+        await stage.core.feed(structs.replace(both, problem="the engine does not answer"))
+        await stage.do(Apply(rules=(RULE,)))
+        assert granted(stage) == []
+        await stage.core.feed(structs.replace(both, problem="1 containers cannot be read", partly=True))
+        await stage.reconciler.reconcile()
+        assert granted(stage) == [("/data", Origin.FILE, Mode.READ_WRITE)]
+        # But what is missing there may only be unreadable.
+        await stage.core.feed(structs.replace(both, instances=(), problem="1 containers cannot be read", partly=True))
+        assert await stage.core.gone(0.0) == []
+        await stage.core.feed(structs.replace(both, instances=()))
+        assert [record.key for record in await stage.core.gone(0.0)] == [WEB]
