@@ -52,6 +52,8 @@ async def run(config: Config) -> None:
         reconciler = Reconciler(core, granting)
         operations = Operations(core, granting, reconciler)
 
+        await reconciler.take_away()
+
         async def fed(message: Fed, _peer: Peer) -> None:
             await core.feed(message.snapshot)
 

@@ -26,6 +26,12 @@ LOGIN_MAX = 31
 """Longest login in characters: utmp and useradd(8) allow 32 with the NUL."""
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
+VOLUMES_MAX = 256
+"""Volumes of one login. Each is a mount and a process."""
+
+DEPTH_MAX = 64
+"""Directories on the way to a volume. Each one inside another volume is a fixed node, kept open while it is in use."""
+
 RESERVED_PREFIXES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
     "/volumes",
@@ -116,6 +122,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app").
 
     `access_label` is the container's own word on which volumes to share, see ACCESS_LABEL; "" when it has none.
+    `provisional`: it is a throw-away container, one that is just being replaced, or has another key than its name or
+    labels ask for, since that is taken; no rule and no label is about it.
     """
 
     key: InstanceKey
@@ -125,6 +133,7 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     image: str = ""
     access_label: str = ""
+    provisional: bool = False
     volumes: tuple[VolumeInfo, ...] = ()
 
 
@@ -147,7 +156,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
 
 ACCESS_LABEL = "hatchway.volumes"
 """The label by which a container asks for access to its volumes, where the operator allows that: paths or names as in
-AccessRule, separated by commas, each perhaps with ":ro"."""
+AccessRule but without sets of characters, separated by commas, each perhaps with ":ro"."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +234,15 @@ def valid_volume_path(path: str) -> bool:
 def below(path: str, prefix: str) -> bool:
     """Whether `path` is `prefix` or lies beneath it, component by component."""
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+ANONYMOUS_PREFIX = "anonymous-"
+"""What the catalog calls a volume that nobody gave a name begins with this, and goes on with the engine's own name."""
+
+
+def anonymous(name: str) -> bool:
+    """Whether a volume is called so by the catalog because it has no name of its own, or is called as if it were."""
+    return name.startswith(ANONYMOUS_PREFIX)
 
 
 def session_paths(volumes: dict[str, str]) -> dict[str, str]:

@@ -35,8 +35,13 @@ def names(directory: str) -> list[str]:
     """
     try:
         found = os.listdir(directory)
+    except FileNotFoundError:
+        raise NotFoundError(f"{directory}: there is none; make it, empty if no file is to give access") from None
     except OSError as exc:
-        raise NotFoundError(f"{directory}: {exc.strerror}; make it, empty if no file is to give access") from exc
+        raise NotFoundError(f"{directory}: {exc.strerror}") from exc
+    for name in found:
+        if not name.isprintable():
+            raise ConfigError(f"{directory} has a file {name!r}: give it a name of printable characters")
     return [f"{directory}/{name}" for name in sorted(found) if name.endswith(".toml") and not name.startswith(".")]
 
 

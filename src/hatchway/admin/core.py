@@ -23,7 +23,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Login, Mode, Snapshot, VolumeInfo, VolumeKind, below
+from hatchway.model import Login, Snapshot, VolumeInfo, VolumeKind, below
 from hatchway.registry.records import CredentialKind, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
@@ -69,6 +69,8 @@ class Core:
         self._publishing = trio.Lock()
         self._turns: dict[Login, trio.Lock] = {}
         self._latest: dict[str, Snapshot] = {}
+        # Sources whose latest news hostd has not identified.
+        self._untold: set[str] = set()
         # What hostd was last told of each login, absent when that is not known.
         self._applied: dict[Login, tuple[View, ...]] = {}
         # Which directory stood at a path when hostd last knew.
@@ -108,12 +110,14 @@ class Core:
         try:
             async with self._feeding:
                 self.inventory.feed(await self._identified(self._latest[snapshot.source]))
+            self._untold.discard(snapshot.source)
             self.tell_news()
             await self.sync_logged()
         except HatchwayError as exc:
             # Not the catalog's fault; the link to hostd reports it, and repeats this when hostd is back. Until then
             # what is known stays: nobody new can enter without hostd, and open sessions need not end.
             self._logger.warning("hostd not told of the catalog's news", error=str(exc))
+            self._untold.add(snapshot.source)
             if not self.inventory.fed(snapshot.source):
                 self.inventory.feed(snapshot)
 
@@ -197,7 +201,12 @@ class Core:
                 record = records.get(login)
                 same = record is not None and self._applied.get(login) == self._views_for_open(record)
                 # While somebody else has the turn, a session opens with what was true a moment ago.
-                if everything or not same or self._turns.setdefault(login, trio.Lock()).locked():
+                if (
+                    everything
+                    or not same
+                    or login in self._pending
+                    or self._turns.setdefault(login, trio.Lock()).locked()
+                ):
                     nursery.start_soon(one, login)
         await self._publish(everything)
         return errors
@@ -210,6 +219,7 @@ class Core:
         """Try again, for ever, what hostd did not take: a revocation must not be forgotten."""
         while True:
             await trio.sleep(RETRY_S)
+            await self._tell_again()
             if self._pending:
                 try:
                     await self.sync_logged()
@@ -217,6 +227,14 @@ class Core:
                     self._logger.warning("hostd still does not take what is to be done", error=str(exc))
                 except Exception:
                     self._logger.exception("hostd still does not take what is to be done")
+
+    async def _tell_again(self) -> None:
+        """Have hostd identify what it could not when it was news."""
+        for source in list(self._untold) if self.host.problem is None else ():
+            try:
+                await self.feed(self._latest[source])
+            except Exception:
+                self._logger.exception("the catalog's news not taken", source=source)
 
     async def keep_note(self) -> None:
         """Note, for ever, which instances are there: see `gone`."""
@@ -325,12 +343,7 @@ class Core:
         """
         if self.inventory.get(record.key) is not None:
             return shares.host_views(record, self.inventory)
-        granted = shares.granted_places(record)
-        kept = tuple(
-            view
-            for view in self._applied.get(record.login, ())
-            if granted.get(view.path) is not None and (view.read_only or granted[view.path] is Mode.READ_WRITE)
-        )
+        kept = shares.kept_views(record, self._applied.get(record.login, ()))
         return kept or shares.host_views(record, self.inventory)
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
@@ -343,11 +356,12 @@ class Core:
         self._pending.update(Login(mount.login) for mount in status.mounts)
         self._ending.update(await self._outlived(status))
         self._pending.update(self._ending)
-        self._log_errors(await self.sync(everything=True))
+        # What an engine shows without it being identified looks like another's: sessions would end for nothing.
         async with self._feeding:
             for snapshot in list(self._latest.values()):
                 self.inventory.feed(await self._identified(snapshot))
-        await self.sync_logged()
+                self._untold.discard(snapshot.source)
+        self._log_errors(await self.sync(everything=True))
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)

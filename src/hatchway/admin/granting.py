@@ -46,9 +46,18 @@ class Granting:
             known = await self._core.db(lambda registry: registry.instance(key))
             new, shown = (None, None) if known is not None else await self._new_login(key)
             now = self._core.now()
+            info = self._core.inventory.get(key)
+            runtime_id = "" if info is None else info.runtime_id
             record = await self._core.db(
                 lambda registry: registry.enable(
-                    key, volumes, by=by, now=now, new=new, origin=origin, follow=frozenset(follow)
+                    key,
+                    volumes,
+                    by=by,
+                    now=now,
+                    new=new,
+                    origin=origin,
+                    follow=frozenset(follow),
+                    runtime_id=runtime_id,
                 )
             )
         self._logger.info(

@@ -18,6 +18,7 @@ class Inventory:
         self._alive_at: dict[str, float] = {}
         self._instances: dict[InstanceKey, InstanceInfo] = {}
         self._clashes: dict[str, list[InstanceKey]] = {}
+        self._fresh: frozenset[InstanceKey] = frozenset()
 
     def feed(self, snapshot: Snapshot) -> None:
         """Take the present state of one source."""
@@ -26,11 +27,16 @@ class Inventory:
             self._alive_at[snapshot.source] = self._now()
         merged: dict[InstanceKey, InstanceInfo] = {}
         clashes: dict[str, list[InstanceKey]] = {}
+        fresh: set[InstanceKey] = set()
         # Static first: what the operator wrote down keeps its key when a container claims the same.
         for source in sorted(self._snapshots, key=lambda name: (name != "static", name)):
-            for info in self._snapshots[source].instances:
+            latest = self._snapshots[source]
+            for info in latest.instances:
                 if merged.setdefault(info.key, info) is not info:
                     clashes.setdefault(source, []).append(info.key)
+                elif latest.problem is None or latest.partly:
+                    fresh.add(info.key)
+        self._fresh = frozenset(fresh)
         self._instances, self._clashes = merged, clashes
 
     def fed(self, source: str) -> bool:
@@ -52,12 +58,7 @@ class Inventory:
 
     def fresh(self) -> frozenset[InstanceKey]:
         """The instances of the sources that can be read now, be it with gaps."""
-        return frozenset(
-            info.key
-            for snapshot in self._snapshots.values()
-            if snapshot.problem is None or snapshot.partly
-            for info in snapshot.instances
-        )
+        return self._fresh
 
     def readable(self, kind: VolumeKind | None) -> bool:
         """Whether the source of volumes of this kind, or every source (None), can be read now, without a gap."""

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 import trio
 
 from hatchway import __version__, log
-from hatchway.admin import rules, shares
+from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.reconcile import Reconciler
+from hatchway.admin.rules import Change
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.model import (
+    VOLUMES_MAX,
     InstanceInfo,
     InstanceKey,
     Login,
@@ -35,6 +37,8 @@ from hatchway.wire.admin import (
     Applied,
     Apply,
     Changed,
+    ChangeKind,
+    Confirm,
     ConnectionInfo,
     DaemonStatus,
     Disable,
@@ -76,6 +80,7 @@ class Operations:
             ListInstances: Request(ROOT, self._list),
             Enable: Request(ROOT, self._enable),
             Apply: Request(ROOT, self._apply),
+            Confirm: Request(ROOT, self._confirm),
             Disable: Request(ROOT, self._disable),
             Forget: Request(ROOT, self._forget),
             Prune: Request(ROOT, self._prune),
@@ -119,6 +124,7 @@ class Operations:
             mounts=mounts,
             host_problem=problem,
             leftovers=leftovers,
+            rules=await self._core.db(Registry.rules),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
@@ -164,6 +170,10 @@ class Operations:
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
+        known = await self._core.db(lambda registry: registry.instance(info.key))
+        paths_after = {grant.path for grant in known.grants} if known is not None else set()
+        if len(paths_after | {volume.path for volume in chosen}) > VOLUMES_MAX:
+            raise ConflictError(f"at most {VOLUMES_MAX} volumes of one instance can be shared at once: name some")
         follow = self._following(chosen, request) if request.follow else ()
         # What the container itself may not change, or the static file says is read-only, stays so over SFTP.
         grants = [(v, Mode.READ_ONLY if request.read_only or v.read_only else Mode.READ_WRITE) for v in chosen]
@@ -185,17 +195,25 @@ class Operations:
             return chosen
         if not request.volumes:
             raise UsageError(f"which volume of {info.key}? It has: {listed}. Name some, or say --all")
-        chosen = []
-        for wanted in request.volumes:
-            path = wanted.rstrip("/") or "/"
-            found = [volume for volume in info.volumes if volume.path == path or volume.name == wanted]
+        chosen = self._wanted(info, request.volumes)
+        for volume in chosen:
+            if volume.refusal is not None:
+                raise ConflictError(f"{volume.path} cannot be shared: {volume.refusal}")
+        return chosen
+
+    @staticmethod
+    def _wanted(info: InstanceInfo, wanted: Sequence[str]) -> list[VolumeInfo]:
+        """The volumes called so by path or name. Raises NotFoundError, UsageError."""
+        chosen: list[VolumeInfo] = []
+        for one in wanted:
+            path = one.rstrip("/") or "/"
+            found = [volume for volume in info.volumes if volume.path == path or volume.name == one]
             if not found:
-                raise NotFoundError(f"{info.key} has no volume {wanted!r}; it has: {listed}")
+                listed = ", ".join(volume.path for volume in info.volumes) or "none"
+                raise NotFoundError(f"{info.key} has no volume {one!r}; it has: {listed}")
             if len(found) > 1:
                 places = ", ".join(volume.path for volume in found)
-                raise UsageError(f"{wanted!r} is mounted more than once in {info.key}: name a path of {places}")
-            if found[0].refusal is not None:
-                raise ConflictError(f"{found[0].path} cannot be shared: {found[0].refusal}")
+                raise UsageError(f"{one!r} is mounted more than once in {info.key}: name a path of {places}")
             if found[0] not in chosen:
                 chosen.append(found[0])
         return chosen
@@ -215,21 +233,64 @@ class Operations:
 
     async def _apply(self, request: Apply, peer: Peer) -> Applied:
         self._logger.info("apply", rules=len(request.rules), dry_run=request.dry_run, by=f"uid {peer.uid}")
-        changes = await self._reconciler.apply(request.rules, dry_run=request.dry_run, confirm=request.confirm)
-        told = tuple(
-            AccessChange(
-                kind=one.kind,
-                key=one.key,
-                path=one.path,
-                origin=one.origin,
-                mode=one.mode,
-                by=one.by,
-                reason=one.reason,
-            )
-            for one in changes
+        outcome = await self._reconciler.apply(request.rules, dry_run=request.dry_run)
+        waiting = (ChangeKind.CONFIRM, ChangeKind.REFUSED)
+        # A rule that only stands elsewhere in its file now changes nothing for anybody.
+        changes = [one for one in outcome.changes if one.kind is not ChangeKind.ALTER or one.mode is not one.before]
+        return Applied(
+            changes=tuple(_told(one) for one in changes if one.kind not in waiting),
+            waiting=tuple(_told(one) for one in changes if one.kind in waiting),
+            pending=outcome.pending,
+            problems=tuple(outcome.problems),
+            idle=outcome.idle,
+            sources=self._core.inventory.sources(),
+            dry_run=request.dry_run,
         )
-        idle = rules.idle(request.rules, self._core.inventory.instances())
-        return Applied(changes=told, idle=idle, sources=self._core.inventory.sources(), dry_run=request.dry_run)
+
+    async def _confirm(self, request: Confirm, peer: Peer) -> Changed:
+        info = self._present(request.instance, await self._core.db(Registry.instances))
+        if self._core.host.problem is not None:
+            raise HostError(f"nothing can be confirmed now: {self._core.host.problem}")
+        record = await self._core.db(lambda registry: registry.instance(info.key))
+        volumes = {volume.path: volume for volume in info.volumes}
+        paths = [volume.path for volume in self._wanted(info, request.volumes)] if request.volumes else list(volumes)
+        suspended = [
+            (volumes[grant.path], grant)
+            for grant in (() if record is None else record.grants)
+            if grant.origin is Origin.COMMAND and grant.path in paths and grant.identity != volumes[grant.path].identity
+        ]
+        for volume, grant in suspended:
+            if volume.refusal is not None:
+                raise ConflictError(f"{volume.path} cannot be shared: {volume.refusal}")
+            mode = Mode.READ_ONLY if volume.read_only else grant.mode
+            follow = (volume.path,) if grant.follows and volume.anonymous else ()
+            await self._granting.grant(
+                info.key, [(volume, mode)], origin=Origin.COMMAND, by=f"uid {peer.uid}", follow=follow
+            )
+        others = await self._reconciler.confirm(info.key, paths)
+        confirmed = sorted({volume.path for volume, _ in suspended} | {change.path for change in others})
+        if not confirmed:
+            raise ConflictError(f"{info.key} has nothing there that waits to be confirmed")
+        record = await self._core.db(lambda registry: registry.instance(info.key))
+        assert record is not None
+        self._logger.info("confirmed", instance=str(info.key), paths=confirmed, by=f"uid {peer.uid}")
+        await self._sync(record.login, "access is confirmed")
+        return Changed(instance=self._instance(record, info, await self._sessions()), changed=tuple(confirmed))
+
+    @staticmethod
+    def _named(key: InstanceKey, on: dict[str, list[GrantRecord]], wanted: Sequence[str]) -> list[str]:
+        """Which of the paths in `on`, at which there are grants, are `wanted`. Raises NotFoundError, UsageError."""
+        listed = ", ".join(on) or "nothing"
+        paths = []
+        for one in wanted:
+            path = one.rstrip("/") or "/"
+            found = [at for at, grants in on.items() if at == path or any(grant.name == one for grant in grants)]
+            if len(found) > 1:
+                raise UsageError(f"{one!r} is mounted more than once: name a path of {', '.join(found)}")
+            if not found:
+                raise NotFoundError(f"access of {key} to {one!r} is not on; it is on for: {listed}")
+            paths.append(found[0])
+        return paths
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record, info = await self._granted(request.instance)
@@ -237,23 +298,15 @@ class Operations:
         listed = ", ".join(on) or "nothing"
         if not request.volumes and not request.every:
             raise UsageError(f"which volume of {record.key}? Access is on for: {listed}. Name some, or say --all")
-        if request.every:
-            paths = list(on)
-        else:
-            paths = []
-            for wanted in request.volumes:
-                path = wanted.rstrip("/") or "/"
-                found = [one for one, grants in on.items() if one == path or grants[0].name == wanted]
-                if len(found) > 1:
-                    raise UsageError(f"{wanted!r} is mounted more than once: name a path of {', '.join(found)}")
-                if not found:
-                    raise NotFoundError(f"access of {record.key} to {wanted!r} is not on; it is on for: {listed}")
-                paths.append(found[0])
-        others = [grant for path in paths for grant in on[path] if grant.origin is not Origin.COMMAND]
-        if others and not any(grant.origin is Origin.COMMAND for path in paths for grant in on[path]):
-            raise ConflictError(f"{_from_elsewhere(others)}: nothing was changed")
+        # A container that is gone has no label that could be changed.
+        ours = (Origin.COMMAND,) if info is not None else (Origin.COMMAND, Origin.LABEL)
+        here = [path for path, grants in on.items() if any(one.origin in ours for one in grants)]
+        paths = here if request.every else self._named(record.key, on, request.volumes)
+        elsewhere = [one for path in (on if request.every else paths) if path not in here for one in on[path]]
+        if elsewhere and not (request.every and here):
+            raise ConflictError(f"{_from_elsewhere(elsewhere)}: nothing was changed")
         now, key = self._core.now(), record.key
-        removed = await self._core.db(lambda registry: registry.disable(key, paths, now))
+        removed = await self._core.db(lambda registry: registry.disable(key, paths, now, ours))
         self._core.must_hear(record.login)
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
         await self._sync(record.login, "access is taken away in the registry")
@@ -403,13 +456,27 @@ class Operations:
         raise NotFoundError(f"there is no instance {text!r}{hint}")
 
 
+def _told(change: Change) -> AccessChange:
+    return AccessChange(
+        kind=change.kind,
+        key=change.key,
+        path=change.path,
+        origin=change.origin,
+        mode=change.mode,
+        by=change.by,
+        before=change.before,
+        reason=change.reason,
+    )
+
+
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
     """Where to take away what `disable` cannot, in a sentence without its full stop."""
     grant = grants[0]
     if grant.origin is Origin.FILE:
         return f"access to {grant.path} comes from {grant.granted_by}; take it out there, then 'hatchway apply'"
     return (
-        f"access to {grant.path} comes from the container's label; make the container without it, or set access.labels"
+        f"access to {grant.path} comes from the container's label; make the container anew without it, or set "
+        "access.labels = false"
     )
 
 

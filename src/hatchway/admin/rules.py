@@ -1,25 +1,42 @@
 """What rules and labels want shared, held against what is granted. Pure.
 
-A rule or label gives access to a volume when it is seen first. When another volume turns up at its path, its grant is
-suspended like one given by command: who writes a rule for a name has not said that the name may change hands.
+A rule or label gives access by itself only where it cannot hand one owner's volumes to another's login: to an instance
+that has no login yet, or is still in the same hands. All else waits to be confirmed: who writes a rule for a name has
+not said that the name may change hands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from hatchway.model import ACCESS_LABEL, AccessRule, InstanceInfo, InstanceKey, Mode, Origin, VolumeInfo, VolumeKind
+from hatchway.model import (
+    ACCESS_LABEL,
+    VOLUMES_MAX,
+    AccessRule,
+    InstanceInfo,
+    InstanceKey,
+    InstanceState,
+    Mode,
+    Origin,
+    VolumeInfo,
+    VolumeKind,
+)
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import ChangeKind
 
 LABEL_BY = f"label {ACCESS_LABEL}"
 
+LABEL_ENTRIES_MAX = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be done to one grant. `volume` is what stands at its path, None when that is of no interest."""
+    """What is to be done to one grant. `before` is its mode until now, None when there is none.
+
+    `volume` is what stands at its path, None when that is of no interest.
+    """
 
     kind: ChangeKind
     key: InstanceKey
@@ -30,6 +47,13 @@ class Change:
     follows: bool = False
     reason: str = ""
     volume: VolumeInfo | None = None
+    before: Mode | None = None
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether somebody may do less after it."""
+        narrows = self.before is Mode.READ_WRITE and self.mode is Mode.READ_ONLY
+        return self.kind is ChangeKind.WITHDRAW or (self.kind is ChangeKind.ALTER and narrows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +82,46 @@ def plan(
     for key in sorted(granted.keys() | present.keys()):
         info, record = present.get(key), granted.get(key)
         matching = [rule for rule in rules if matches(rule, key)]
+        entries = label_entries(info.access_label) if labels and info is not None else []
+        same = info is not None and same_hands(record, info)
+        given = {one.path for one in record.grants} if record is not None else set()
         grants = {} if record is None else {(one.path, one.origin): one for one in record.grants}
         wished: set[tuple[str, Origin]] = set()
         for volume in info.volumes if info is not None else ():
-            for origin, wish in _wishes(matching, info if labels else None, volume.path, volume.name):
+            for origin, wish in _wishes(matching, entries, volume.path, volume.name):
+                if info is not None and info.provisional and (volume.path, origin) not in grants:
+                    continue
                 wished.add((volume.path, origin))
-                change = _toward(key, volume, origin, wish, grants.get((volume.path, origin)), key in fresh)
-                changes += [change] if change is not None else []
+                steps = _toward(key, volume, origin, wish, grants.get((volume.path, origin)), key in fresh)
+                changes += [_held_back(step, same, given) for step in steps]
             changes += _following(key, volume, grants.values(), key in fresh)
         for (path, origin), grant in grants.items():
-            if (path, origin) not in wished and _unwanted(grant, matching, labels, info, key in fresh):
-                changes.append(Change(ChangeKind.WITHDRAW, key, path, origin, grant.mode, grant.granted_by))
+            if (path, origin) in wished:
+                continue
+            if _unwanted(grant, matching, entries, labels, info is not None and key in fresh):
+                changes.append(_change(ChangeKind.WITHDRAW, key, grant))
+            elif origin is Origin.FILE and (rule := _of_rules(matching, path, grant.name)) and rule.read_only:
+                changes += _narrowed(key, grant, rule)
     return changes
 
 
-def idle(rules: Iterable[AccessRule], instances: Sequence[InstanceInfo]) -> tuple[str, ...]:
-    """Those of `rules` that match no volume of `instances`."""
-    return tuple(
+def idle(rules: Iterable[AccessRule], labels: bool, instances: Sequence[InstanceInfo]) -> tuple[str, ...]:
+    """Those of `rules`, and with `labels` of what labels ask for, that match no volume of `instances`."""
+    found = [
         rule.where
         for rule in rules
         if not any(
             matches(rule, info.key) and any(_names(rule.volumes, one.path, one.name) for one in info.volumes)
             for info in instances
         )
-    )
+    ]
+    for info in instances if labels else ():
+        found += [
+            f"{LABEL_BY} of {info.key}: {pattern}"
+            for pattern, _ in label_entries(info.access_label)
+            if not any(_names([pattern], one.path, one.name) for one in info.volumes)
+        ]
+    return tuple(found)
 
 
 def matches(rule: AccessRule, key: InstanceKey) -> bool:
@@ -93,31 +133,60 @@ def matches(rule: AccessRule, key: InstanceKey) -> bool:
     )
 
 
+def same_hands(record: InstanceRecord | None, info: InstanceInfo) -> bool:
+    """Whether whoever has the instance's login is whom its volumes belong to now, as far as that can be told.
+
+    The name alone does not tell: containers of one name, or with one project's and service's labels, can be anybody's.
+    """
+    if record is None or info.state is InstanceState.STATIC:
+        return True
+    if record.runtime_id and record.runtime_id == info.runtime_id:
+        return True
+    return not {grant.identity for grant in record.grants}.isdisjoint(volume.identity for volume in info.volumes)
+
+
 def label_entries(label: str) -> list[tuple[str, bool]]:
     """What a label asks for: patterns of paths or names, each with whether only reading is."""
     entries = []
-    for part in label.split(","):
+    for part in label.split(",")[:LABEL_ENTRIES_MAX]:
         pattern, _, mode = part.strip().rpartition(":")
         if pattern and mode in ("ro", "rw"):
             entries.append((pattern, mode == "ro"))
         elif part.strip():
             entries.append((part.strip(), False))
-    return entries
+    return [(_without_sets(pattern), read_only) for pattern, read_only in entries]
+
+
+def _without_sets(pattern: str) -> str:
+    """`pattern` with "[" as itself: who writes labels shall not write what takes fnmatch long to read."""
+    return pattern.replace("[", "[[]")
+
+
+def _held_back(change: Change, same: bool, given: set[str]) -> Change:
+    """`change`, or what stands in its way."""
+    if change.kind is not ChangeKind.GRANT:
+        return change
+    if not same:
+        reason = "this login was made for other volumes; is it still the same owner's?"
+        return replace(change, kind=ChangeKind.CONFIRM, reason=reason)
+    if change.path not in given and len(given) >= VOLUMES_MAX:
+        return replace(change, kind=ChangeKind.REFUSED, reason=f"{VOLUMES_MAX} volumes of one login are allowed")
+    given.add(change.path)
+    return change
 
 
 def _names(patterns: Iterable[str], path: str, name: str) -> bool:
-    return any(fnmatchcase(path, pattern) or (name != "" and fnmatchcase(name, pattern)) for pattern in patterns)
+    return any(
+        fnmatchcase(path, pattern.rstrip("/") or "/") or (name != "" and fnmatchcase(name, pattern))
+        for pattern in patterns
+    )
 
 
 def _wishes(
-    matching: Sequence[AccessRule], labelled: InstanceInfo | None, path: str, name: str
+    matching: Sequence[AccessRule], entries: Sequence[tuple[str, bool]], path: str, name: str
 ) -> list[tuple[Origin, _Wish]]:
-    wishes = []
-    if (wish := _of_rules(matching, path, name)) is not None:
-        wishes.append((Origin.FILE, wish))
-    if labelled is not None and (wish := _of_label(labelled, path, name)) is not None:
-        wishes.append((Origin.LABEL, wish))
-    return wishes
+    wishes = [(Origin.FILE, _of_rules(matching, path, name)), (Origin.LABEL, _of_label(entries, path, name))]
+    return [(origin, wish) for origin, wish in wishes if wish is not None]
 
 
 def _of_rules(matching: Sequence[AccessRule], path: str, name: str) -> _Wish | None:
@@ -129,45 +198,64 @@ def _of_rules(matching: Sequence[AccessRule], path: str, name: str) -> _Wish | N
     return _Wish(decides.read_only, any(rule.follow for rule in found), decides.where)
 
 
-def _of_label(info: InstanceInfo, path: str, name: str) -> _Wish | None:
-    found = [
-        only_reading for pattern, only_reading in label_entries(info.access_label) if _names([pattern], path, name)
-    ]
+def _of_label(entries: Sequence[tuple[str, bool]], path: str, name: str) -> _Wish | None:
+    found = [only_reading for pattern, only_reading in entries if _names([pattern], path, name)]
     return _Wish(all(found), False, LABEL_BY) if found else None
 
 
 def _toward(
     key: InstanceKey, volume: VolumeInfo, origin: Origin, wish: _Wish, grant: GrantRecord | None, fresh: bool
-) -> Change | None:
-    """What brings `grant` (None: there is none) to what is wished for `volume`; None when it is there, or not now."""
+) -> list[Change]:
+    """What brings `grant` (None: there is none) to what is wished for `volume`, as far as that can be done now."""
     # What the container itself may not change, stays so over SFTP.
     mode = Mode.READ_ONLY if wish.read_only or volume.read_only else Mode.READ_WRITE
     follows = wish.follow and volume.anonymous
 
     def change(kind: ChangeKind, reason: str = "") -> Change:
-        return Change(kind, key, volume.path, origin, mode, wish.by, follows, reason, volume)
+        before = None if grant is None else grant.mode
+        return Change(kind, key, volume.path, origin, mode, wish.by, follows, reason, volume, before)
 
+    if grant is not None and grant.identity == volume.identity and fresh and volume.refusal is None:
+        wished = (mode, follows, wish.by)
+        return [] if (grant.mode, grant.follows, grant.granted_by) == wished else [change(ChangeKind.ALTER)]
+    # Writing is taken away also where nothing is known of the volume, or another one stands there now.
+    changes = _narrowed(key, grant, wish) if grant is not None and mode is Mode.READ_ONLY else []
     if not fresh:
-        return None
+        return changes
     if volume.refusal is not None:
-        return change(ChangeKind.REFUSED, volume.refusal)
+        return [*changes, change(ChangeKind.REFUSED, volume.refusal)]
     if grant is None:
-        return change(ChangeKind.GRANT)
-    if grant.identity != volume.identity:
-        if follows and _succeeds(volume, grant):
-            return change(ChangeKind.FOLLOW)
-        return change(ChangeKind.CONFIRM, "another volume stands there than the one access was given to")
-    if (grant.mode, grant.follows, grant.granted_by) != (mode, follows, wish.by):
-        return change(ChangeKind.ALTER)
-    return None
+        return [change(ChangeKind.GRANT)]
+    if follows and _succeeds(volume, grant):
+        return [*changes, change(ChangeKind.FOLLOW)]
+    return [*changes, change(ChangeKind.CONFIRM, "another volume stands there than the one access was given to")]
+
+
+def _narrowed(key: InstanceKey, grant: GrantRecord, wish: _Wish) -> list[Change]:
+    if grant.mode is Mode.READ_ONLY:
+        return []
+    mode = Mode.READ_ONLY
+    return [Change(ChangeKind.ALTER, key, grant.path, grant.origin, mode, wish.by, grant.follows, before=grant.mode)]
+
+
+def _change(kind: ChangeKind, key: InstanceKey, grant: GrantRecord, volume: VolumeInfo | None = None) -> Change:
+    return Change(
+        kind,
+        key,
+        grant.path,
+        grant.origin,
+        grant.mode,
+        grant.granted_by,
+        grant.follows,
+        volume=volume,
+        before=grant.mode,
+    )
 
 
 def _following(key: InstanceKey, volume: VolumeInfo, grants: Iterable[GrantRecord], fresh: bool) -> list[Change]:
     """Grants by command that go over to `volume`."""
     return [
-        Change(
-            ChangeKind.FOLLOW, key, volume.path, grant.origin, grant.mode, grant.granted_by, follows=True, volume=volume
-        )
+        _change(ChangeKind.FOLLOW, key, grant, volume)
         for grant in grants
         if fresh and grant.origin is Origin.COMMAND and grant.path == volume.path and _succeeds(volume, grant)
     ]
@@ -185,15 +273,17 @@ def _succeeds(volume: VolumeInfo, grant: GrantRecord) -> bool:
 
 
 def _unwanted(
-    grant: GrantRecord, matching: Sequence[AccessRule], labels: bool, info: InstanceInfo | None, fresh: bool
+    grant: GrantRecord,
+    matching: Sequence[AccessRule],
+    entries: Sequence[tuple[str, bool]],
+    labels: bool,
+    seen: bool,
 ) -> bool:
-    """Whether the rule or label a grant came from is no more."""
+    """Whether the rule or label a grant came from is no more. `seen`: the container's label is known now."""
     match grant.origin:
         case Origin.COMMAND:
             return False
         case Origin.FILE:
             return _of_rules(matching, grant.path, grant.name) is None
         case Origin.LABEL:
-            if not labels:
-                return True
-            return info is not None and fresh and _of_label(info, grant.path, grant.name) is None
+            return not labels or (seen and _of_label(entries, grant.path, grant.name) is None)

@@ -6,11 +6,11 @@ re-used name must not hand one customer's login another customer's data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hatchway.admin.inventory import Inventory
-from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, below, session_paths
+from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, anonymous, below, session_paths
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, VolumeStatus
 from hatchway.wire.host import View
@@ -48,16 +48,24 @@ def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share
     volumes = {} if info is None else {volume.path: volume for volume in info.volumes}
     result = {}
     for path, grants in by_path(record).items():
-        live = _in_force(grants, volumes.get(path), inventory)
-        if live and (source := live[0].source) is not None:
-            result[path] = Share(source, live[0].created, widest(live))
+        volume = volumes.get(path)
+        described = volume or max(grants, key=lambda grant: grant.granted_at)
+        live = _in_force(grants, volume, inventory)
+        if live and described.source is not None:
+            result[path] = Share(described.source, described.created, widest(live))
     return result
 
 
-def _in_force(grants: Iterable[GrantRecord], volume: VolumeInfo | None, inventory: Inventory) -> list[GrantRecord]:
-    """Those of one path's grants that are for the `volume` that stands there, None when there is none."""
+def _in_force(grants: Sequence[GrantRecord], volume: VolumeInfo | None, inventory: Inventory) -> list[GrantRecord]:
+    """Those of one path's grants that are for the `volume` that stands there.
+
+    None: there is none; if that means nothing, those that are for what was granted last.
+    """
     if volume is None:
-        return [grant for grant in grants if not inventory.knows(grant.kind) and grant.source is not None]
+        latest = max(grants, key=lambda grant: grant.granted_at, default=None)
+        if latest is None or inventory.knows(latest.kind):
+            return []
+        return [grant for grant in grants if grant.identity == latest.identity]
     if volume.refusal is not None or volume.source is None:
         return []
     return [grant for grant in grants if grant.identity == volume.identity]
@@ -66,7 +74,7 @@ def _in_force(grants: Iterable[GrantRecord], volume: VolumeInfo | None, inventor
 def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]:
     """What a session of this instance's login shows, in the order of the paths."""
     live = live_grants(record, inventory)
-    places = session_paths({grant.path: grant.name for grant in record.grants})
+    places = _places(record)
     info = inventory.get(record.key)
     fixed = set() if info is None else {volume.path for volume in info.volumes if volume.read_only}
     return tuple(
@@ -75,10 +83,27 @@ def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]
     )
 
 
-def granted_places(record: InstanceRecord) -> dict[str, Mode]:
-    """Where each grant stands in a session's root, in force or not, and its mode."""
-    places = session_paths({grant.path: grant.name for grant in record.grants})
-    return {places[path]: widest(grants) for path, grants in by_path(record).items()}
+def kept_views(record: InstanceRecord, views: Iterable[View]) -> tuple[View, ...]:
+    """Those of `views`, which are open, that some grant is still for: that very volume, and in that mode."""
+    places = _places(record)
+    kept = []
+    for view in views:
+        modes = {
+            grant.mode
+            for grant in record.grants
+            if (places[grant.path], grant.source, grant.created) == (view.path, view.source, view.birth)
+        }
+        if modes and (view.read_only or Mode.READ_WRITE in modes):
+            kept.append(view)
+    return tuple(kept)
+
+
+def _places(record: InstanceRecord) -> dict[str, str]:
+    """Where each granted path stands in a session's root.
+
+    The name of an anonymous volume is no place to come back to: the next one has another.
+    """
+    return session_paths({grant.path: "" if anonymous(grant.name) else grant.name for grant in record.grants})
 
 
 def start_directory(views: tuple[View, ...]) -> str:
@@ -94,7 +119,7 @@ def status(
     assert key is not None
     grants = {} if record is None else by_path(record)
     live = {} if record is None else live_grants(record, inventory)
-    places = {} if record is None else session_paths({grant.path: grant.name for grant in record.grants})
+    places = {} if record is None else _places(record)
     present = {} if info is None else {volume.path: volume for volume in info.volumes}
     volumes = []
     for path in present.keys() | grants.keys():

@@ -19,6 +19,8 @@ import msgspec
 from hatchway.catalog.names import encodable, key_part, printable
 from hatchway.model import (
     ACCESS_LABEL,
+    ANONYMOUS_PREFIX,
+    DEPTH_MAX,
     InstanceInfo,
     InstanceKey,
     InstanceState,
@@ -30,11 +32,21 @@ from hatchway.model import (
 DEFAULT_ENVIRONMENT = "default"
 """The environment of containers that Compose did not make."""
 
+COMPOSE_DEFAULT = "default (compose)"
+"""The environment of a Compose project that is called as that."""
+
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 NUMBER = "com.docker.compose.container-number"
 ONE_OFF = "com.docker.compose.oneoff"
+REPLACES = "com.docker.compose.replace"
 ANONYMOUS = "com.docker.volume.anonymous"
+
+TEXT_MAX = 512
+"""Characters of what is only shown. A frame holds all instances, and one of them shall not fill it."""
+
+ACCESS_LABEL_MAX = 1024
+"""Characters. Whoever may make containers writes it."""
 
 ENGINE_SOCKETS = frozenset({"docker.sock", "podman.sock", "containerd.sock"})
 """File names of sockets that give whoever reaches them root on the host."""
@@ -169,19 +181,27 @@ def build(containers: Iterable[Container], volumes: Mapping[str, Volume]) -> tup
     taken: dict[InstanceKey, InstanceInfo] = {}
     # The oldest first: a container that comes later never takes a key, and with it a login, from one that has it.
     for container in sorted(containers, key=_age):
-        key = next(key for key in _keys(container) if key not in taken)
+        candidates = list(itertools.islice(_keys(container), 3))
+        key = next(key for key in itertools.chain(candidates, _keys(container)) if key not in taken)
         status = container.state.status if container.state else ""
         taken[key] = InstanceInfo(
             key=key,
             runtime_id=printable(container.id),
             runtime_name=_name(container),
             state=_STATES.get(status, InstanceState.UNKNOWN),
-            user=encodable(container.config.user),
-            image=printable(container.config.image),
-            access_label=printable((container.config.labels or {}).get(ACCESS_LABEL, "")),
+            user=encodable(container.config.user)[:TEXT_MAX],
+            image=printable(container.config.image)[:TEXT_MAX],
+            access_label=_access_label(container.config.labels or {}),
+            provisional=key != candidates[0] or _throw_away(container.config.labels or {}),
             volumes=_volumes(container, volumes),
         )
     return tuple(taken[key] for key in sorted(taken))
+
+
+def _access_label(labels: Mapping[str, str]) -> str:
+    """What a container asks for. One that is too long asks for nothing: the rest of it might say ":ro"."""
+    label = printable(labels.get(ACCESS_LABEL, ""))
+    return label if len(label) <= ACCESS_LABEL_MAX else ""
 
 
 def _name(container: Container) -> str:
@@ -192,10 +212,12 @@ def _keys(container: Container) -> Iterator[InstanceKey]:
     """The keys a container may have, the preferred one first. Endless."""
     labels = container.config.labels or {}
     environment, service = key_part(labels.get(PROJECT, "")), key_part(labels.get(SERVICE, ""))
+    number = _number(labels.get(NUMBER, "1"))
     # `docker compose run` makes throw-away containers with the labels of the service they are run for.
-    one_off = labels.get(ONE_OFF, "").lower() == "true"
-    if environment and service and not one_off:
-        yield InstanceKey(environment, service, _number(labels.get(NUMBER, "")))
+    if environment and service and number is not None and not _one_off(labels):
+        # A project may be called as we call what is in none.
+        project = environment if environment != DEFAULT_ENVIRONMENT else COMPOSE_DEFAULT
+        yield InstanceKey(project, service, number)
     short_id = key_part(container.id)[:12]
     name = key_part(container.name.removeprefix("/")) or short_id
     yield InstanceKey(DEFAULT_ENVIRONMENT, name, 1)
@@ -203,8 +225,17 @@ def _keys(container: Container) -> Iterator[InstanceKey]:
         yield InstanceKey(DEFAULT_ENVIRONMENT, f"{name}-{short_id}", number)
 
 
-def _number(text: str) -> int:
-    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else 1
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
+
+
+def _one_off(labels: Mapping[str, str]) -> bool:
+    return labels.get(ONE_OFF, "").lower() == "true"
+
+
+def _throw_away(labels: Mapping[str, str]) -> bool:
+    """Whether it is not to last: Compose makes one beside the one it is to replace, then gives it that one's name."""
+    return _one_off(labels) or REPLACES in labels
 
 
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -263,6 +294,8 @@ def _clean(path: str) -> str:
 
 def _volume(mount: _Mount, volumes: Mapping[str, Volume], subpath: str = "") -> VolumeInfo:
     info = _by_type(mount, volumes, subpath)
+    if info.path.count("/") > DEPTH_MAX:
+        return _refused(info, f"the path is too deep: {DEPTH_MAX} directories at most")
     if mount.destination == "/":
         return _refused(info, "a mount at / cannot be shared")
     if not valid_volume_path(mount.destination):
@@ -303,7 +336,7 @@ def _named(mount: _Mount, volume: Volume | None, path: str, subpath: str) -> Vol
     anonymous = _anonymous(volume)
     if anonymous:
         # The whole name: a grant binds to it, see VolumeInfo.identity.
-        name = f"anonymous-{name}"
+        name = f"{ANONYMOUS_PREFIX}{name}"
     info = VolumeInfo(
         path=path,
         kind=VolumeKind.VOLUME,

@@ -29,9 +29,12 @@ def printable(text: str) -> str:
 
 
 def key_part(text: str) -> str:
-    """`text` as environment or container of an InstanceKey: printable, without "/". Empty when nothing is left."""
+    """`text` as environment or container of an InstanceKey: printable, without "/". Empty when nothing is left.
+
+    If anything had to be changed it ends in a hash of the whole: no other text becomes what an honest one is.
+    """
     part = printable(text).replace("/", "_").strip()
-    if len(part) <= KEY_PART_MAX:
+    if not part or (part == text and len(part) <= KEY_PART_MAX):
         return part
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
     return f"{part[: KEY_PART_MAX - 17]}-{digest}"

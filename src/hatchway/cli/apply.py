@@ -27,19 +27,18 @@ _WORDS = {
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option(
-    "--confirm", is_flag=True, help="Give access also to volumes that stand where another one did when it was given."
-)
 @json_option
 @click.pass_obj
-def apply(app: App, dry_run: bool, confirm: bool) -> None:
+def apply(app: App, dry_run: bool) -> int:
     """Make the rules in the access files count, and none but these.
 
-    From now on they give access to whatever comes to match them; what only earlier rules gave ends at once.
+    From now on they give access to whatever comes to match them; what only earlier rules gave ends at once. Exit
+    status 1 when something could not be done, and is tried again.
     """
     rules = read(app.config.access.dir)
-    answer = app.ask(Apply(rules=rules, dry_run=dry_run, confirm=confirm), Applied)
-    app.emit(answer, lambda out: _print(out, answer, len(rules), app.config.access.dir, confirm))
+    answer = app.ask(Apply(rules=rules, dry_run=dry_run), Applied)
+    app.emit(answer, lambda out: _print(out, answer, len(rules), app.config.access.dir))
+    return 1 if answer.problems else 0
 
 
 def read(directory: str) -> tuple[AccessRule, ...]:
@@ -53,17 +52,23 @@ def read(directory: str) -> tuple[AccessRule, ...]:
     return rulefiles.read(directory)
 
 
-def _print(out: Terminal, answer: Applied, rules: int, directory: str, confirm: bool) -> None:
-    done = [one for one in answer.changes if one.kind is not ChangeKind.REFUSED and (confirm or not _waits(one))]
-    waiting = [one for one in answer.changes if _waits(one) and not confirm]
-    refused = [one for one in answer.changes if one.kind is ChangeKind.REFUSED]
+def _print(out: Terminal, answer: Applied, rules: int, directory: str) -> None:
     would = "would be made" if answer.dry_run else "made"
-    out.out(Text.assemble(f"{count(rules, 'rule')} in ", safe(directory), f"; {count(len(done), 'change')} {would}"))
-    _print_changes(out, done)
-    if waiting:
-        out.heading("Waiting for --confirm: another volume stands there than the one access was given to")
-        _print_changes(out, waiting)
-    if refused:
+    out.out(
+        Text.assemble(
+            f"{count(rules, 'rule')} in ", safe(directory), f"; {count(len(answer.changes), 'change')} {would}"
+        )
+    )
+    _print_changes(out, list(answer.changes))
+    if answer.pending:
+        out.out(Text(f"{answer.pending} of them are still being made: 'hatchway ls' shows how far that is", "yellow"))
+    for problem in answer.problems:
+        out.sentence(problem, "bold red")
+    confirm = [one for one in answer.waiting if one.kind is ChangeKind.CONFIRM]
+    if confirm:
+        out.heading("Another volume stands there than access was given to; 'hatchway confirm INSTANCE' gives it")
+        _print_changes(out, confirm)
+    if refused := [one for one in answer.waiting if one.kind is ChangeKind.REFUSED]:
         out.heading("Cannot be shared")
         for one in refused:
             out.sentence(f"{one.key} {one.path}: {one.reason}", label="  ")
@@ -78,10 +83,6 @@ def _print(out: Terminal, answer: Applied, rules: int, directory: str, confirm: 
             out.out(Text.assemble("  ", safe(where)))
 
 
-def _waits(change: AccessChange) -> bool:
-    return change.kind is ChangeKind.CONFIRM
-
-
 def _print_changes(out: Terminal, changes: list[AccessChange]) -> None:
     lines = iter(columns([_cells(one) for one in changes]))
     for key, group in itertools.groupby(changes, lambda one: one.key):
@@ -92,4 +93,7 @@ def _print_changes(out: Terminal, changes: list[AccessChange]) -> None:
 
 def _cells(change: AccessChange) -> list[Text]:
     word, style = _WORDS[change.kind]
-    return [Text(word, style), Text(change.mode.value), safe(change.path), safe(change.by, "dim")]
+    mode = change.mode.value
+    if change.kind is ChangeKind.ALTER and change.before is not None:
+        mode = f"{change.before.value} -> {mode}"
+    return [Text(word, style), Text(mode), safe(change.path), safe(change.by, "dim")]

@@ -1,4 +1,4 @@
-"""`hatchway enable` and `hatchway disable`: access to volumes, on and off."""
+"""`hatchway enable`, `disable` and `confirm`: access to volumes, on and off."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
 from hatchway.connect import info as connect
 from hatchway.errors import HatchwayError, UsageError
+from hatchway.model import Origin
 from hatchway.wire.admin import (
     Access,
     Changed,
+    Confirm,
     ConnectionInfo,
     Disable,
     Enable,
@@ -51,11 +53,11 @@ def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_
 @click.command()
 @click.argument("instance")
 @click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
-@click.option("--all", "every", is_flag=True, help="Every volume that is enabled.")
+@click.option("--all", "every", is_flag=True, help="Every volume that 'hatchway enable' gave access to.")
 @json_option
 @click.pass_obj
 def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> None:
-    """Take SFTP access away that was given by 'hatchway enable'; sessions end at once.
+    """Take SFTP access away that was given by 'hatchway enable'; it ends at once, with open sessions.
 
     INSTANCE keeps its login, key and password. Without VOLUME and --all it lists the volumes there are and changes
     nothing.
@@ -63,6 +65,21 @@ def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> N
     _require_choice(app, "disable", instance, volumes, every)
     changed = app.ask(Disable(instance=instance, volumes=volumes, every=every), Changed)
     app.emit({"changed": changed}, lambda out: _print_disabled(out, changed))
+
+
+@click.command()
+@click.argument("instance")
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@json_option
+@click.pass_obj
+def confirm(app: App, instance: str, volumes: tuple[str, ...]) -> None:
+    """Let suspended access be to the volumes that stand there now.
+
+    Access to a volume is suspended when another one turns up at its path. Look first whose that is. Each grant stays as
+    it was: read-only or not, by command, file or label. Without VOLUME all that is suspended is confirmed.
+    """
+    changed = app.ask(Confirm(instance=instance, volumes=volumes), Changed)
+    app.emit({"changed": changed}, lambda out: _print_volumes(out, changed, "Access confirmed."))
 
 
 def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, ...], every: bool) -> None:
@@ -113,6 +130,11 @@ def _print_disabled(out: Terminal, changed: Changed) -> None:
     shared = [one for one in changed.instance.volumes if one.path in changed.changed and one.access is not Access.OFF]
     text = "Access by command taken away; what gives it besides goes on." if shared else "Access taken away."
     _print_volumes(out, changed, text)
+    for volume in changed.instance.volumes:
+        elsewhere = dict.fromkeys(one.granted_by for one in volume.grants if one.origin is not Origin.COMMAND)
+        if volume.path not in changed.changed and elsewhere:
+            by = ", ".join(elsewhere)
+            out.sentence(f"{volume.path} is still shared, by {by}", "yellow", label="  ")
 
 
 def _print_enabled(

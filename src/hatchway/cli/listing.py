@@ -100,7 +100,12 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
     if not volume.present:
         found.append(Text("there is no volume there now", style="yellow"))
     if volume.access is Access.SUSPENDED and volume.present and volume.refusal is None:
-        found.append(Text("another volume stands here than the one access was given to", style="yellow"))
+        found.append(
+            Text(
+                "another volume stands here than the one access was given to; 'hatchway confirm' gives it",
+                style="yellow",
+            )
+        )
     if volume.refusal is not None:
         found.append(Text.assemble(("cannot be shared: ", "yellow"), safe(volume.refusal, "yellow")))
     elif volume.read_only:

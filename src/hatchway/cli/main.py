@@ -13,7 +13,7 @@ import click
 from hatchway.cli.app import App, json_option
 from hatchway.cli.apply import apply
 from hatchway.cli.doctor.command import doctor
-from hatchway.cli.enable import disable, enable
+from hatchway.cli.enable import confirm, disable, enable
 from hatchway.cli.forget import forget
 from hatchway.cli.guard import guard
 from hatchway.cli.key import key
@@ -77,7 +77,7 @@ def cli(app: App, config_path: Path | None) -> None:
     app.config_path = config_path
 
 
-for _command in (run, ls, enable, disable, apply, forget, prune, show, key, password, status, doctor):
+for _command in (run, ls, enable, disable, confirm, apply, forget, prune, show, key, password, status, doctor):
     cli.add_command(_command)
 
 

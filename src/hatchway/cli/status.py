@@ -25,6 +25,7 @@ def _print(out: Terminal, answer: Status) -> None:
     out.field("Logins", str(answer.logins))
     out.field("Sessions", str(answer.sessions))
     out.field("Mounts", str(answer.mounts))
+    out.field("Access rules", str(len(answer.rules)))
     if answer.host_problem is None:
         out.field("Host half", "answers")
     else:

@@ -219,7 +219,12 @@ class Hostd:
 
     async def _apply_views(self, request: ApplyViews, _peer: Peer) -> Done:
         if (root := self._roots.get(request.login)) is not None and not root.empty:
-            policy.check_views(self._config, request.views)
+            try:
+                policy.check_views(self._config, request.views)
+            except RefusedError:
+                # Something among them was taken away, perhaps, and must not stay because something else may not come.
+                await root.close()
+                raise
             await root.apply(request.views)
         return Done()
 

@@ -8,15 +8,8 @@ from __future__ import annotations
 from hatchway import accounts
 from hatchway.config import Config
 from hatchway.errors import ConflictError, RefusedError
-from hatchway.model import RESERVED_PREFIXES, below, valid_login, valid_volume_path
+from hatchway.model import DEPTH_MAX, RESERVED_PREFIXES, VOLUMES_MAX, below, valid_login, valid_volume_path
 from hatchway.wire.host import UserRecord, View
-
-VIEWS_MAX = 256
-"""Volumes of one login. Each is a mount and a process."""
-
-
-DEPTH_MAX = 64
-"""Directories on the way to a volume. Each one inside another volume is a fixed node, kept open while it is in use."""
 
 
 def check_login(config: Config, login: str, uid: int) -> None:
@@ -49,8 +42,8 @@ def check_record(config: Config, record: UserRecord, own: dict[str, int]) -> Non
 
 def check_views(config: Config, views: tuple[View, ...]) -> None:
     """Raise RefusedError for a view that may not stand in a session's root."""
-    if len(views) > VIEWS_MAX:
-        raise RefusedError(f"{len(views)} volumes for one login; {VIEWS_MAX} are allowed")
+    if len(views) > VOLUMES_MAX:
+        raise RefusedError(f"{len(views)} volumes for one login; {VOLUMES_MAX} are allowed")
     paths = [view.path for view in views]
     for view in views:
         if not valid_volume_path(view.path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeKind
+from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind
 
 
 class CredentialKind(enum.StrEnum):
@@ -19,9 +20,8 @@ class CredentialKind(enum.StrEnum):
 class GrantRecord:
     """Access to one volume, which is described as it was when granted; see VolumeInfo for the fields they share.
 
-    `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read. `source`
-    is also None, and `created` "", when another volume was granted at the path since. `follows`: it is for whichever
-    anonymous volume the instance has there.
+    `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read.
+    `follows`: it is for whichever anonymous volume the instance has there.
     """
 
     path: str
@@ -38,9 +38,39 @@ class GrantRecord:
     follows: bool = False
 
 
+class GrantName(NamedTuple):
+    """Which grant: of one origin there is at most one at a path."""
+
+    key: InstanceKey
+    path: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredGrant:
+    """What a grant is to be. Fields as in GrantRecord, `by` is `granted_by`."""
+
+    key: InstanceKey
+    path: str
+    origin: Origin
+    mode: Mode
+    follows: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedGrant:
+    """A grant that goes over to `volume`, which has come for the anonymous one it was for."""
+
+    key: InstanceKey
+    origin: Origin
+    volume: VolumeInfo
+    mode: Mode
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """An instance that somebody shared at least once.
+    """An instance that somebody shared at least once. `runtime_id` is the container it was then, "" if not known.
 
     `created_at` and `seen_at`, when the catalog last had it, are Unix seconds; grants are in order of path and origin.
     """
@@ -51,6 +81,7 @@ class InstanceRecord:
     created_at: float
     seen_at: float
     grants: tuple[GrantRecord, ...]
+    runtime_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,23 @@ Runs inside the transaction of whoever calls; never begins or ends one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, CursorResult, Row, Select, and_, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Row,
+    Select,
+    and_,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
 from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind, valid_login
@@ -69,6 +82,7 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
             uid=Uid(row.uid),
             created_at=row.created_at,
             seen_at=row.seen_at,
+            runtime_id=row.runtime_id,
             grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: (grant.path, grant.origin))),
         )
         for row in connection.execute(matching(select(t.instances, t.logins.c.name, t.logins.c.uid)))
@@ -77,18 +91,13 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
 
 
 def _grant(row: Row[Any]) -> GrantRecord:
-    kind = VolumeKind(row.kind)
-    described = VolumeInfo(
-        path=row.path, kind=kind, name=row.name, driver=row.driver, created=row.created, source=row.source
-    )
-    own = described.identity == row.identity
     return GrantRecord(
         path=row.path,
         name=row.name,
-        kind=kind,
+        kind=VolumeKind(row.kind),
         driver=row.driver,
-        created=row.created if own else "",
-        source=row.source if own else None,
+        created=row.created,
+        source=row.source,
         mode=Mode(row.mode),
         identity=row.identity,
         granted_at=row.granted_at,
@@ -117,6 +126,7 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
             environment=key.environment,
             container=key.container,
             number=key.number,
+            runtime_id="",
             created_at=now,
             changed_at=now,
             seen_at=now,
@@ -133,7 +143,7 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
 
 
 def put_volume(connection: Connection, instance: int, volume: VolumeInfo) -> int:
-    """Describe the `volume` of the instance in row `instance`, in place of another one at its path. Gives its row."""
+    """Describe the `volume` of the instance in row `instance`. Gives its row."""
     described = {
         "name": volume.name,
         "kind": volume.kind.value,
@@ -141,21 +151,43 @@ def put_volume(connection: Connection, instance: int, volume: VolumeInfo) -> int
         "created": volume.created,
         "source": volume.source,
     }
-    at_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == volume.path)
-    row: int | None = connection.execute(select(t.volumes.c.id).where(at_path)).scalar()
+    same = and_(
+        t.volumes.c.instance_id == instance,
+        t.volumes.c.path == volume.path,
+        t.volumes.c.identity == volume.identity,
+    )
+    row: int | None = connection.execute(select(t.volumes.c.id).where(same)).scalar()
     if row is None:
-        return _key_of(
-            connection.execute(insert(t.volumes).values(instance_id=instance, path=volume.path, **described))
-        )
+        named = {"instance_id": instance, "path": volume.path, "identity": volume.identity}
+        return _key_of(connection.execute(insert(t.volumes).values(**named, **described)))
     connection.execute(update(t.volumes).where(t.volumes.c.id == row).values(described))
     return row
 
 
-def put_grant(connection: Connection, volume: int, origin: Origin, values: dict[str, Any]) -> None:
-    """Grant the volume in row `volume`, in place of the grant of that origin if there is one."""
-    same = and_(t.grants.c.volume_id == volume, t.grants.c.origin == origin.value)
-    if connection.execute(update(t.grants).where(same).values(values)).rowcount == 0:
-        connection.execute(insert(t.grants).values(volume_id=volume, origin=origin.value, **values))
+def grant_ids(connection: Connection, instance: int, paths: Collection[str], origin: Origin) -> dict[int, str]:
+    """The grants of an origin at `paths` of the instance in row `instance`: row to path."""
+    query = select(t.grants.c.id, t.volumes.c.path).join(t.volumes)
+    query = query.where(
+        t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths)), t.grants.c.origin == origin.value
+    )
+    return {row.id: row.path for row in connection.execute(query)}
+
+
+def put_grant(
+    connection: Connection, instance: int, volume: VolumeInfo, origin: Origin, values: dict[str, Any]
+) -> None:
+    """Grant `volume`, in place of the grant of that origin at its path, be it for another volume."""
+    before = grant_ids(connection, instance, [volume.path], origin)
+    connection.execute(delete(t.grants).where(t.grants.c.id.in_(before)))
+    row = put_volume(connection, instance, volume)
+    connection.execute(insert(t.grants).values(volume_id=row, origin=origin.value, **values))
+    drop_unused_volumes(connection, instance)
+
+
+def drop_unused_volumes(connection: Connection, instance: int) -> None:
+    """Forget the volumes of an instance for which there is no grant."""
+    granted = exists().where(t.grants.c.volume_id == t.volumes.c.id)
+    connection.execute(delete(t.volumes).where(t.volumes.c.instance_id == instance, ~granted))
 
 
 def rule(row: Row[Any]) -> AccessRule:

@@ -19,7 +19,16 @@ from hatchway.model import AccessRule, InstanceKey, Mode, Origin, Uid, VolumeInf
 from hatchway.registry import rows
 from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, open_database
-from hatchway.registry.records import CredentialRecord, InstanceRecord, NewCredential, NewLogin, SessionRecord
+from hatchway.registry.records import (
+    AlteredGrant,
+    CredentialRecord,
+    FollowedGrant,
+    GrantName,
+    InstanceRecord,
+    NewCredential,
+    NewLogin,
+    SessionRecord,
+)
 
 
 class Registry:
@@ -95,12 +104,14 @@ class Registry:
         new: NewLogin | None,
         origin: Origin = Origin.COMMAND,
         follow: Collection[str] = (),
+        runtime_id: str = "",
     ) -> InstanceRecord:
         """Grant access to `volumes` of the instance `key`, each in its mode; other grants stay as they are.
 
         A grant of the same origin at the same path is replaced: it is for the volume given now. Grants at the paths
-        `follow` go over to an anonymous volume's successor, see `follow`. If the instance was never shared, it gets
-        the login `new` with its credentials. `by` says who did it, `now` is Unix seconds.
+        `follow` go over to an anonymous volume's successor, see `reconcile`. If the instance was never shared, it gets
+        the login `new` with its credentials. `by` says who did it, `now` is Unix seconds, `runtime_id` which container
+        of the engine the instance is.
 
         Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
         of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
@@ -123,43 +134,47 @@ class Registry:
             for volume, mode in volumes:
                 values = {
                     "mode": mode.value,
-                    "identity": volume.identity,
                     "follows": volume.path in follow,
                     "granted_at": now,
                     "granted_by": by,
                 }
-                rows.put_grant(connection, rows.put_volume(connection, instance, volume), origin, values)
+                rows.put_grant(connection, instance, volume, origin, values)
+            is_now = update(t.instances).where(t.instances.c.id == instance).values(runtime_id=runtime_id)
+            connection.execute(is_now)
             (record,) = rows.instances(connection, t.instances.c.id == instance)
             return record
 
-    def alter(
-        self, key: InstanceKey, path: str, *, origin: Origin, mode: Mode, follows: bool, by: str, now: float
+    def reconcile(
+        self,
+        *,
+        withdraw: Sequence[GrantName] = (),
+        alter: Sequence[AlteredGrant] = (),
+        follow: Sequence[FollowedGrant] = (),
+        now: float,
     ) -> None:
-        """Change a grant in everything but the volume it is for, which may not be the one that stands there now.
+        """Take grants away, change others in everything but the volume they are for, and let others go over.
 
-        Nothing happens when there is no such grant.
+        What is not there (any more) is passed over. `now` is Unix seconds.
         """
         with self._write() as connection:
-            instance = rows.instance_id(connection, key)
-            if instance is None:
-                return
-            of_path = select(t.volumes.c.id).where(t.volumes.c.instance_id == instance, t.volumes.c.path == path)
-            same = and_(t.grants.c.volume_id.in_(of_path), t.grants.c.origin == origin.value)
-            values = {"mode": mode.value, "follows": follows, "granted_by": by}
-            if connection.execute(update(t.grants).where(same).values(values)).rowcount:
-                self._changed(connection, instance, now)
-
-    def follow(self, key: InstanceKey, volume: VolumeInfo) -> None:
-        """An anonymous volume of the instance has been succeeded by `volume`: grants that follow are for that now."""
-        with self._write() as connection:
-            instance = rows.instance_id(connection, key)
-            at_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == volume.path)
-            row: int | None = connection.execute(select(t.volumes.c.id).where(at_path)).scalar()
-            following = and_(t.grants.c.volume_id == row, t.grants.c.follows)
-            if instance is None or not connection.execute(select(exists().where(following))).scalar_one():
-                return
-            rows.put_volume(connection, instance, volume)
-            connection.execute(update(t.grants).where(following).values(identity=volume.identity))
+            for key, path, origin in withdraw:
+                if (instance := rows.instance_id(connection, key)) is not None:
+                    self._take_away(connection, instance, [path], origin, now)
+            for change in alter:
+                if (instance := rows.instance_id(connection, change.key)) is not None:
+                    found = rows.grant_ids(connection, instance, [change.path], change.origin)
+                    values = {"mode": change.mode.value, "follows": change.follows, "granted_by": change.by}
+                    connection.execute(update(t.grants).where(t.grants.c.id.in_(found)).values(values))
+                    self._changed(connection, instance, now)
+            for gone_over in follow:
+                if (instance := rows.instance_id(connection, gone_over.key)) is not None:
+                    found = rows.grant_ids(connection, instance, [gone_over.volume.path], gone_over.origin)
+                    row = rows.put_volume(connection, instance, gone_over.volume)
+                    following = and_(t.grants.c.id.in_(found), t.grants.c.follows)
+                    goes_over = update(t.grants).where(following)
+                    connection.execute(goes_over.values(volume_id=row, mode=gone_over.mode.value))
+                    rows.drop_unused_volumes(connection, instance)
+                    self._changed(connection, instance, now)
 
     def rules(self) -> tuple[AccessRule, ...]:
         """The rules of the access files as they were applied last, in their order."""
@@ -174,9 +189,9 @@ class Registry:
                 connection.execute(insert(t.rules).values(id=number, **rows.rule_values(rule)))
 
     def disable(
-        self, key: InstanceKey, paths: Sequence[str], now: float, origin: Origin = Origin.COMMAND
+        self, key: InstanceKey, paths: Sequence[str], now: float, origins: Sequence[Origin] = (Origin.COMMAND,)
     ) -> tuple[str, ...]:
-        """Take the grants of that origin at `paths` away, at `now`, Unix seconds. Login and credentials stay.
+        """Take the grants of `origins` at `paths` away, at `now`, Unix seconds. Login and credentials stay.
 
         Gives the paths at which there was one, sorted; none for an instance that was never shared.
         """
@@ -184,16 +199,18 @@ class Registry:
             instance = rows.instance_id(connection, key)
             if instance is None:
                 return ()
-            on = and_(t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths)))
-            of_origin = t.grants.c.origin == origin.value
-            query = select(t.grants.c.id, t.volumes.c.path).join(t.volumes).where(on, of_origin)
-            found = connection.execute(query).all()
-            if found:
-                connection.execute(delete(t.grants).where(t.grants.c.id.in_([row.id for row in found])))
-                granted = exists().where(t.grants.c.volume_id == t.volumes.c.id)
-                connection.execute(delete(t.volumes).where(t.volumes.c.instance_id == instance, ~granted))
-                self._changed(connection, instance, now)
-            return tuple(sorted(row.path for row in found))
+            taken = [self._take_away(connection, instance, paths, origin, now) for origin in origins]
+            return tuple(sorted({path for paths in taken for path in paths}))
+
+    def _take_away(
+        self, connection: Connection, instance: int, paths: Sequence[str], origin: Origin, now: float
+    ) -> tuple[str, ...]:
+        found = rows.grant_ids(connection, instance, paths, origin)
+        if found:
+            connection.execute(delete(t.grants).where(t.grants.c.id.in_(found)))
+            rows.drop_unused_volumes(connection, instance)
+            self._changed(connection, instance, now)
+        return tuple(sorted(found.values()))
 
     def saw(self, keys: Collection[InstanceKey], now: float) -> None:
         """Record that the instances called `keys` are there at `now`, Unix seconds. Those never shared are left out."""

@@ -43,6 +43,8 @@ instances = Table(
     Column("container", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    # Which container of the engine it was when a grant was last made. '': none, or not known.
+    Column("runtime_id", Text, nullable=False),
     # When a grant was last made, changed or taken away.
     Column("changed_at", Float, nullable=False),
     # When the catalog last had it, to SEEN_EVERY_S of admin.core; at first when it was made.
@@ -66,6 +68,7 @@ logins = Table(
 )
 
 # A volume of an instance as it was when access to it was last given: model.VolumeInfo. Exists as long as its grants.
+# Two at one path: the later came when the other was gone, and there are grants for both.
 volumes = Table(
     "volumes",
     metadata,
@@ -73,6 +76,8 @@ volumes = Table(
     Column("instance_id", ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
     # Absolute, inside the container.
     Column("path", Text, nullable=False),
+    # VolumeInfo.identity: if the instance shows another one there, grants of this row are not for that volume.
+    Column("identity", Text, nullable=False),
     # '': it has no name.
     Column("name", Text, nullable=False),
     # model.VolumeKind.
@@ -83,10 +88,11 @@ volumes = Table(
     Column("created", Text, nullable=False),
     # The directory on the host. NULL: there was none (a tmpfs, a volume mounted on demand).
     Column("source", Text, nullable=True),
-    UniqueConstraint("instance_id", "path"),
+    UniqueConstraint("instance_id", "path", "identity"),
 )
 
-# The instance's login may use the volume: one row for each place where that is said. No row: access is off.
+# The instance's login may use the volume: one row for each place where that is said. No row: access is off. At one path
+# there is at most one of each origin.
 grants = Table(
     "grants",
     metadata,
@@ -96,9 +102,6 @@ grants = Table(
     Column("origin", Text, nullable=False),
     # model.Mode.
     Column("mode", Text, nullable=False),
-    # VolumeInfo.identity when it was granted, kept as it was: if the instance shows another one, the grant is not for
-    # that volume. Another than that of the volume's row: another grant was given since, for what stands there now.
-    Column("identity", Text, nullable=False),
     # The volume was anonymous, and the grant is for whichever anonymous one the instance has at that path.
     Column("follows", Boolean, nullable=False),
     Column("granted_at", Float, nullable=False),

@@ -111,17 +111,25 @@ class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
 
 class Apply(msgspec.Struct, frozen=True, kw_only=True, tag="apply"):
     """Make `rules` those that give access, and take away what rules before gave; with `dry_run` only say what that
-    would change. `confirm` gives access also to volumes that stand where another one did. Answer: Applied.
+    would change. Answer: Applied.
     """
 
     rules: tuple[AccessRule, ...]
     dry_run: bool = False
-    confirm: bool = False
+
+
+class Confirm(msgspec.Struct, frozen=True, kw_only=True, tag="confirm"):
+    """Let suspended grants be for the volumes that stand at their paths now, each in its mode. `volumes` are paths or
+    names; none means all that are suspended. Answer: Changed.
+    """
+
+    instance: str
+    volumes: tuple[str, ...] = ()
 
 
 class ChangeKind(enum.StrEnum):
     """What applying rules does to a grant, or does not. `CONFIRM`: another volume stands there than it was for, so it
-    stays suspended unless that is confirmed. `REFUSED`: the volume cannot be shared."""
+    stays suspended until that is confirmed. `REFUSED`: the volume cannot be shared."""
 
     GRANT = "grant"
     ALTER = "alter"
@@ -132,7 +140,8 @@ class ChangeKind(enum.StrEnum):
 
 
 class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of one grant. `by` is the rule or label, `reason` a sentence for people, "" when there is none."""
+    """A change of one grant. `by` is the rule or label, `before` the mode until now (None: there is no grant yet),
+    `reason` a sentence for people, "" when there is none."""
 
     kind: ChangeKind
     key: InstanceKey
@@ -140,16 +149,22 @@ class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     mode: Mode
     by: str
+    before: Mode | None = None
     reason: str = ""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
-    """What was, or with `dry_run` would be, changed. `idle` names rules that match no volume there is now.
+    """What was, or with `dry_run` would be, changed. Of these `pending` are still being made, and what is in `waiting`
+    is not: it is to be confirmed, or cannot be shared.
 
-    Of a source that cannot be read now nothing new is shared until it can.
+    `idle` names rules and labels that match no volume there is now. Of `sources` that cannot be read now nothing new is
+    shared until they can. `problems` are sentences about what could not be done, and is tried again.
     """
 
     changes: tuple[AccessChange, ...]
+    waiting: tuple[AccessChange, ...]
+    pending: int
+    problems: tuple[str, ...]
     idle: tuple[str, ...]
     sources: tuple[SourceStatus, ...]
     dry_run: bool
@@ -295,12 +310,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     sessions: int
     mounts: int
     host_problem: str | None
+    rules: tuple[AccessRule, ...] = ()
     leftovers: Leftovers | None = None
 
 
 __all__ = [
-    "Access", "AccessChange", "Applied", "Apply", "ChangeKind", "Changed", "ConnectionInfo", "DaemonStatus", "Disable",
-    "Enable", "ExportKey", "Forget", "Forgotten", "GoneInstance", "GrantStatus", "HostKey", "InstanceStatus",
-    "KeyExport", "ListInstances", "Listing", "Mode", "Origin", "PasswordKind", "PasswordShown", "Prune", "Pruned",
-    "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
+    "Access", "AccessChange", "Applied", "Apply", "ChangeKind", "Changed", "Confirm", "ConnectionInfo", "DaemonStatus",
+    "Disable", "Enable", "ExportKey", "Forget", "Forgotten", "GoneInstance", "GrantStatus", "HostKey",
+    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "Origin", "PasswordKind", "PasswordShown",
+    "Prune", "Pruned", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
 ]  # fmt: skip

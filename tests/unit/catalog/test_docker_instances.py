@@ -109,11 +109,15 @@ def test_a_plain_container() -> None:
     [
         ("3", 3),
         ("999999999", 999_999_999),
-        *((bad, 1) for bad in ("", "x", "0", "-1", "1e3", "²", "9" * 30, " 2", "2\n")),
     ],
 )
 def test_numbers(text: str, number: int) -> None:
     assert only(container(labels=compose("shop", "web", text))).key.number == number
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "1e3", "²", "9" * 30, " 2", "2\n"])
+def test_what_is_no_number_is_nobodys_replica(text: str) -> None:
+    assert only(container(labels=compose("shop", "web", text))).key.environment == "default"
 
 
 def test_a_missing_number_is_one() -> None:
@@ -146,8 +150,7 @@ def test_time_zones_and_unusable_times() -> None:
 
 
 def test_a_fallback_that_is_taken() -> None:
-    # A Compose project called "default" got there first, so the plain container's only name is taken.
-    first = container("x", labels=compose("default", "web"), created="2026-01-01T00:00:00Z")
+    first = container("web", created="2026-01-01T00:00:00Z")
     plain = container("web", created="2026-01-02T00:00:00Z", id="ab" * 32)
     twin = container("web", created="2026-01-03T00:00:00Z", id="ab" * 32)
     found = instances([twin, plain, first], {})
@@ -156,11 +159,40 @@ def test_a_fallback_that_is_taken() -> None:
         "default/web-abababababab/1",
         "default/web-abababababab/2",
     ]
+    assert [info.provisional for info in found] == [False, True, True]
+
+
+def test_a_project_that_is_called_as_what_is_in_none() -> None:
+    made = container("x", labels=compose("default", "web"))
+    assert keys(made, container("web")) == {"x": "default (compose)/web/1", "web": "default/web/1"}
+
+
+def test_what_is_not_to_last_is_provisional() -> None:
+    assert not only(container(labels=compose("shop", "web"))).provisional
+    assert only(container(labels=compose("shop", "web", oneoff="True"))).provisional
+    assert only(container(labels=compose("shop", "web") | {"com.docker.compose.replace": "shop-web-1"})).provisional
+
+
+@pytest.mark.parametrize(
+    ("label", "asked"),
+    [("/data, x:ro", "/data, x:ro"), ("/da\x1bta", "/data"), ("x" * 1025, ""), ("x" * 1024, "x" * 1024)],
+)
+def test_what_a_container_asks_for(label: str, asked: str) -> None:
+    assert only(container(labels={"hatchway.volumes": label})).access_label == asked
+    assert only(container()).access_label == ""
+
+
+def test_a_path_that_is_too_deep_is_refused() -> None:
+    deep = "/v" * 65
+    raw = container()
+    raw["Mounts"] = [{"Type": "bind", "Source": "/srv/x", "Destination": deep, "RW": True}]
+    assert "too deep" in (only(raw).volumes[0].refusal or "")
 
 
 def test_hostile_labels() -> None:
     labels = compose("../../etc\n", "we\u202eb/\x00x", "1")
-    assert str(only(container(labels=labels)).key) == ".._.._etc/web_x/1"
+    key = only(container(labels=labels)).key
+    assert (key.environment[:-16], key.container[:-16], key.number) == (".._.._etc-", "web_x-", 1)
     assert str(only(container("a", labels=compose("\n", "web"))).key) == "default/a/1"
     assert str(only(container("a", labels=compose("shop", ""))).key) == "default/a/1"
     assert str(only(container("\n", id="cd" * 32)).key) == "default/cdcdcdcdcdcd/1"
@@ -172,8 +204,8 @@ def test_labels_that_become_alike_do_not_merge() -> None:
     long1 = container("l1", labels=compose("x" * 300, "web"))
     long2 = container("l2", labels=compose("x" * 301, "web"))
     found = keys(one, two, long1, long2)
-    assert found["one"] == "shop_a/web/1"
-    assert found["two"] == "default/two/1"
+    assert found["two"] == "shop_a/web/1"
+    assert found["one"].startswith("shop_a-")
     assert found["l1"] != found["l2"]
 
 

@@ -23,6 +23,7 @@ _REQUESTS = (
     | admin.Enable
     | admin.Disable
     | admin.Apply
+    | admin.Confirm
     | admin.Forget
     | admin.Prune
     | admin.Show

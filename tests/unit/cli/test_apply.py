@@ -10,7 +10,7 @@ import pytest
 
 from hatchway.model import AccessRule, InstanceKey, Mode, Origin
 from hatchway.sshd import trust
-from hatchway.wire.admin import AccessChange, Applied, Apply, ChangeKind, SourceStatus
+from hatchway.wire.admin import Access, AccessChange, Applied, Apply, Changed, ChangeKind, Confirm, SourceStatus
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -45,9 +45,14 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
         changes=(
             change(ChangeKind.GRANT),
             change(ChangeKind.WITHDRAW, "/\x1b[2Jold"),
+            change(ChangeKind.ALTER, "/logs", before=Mode.READ_WRITE, mode=Mode.READ_ONLY),
+        ),
+        waiting=(
             change(ChangeKind.CONFIRM, "/other"),
             change(ChangeKind.REFUSED, "/tmp", reason="a tmpfs has no contents on the host"),
         ),
+        pending=2,
+        problems=("nobody can enter as shop-web-1: taken",),
         idle=("shop.toml, rule 9",),
         sources=(
             SourceStatus(source="docker", age_s=9.0, instances=3, problem="the engine does not answer"),
@@ -56,17 +61,20 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
         dry_run=True,
     )
     done = run("apply", "--dry-run")
-    assert done.exit_code == 0, done.stderr
+    assert done.exit_code == 1, done.stderr
     where = f"{access_dir}/shop.toml, rule 1"
     rule = AccessRule(where=where, project="shop", service="*", volumes=("/data",))
     assert daemon.requests == [Apply(rules=(rule,), dry_run=True)]
     assert done.stdout.splitlines() == [
-        f"1 rule in {access_dir}; 2 changes would be made",
+        f"1 rule in {access_dir}; 3 changes would be made",
         "shop/web/1",
-        "  give       rw  /data        shop.toml, rule 1",
-        "  take away  rw  /\\x1b[2Jold  shop.toml, rule 1",
+        "  give       rw        /data        shop.toml, rule 1",
+        "  take away  rw        /\\x1b[2Jold  shop.toml, rule 1",
+        "  change     rw -> ro  /logs        shop.toml, rule 1",
+        "2 of them are still being made: 'hatchway ls' shows how far that is",
+        "nobody can enter as shop-web-1: taken",
         "",
-        "Waiting for --confirm: another volume stands there than the one access was given to",
+        "Another volume stands there than access was given to; 'hatchway confirm INSTANCE' gives it",
         "shop/web/1",
         "  confirm  rw  /other  shop.toml, rule 1",
         "",
@@ -81,11 +89,20 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
     ]
 
 
-def test_confirmed(run: Cli, daemon: FakeDaemon, access_dir: Path) -> None:
-    daemon.answers[Apply] = Applied(changes=(change(ChangeKind.CONFIRM),), idle=(), sources=(), dry_run=False)
-    assert run("apply", "--confirm").stdout.splitlines()[0] == f"0 rules in {access_dir}; 1 change made"
-    assert daemon.requests == [Apply(rules=(), confirm=True)]
-    assert run.json("apply")["changes"][0]["kind"] == "confirm"
+def test_nothing_to_do(run: Cli, daemon: FakeDaemon, access_dir: Path) -> None:
+    daemon.answers[Apply] = Applied(changes=(), waiting=(), pending=0, problems=(), idle=(), sources=(), dry_run=False)
+    done = run("apply")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, f"0 rules in {access_dir}; 0 changes made")
+    assert daemon.requests == [Apply(rules=())]
+    assert run.json("apply")["changes"] == []
+
+
+def test_confirm(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volume = make.volume(access=Access.READ_ONLY, session_path="/home/work")
+    daemon.answers[Confirm] = Changed(instance=make.instance(volume), changed=("/home/work",))
+    done = run("confirm", "shop/web/1", "work")
+    assert daemon.requests == [Confirm(instance="shop/web/1", volumes=("work",))]
+    assert done.stdout.splitlines() == ["shop/web/1  Access confirmed.", "  ro  /home/work  work"]
 
 
 def test_a_file_that_others_can_change_is_not_read(run: Cli, daemon: FakeDaemon, access_dir: Path) -> None:
@@ -109,5 +126,5 @@ def test_no_directory_is_a_mistake(run: Cli, daemon: FakeDaemon, access_dir: Pat
     access_dir.rmdir()
     done = run("apply")
     assert done.exit_code == 5
-    assert "No such file or directory" in done.stderr
+    assert "there is none; make it" in done.stderr
     assert daemon.requests == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import functools
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
+from hatchway import rulefiles
 from hatchway.cli.doctor import daemon as daemon_check
 from hatchway.cli.doctor import engine, files, kernel, leftovers, names, openssh, pam, pam_probe, sockets
 from hatchway.cli.doctor.command_line import Ran
@@ -423,15 +425,20 @@ def test_access_files(tmp_path: Path) -> None:
     directory = tmp_path / "access.d"
     config = Config(access=Access(dir=str(directory)))
     labelled = Config(access=Access(dir=str(directory), labels=True))
-    expect(files.access(config, lambda _: None), OK, "given by command")
-    assert "label" not in files.access(config).text
-    expect(files.access(labelled, lambda _: None), OK, "by command and by label")
+    trusted = functools.partial(files.access, flaw=lambda _: None)
+    expect(trusted(config), OK, "given by command")
+    assert "label" not in trusted(config).text
+    expect(trusted(labelled), OK, "by command and by label")
     directory.mkdir()
     (directory / "a.toml").write_text("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\n")
-    expect(files.access(config, lambda _: None), OK, "1 rule in")
-    expect(files.access(config, lambda path: "bad" if path.endswith("a.toml") else None), FAILED, "bad")
+    rules = rulefiles.read(str(directory))
+    expect(trusted(config), OK, "1 rule in")
+    expect(trusted(config, rules), OK, "1 rule in")
+    expect(trusted(config, ()), WARNING, "not what was applied last")
+    expect(trusted(Config(access=Access(dir="/nowhere/at/all")), rules), WARNING, "1 rule of it still counts")
+    expect(files.access(config, flaw=lambda path: "bad" if path.endswith("a.toml") else None), FAILED, "bad")
     (directory / "b.toml").write_text("[[access]]\n")
-    expect(files.access(config, lambda _: None), FAILED, "b.toml: access[0].project is missing")
+    expect(trusted(config), FAILED, "b.toml: access[0].project is missing")
 
 
 def test_secrets(config: Config) -> None:

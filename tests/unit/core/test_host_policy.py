@@ -7,6 +7,7 @@ import pytest
 from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, RefusedError
 from hatchway.host import policy
+from hatchway.model import DEPTH_MAX, VOLUMES_MAX
 from hatchway.wire.host import UserRecord, View
 
 CONFIG = Config(
@@ -95,9 +96,9 @@ def test_a_home_must_be_a_path(home: str) -> None:
         ["/"],
         ["/data/../etc"],
         ["/data", "/data"],
-        ["/a" * (policy.DEPTH_MAX + 1)],
+        ["/a" * (DEPTH_MAX + 1)],
         ["relative"],
-        [f"/v{number}" for number in range(policy.VIEWS_MAX + 1)],
+        [f"/v{number}" for number in range(VOLUMES_MAX + 1)],
     ],
 )
 def test_views_that_are_refused(paths: list[str]) -> None:

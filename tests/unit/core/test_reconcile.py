@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -10,9 +11,13 @@ from msgspec import structs
 from tests.unit.core.stage import WEB, Stage, snapshot, staged, volume
 from trio.testing import wait_all_tasks_blocked
 
-from hatchway.errors import ConflictError, HostError
+from hatchway.admin import shares
+from hatchway.admin.granting import Granting
+from hatchway.admin.inventory import Inventory
+from hatchway.admin.reconcile import GRANTS_AT_ONCE
+from hatchway.errors import ConflictError, HostError, NotFoundError
 from hatchway.model import AccessRule, InstanceKey, Mode, Origin
-from hatchway.wire.admin import Access, Apply, ChangeKind, Disable, Enable, Forget, ListInstances
+from hatchway.wire.admin import Access, Apply, ChangeKind, Confirm, Disable, Enable, Forget, ListInstances
 
 SECOND = InstanceKey("shop", "web", 2)
 RULE = AccessRule(where="/etc/a.toml, rule 1", project="shop", service="web", volumes=("/data",))
@@ -87,30 +92,167 @@ async def test_another_volume_is_suspended_until_confirmed(tmp_path: Path) -> No
         assert (await access(stage))["/data"] is Access.SUSPENDED
         assert stage.host.applied[-1] == ("shop-web-1", ())
         answer = await stage.do(Apply(rules=(RULE,)))
-        assert [one.kind for one in answer.changes] == [ChangeKind.CONFIRM]
+        assert ([one.kind for one in answer.waiting], answer.changes) == ([ChangeKind.CONFIRM], ())
         assert (await access(stage))["/data"] is Access.SUSPENDED
-        await stage.do(Apply(rules=(RULE,), confirm=True))
+        with pytest.raises(NotFoundError, match="no volume '/nope'"):
+            await stage.do(Confirm(instance="shop/web/1", volumes=("/nope",)))
+        with pytest.raises(ConflictError, match="nothing there that waits"):
+            await stage.do(Confirm(instance="shop/web/1", volumes=("/logs",)))
+        confirmed = await stage.do(Confirm(instance="shop/web/1"))
+        assert confirmed.changed == ("/data",)
         assert (await access(stage))["/data"] is Access.READ_WRITE
 
 
-async def test_confirming_one_grant_confirms_no_other(tmp_path: Path) -> None:
-    """A rule that is confirmed, read-only, must not bring back what a command gave to another volume."""
+async def test_a_grant_for_another_volume_is_of_no_account(tmp_path: Path) -> None:
+    """A rule that gives the new volume, read-only, must not bring back what a command gave to the old one."""
     async with staged(tmp_path) as stage:
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         stage.host.born["/var/lib/docker/volumes/data/_data"] = "inode:99:9.0"
         await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
-        await stage.do(Apply(rules=(structs.replace(RULE, read_only=True),)))
+        rule = structs.replace(RULE, read_only=True)
+        await stage.do(Apply(rules=(rule,)))
         assert (await access(stage))["/data"] is Access.READ_ONLY
         (view,) = stage.host.applied[-1][1]
         assert (view.read_only, view.birth) == (True, "inode:99:9.0")
+        # Without the catalog, too, only the grant that is for the volume counts.
         record = stage.core.registry.instance(WEB)
         assert record is not None
-        by_command, by_file = record.grants
-        assert (by_command.source, by_command.created) == (None, "")
-        assert by_file.source is not None
-        # Without the catalog, too, only the grant that is for the volume counts.
-        stage.core.inventory = type(stage.core.inventory)()
-        assert [one.read_only for one in stage.core._views_for_open(record)] == [True]
+        assert [(one.read_only, one.birth) for one in shares.host_views(record, Inventory())] == [
+            (True, "inode:99:9.0")
+        ]
+        # The container goes away, and then the rule: nothing is left that the open session may see.
+        await stage.core.feed(structs.replace(snapshot(), instances=()))
+        assert stage.host.applied[-1][1] == (view,)
+        await stage.do(Apply(rules=()))
+        assert stage.host.applied[-1] == ("shop-web-1", ())
+
+
+async def test_a_volume_that_comes_back_is_shared_as_before(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Apply(rules=(RULE,)))
+        first = stage.host.applied[-1][1]
+        source = "/var/lib/docker/volumes/data/_data"
+        stage.host.born[source] = "inode:99:9.0"
+        await stage.core.feed(snapshot(volume("/data")))
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        del stage.host.born[source]
+        await stage.core.feed(snapshot(volume("/data")))
+        assert (await access(stage))["/data"] is Access.READ_WRITE
+        assert stage.host.applied[-1][1] == first
+
+
+async def test_confirm_leaves_grants_as_they_were(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/logs",), read_only=True))
+        await stage.do(Apply(rules=(RULE,)))
+        for name in ("data", "logs"):
+            stage.host.born[f"/var/lib/docker/volumes/{name}/_data"] = "inode:99:9.0"
+        await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
+        assert set((await access(stage)).values()) == {Access.SUSPENDED}
+        await stage.do(Confirm(instance="shop/web/1", volumes=("logs",)))
+        assert await access(stage) == {"/data": Access.SUSPENDED, "/logs": Access.READ_ONLY}
+        await stage.do(Confirm(instance="shop/web/1"))
+        assert granted(stage) == [
+            ("/data", Origin.FILE, Mode.READ_WRITE),
+            ("/logs", Origin.COMMAND, Mode.READ_ONLY),
+        ]
+        assert await access(stage) == {"/data": Access.READ_WRITE, "/logs": Access.READ_ONLY}
+
+
+async def test_a_name_in_other_hands_gets_nothing_by_a_rule(tmp_path: Path) -> None:
+    """The old owner's login and password still work: the new owner's volumes must not be behind them."""
+    async with staged(tmp_path) as stage:
+        rule = structs.replace(RULE, volumes=("*",))
+        await stage.do(Apply(rules=(rule,)))
+        assert len(granted(stage)) == 2
+        theirs = snapshot(volume("/theirs"))
+        await stage.core.feed(
+            structs.replace(theirs, instances=(structs.replace(theirs.instances[0], runtime_id="4567"),))
+        )
+        await stage.reconciler.reconcile()
+        assert (await access(stage))["/theirs"] is Access.OFF
+        assert stage.host.applied[-1] == ("shop-web-1", ())
+        answer = await stage.do(Apply(rules=(rule,)))
+        assert [(one.kind, one.path) for one in answer.waiting] == [(ChangeKind.CONFIRM, "/theirs")]
+        assert "still the same owner's" in answer.waiting[0].reason
+        await stage.do(Confirm(instance="shop/web/1"))
+        assert (await access(stage))["/theirs"] is Access.READ_WRITE
+
+
+async def test_what_hostd_does_not_take_is_told_and_tried_again(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Apply(rules=(RULE,)))
+        stage.host.refused.add("shop-web-1")
+        answer = await stage.do(Apply(rules=()))
+        assert ["hostd" in one or "did not take what shop-web-1" in one for one in answer.problems] == [True]
+        stage.host.refused.clear()
+        stage.host.conflicts["shop-web-1"] = "the host has an account of that name"
+        answer = await stage.do(Apply(rules=(RULE,)))
+        assert answer.problems == ("nobody can enter as shop-web-1: the host has an account of that name",)
+
+
+async def test_one_failure_stops_nothing_else_and_waits_before_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staged(tmp_path) as stage:
+        both = snapshot(volume("/data"), volume("/logs"))
+        more = structs.replace(both.instances[0], key=SECOND, runtime_id="9")
+        await stage.core.feed(structs.replace(both, instances=(*both.instances, more)))
+        grant, tried = Granting.grant, []
+
+        async def failing(self: Granting, key: InstanceKey, *args: Any, **kwargs: Any) -> Any:
+            tried.append(key)
+            if key == WEB:
+                raise ConflictError("no uid is left")
+            return await grant(self, key, *args, **kwargs)
+
+        monkeypatch.setattr(Granting, "grant", failing)
+        answer = await stage.do(Apply(rules=(RULE,)))
+        assert answer.problems == ("shop/web/1 /data: no uid is left",)
+        assert (granted(stage), granted(stage, SECOND)) == ([], [("/data", Origin.FILE, Mode.READ_WRITE)])
+        assert (await stage.reconciler.reconcile()).problems == []
+        assert tried == [WEB, SECOND]
+
+
+async def test_many_are_given_access_in_turns_and_what_is_taken_away_does_not_wait(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Apply(rules=(RULE,)))
+        one = snapshot(volume("/data"))
+        news = tuple(
+            structs.replace(one.instances[0], key=InstanceKey("blog", "web", number), runtime_id=str(number))
+            for number in range(GRANTS_AT_ONCE + 3)
+        )
+        await stage.core.feed(structs.replace(one, instances=(*one.instances, *news)))
+        told = len(stage.host.applied)
+        answer = await stage.do(Apply(rules=(structs.replace(RULE, project="blog"),)))
+        assert answer.pending == 3
+        # The first that hostd hears is what was taken away.
+        assert stage.host.applied[told] == ("shop-web-1", ())
+        assert len(stage.core.registry.instances()) == GRANTS_AT_ONCE + 1
+        await stage.reconciler.reconcile()
+        assert len(stage.core.registry.instances()) == GRANTS_AT_ONCE + 4
+
+
+async def test_a_core_that_was_killed_before_it_took_away_does_so_before_anybody_enters(tmp_path: Path) -> None:
+    async with staged(tmp_path, labels=False) as stage:
+        await stage.do(Apply(rules=(RULE,)))
+        stage.core.registry.replace_rules(())
+        stage.core.registry.enable(
+            WEB, [(volume("/logs"), Mode.READ_ONLY)], by="label", now=1.0, new=None, origin=Origin.LABEL
+        )
+        stage.core.inventory = Inventory()
+        await stage.reconciler.take_away()
+        assert granted(stage) == []
+
+
+async def test_a_rule_that_only_moved_in_its_file_is_no_change(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Apply(rules=(RULE,)))
+        answer = await stage.do(Apply(rules=(structs.replace(RULE, where="/etc/a.toml, rule 7"),)))
+        assert (answer.changes, answer.waiting) == ((), ())
+        record = stage.core.registry.instance(WEB)
+        assert record is not None
+        assert record.grants[0].granted_by == "/etc/a.toml, rule 7"
 
 
 async def test_disable_says_where_access_is_taken_away(tmp_path: Path) -> None:
@@ -137,6 +279,12 @@ async def test_labels_give_and_take(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="container's label"):
             await stage.do(Disable(instance="shop/web/1", every=True))
         await stage.core.feed(structs.replace(snapshot(), instances=()))
+        await stage.reconciler.reconcile()
+        assert granted(stage) == [("/data", Origin.LABEL, Mode.READ_ONLY)]
+        # Nobody can change the label of a container that is gone.
+        await stage.do(Disable(instance="shop/web/1", every=True))
+        assert granted(stage) == []
+        await stage.core.feed(snapshot(volume("/data"), volume("/logs"), label="/data:ro"))
         await stage.reconciler.reconcile()
         assert granted(stage) == [("/data", Origin.LABEL, Mode.READ_ONLY)]
         await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
@@ -188,12 +336,13 @@ async def test_while_hostd_is_away_access_is_only_taken_away(tmp_path: Path) -> 
         stage.host.problem = "hostd hung up"
         with pytest.raises(HostError, match="cannot be said now: hostd hung up"):
             await stage.do(Apply(rules=(), dry_run=True))
-        with pytest.raises(HostError, match="only when hostd is back"):
-            await stage.do(Apply(rules=(structs.replace(RULE, volumes=("/logs",)),)))
+        stage.host.failure = HostError("nothing answers at hostd.sock")
+        answer = await stage.do(Apply(rules=(structs.replace(RULE, volumes=("/logs",)),)))
+        assert "access is given only when hostd is back: hostd hung up" in answer.problems[-1]
         assert granted(stage) == []
         await stage.reconciler.reconcile()
         assert granted(stage) == []
-        stage.host.problem = None
+        stage.host.problem = stage.host.failure = None
         await stage.reconciler.reconcile()
         assert granted(stage) == [("/logs", Origin.FILE, Mode.READ_WRITE)]
 

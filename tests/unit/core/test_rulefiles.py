@@ -69,5 +69,11 @@ def test_one_bad_file_spoils_all(tmp_path: Path) -> None:
 
 def test_no_directory_is_not_an_empty_one(tmp_path: Path) -> None:
     assert rulefiles.read(str(tmp_path)) == ()
-    with pytest.raises(NotFoundError, match="No such file"):
+    with pytest.raises(NotFoundError, match="there is none"):
         rulefiles.read(str(tmp_path / "none"))
+
+
+def test_a_file_name_that_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a\n.toml").write_text(GOOD)
+    with pytest.raises(ConfigError, match="printable"):
+        rulefiles.read(str(tmp_path))

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from hatchway.admin import rules
 from hatchway.model import (
+    VOLUMES_MAX,
     AccessRule,
     InstanceInfo,
     InstanceKey,
@@ -35,10 +36,10 @@ ANONYMOUS = VolumeInfo(
 NEXT = structs.replace(ANONYMOUS, name="anonymous-2", created="3", source="/v/3")
 
 
-def info(*volumes: VolumeInfo, label: str = "", key: InstanceKey = WEB) -> InstanceInfo:
+def info(*volumes: VolumeInfo, label: str = "", key: InstanceKey = WEB, runtime: str = "x") -> InstanceInfo:
     return InstanceInfo(
         key=key,
-        runtime_id="x",
+        runtime_id=runtime,
         runtime_name="x",
         state=InstanceState.RUNNING,
         access_label=label,
@@ -80,8 +81,10 @@ def plan(
     grants: tuple[GrantRecord, ...] = (),
     labels: bool = False,
     fresh: bool = True,
+    known: bool = False,
 ) -> list[tuple[ChangeKind, str, Origin, Mode]]:
-    records = [InstanceRecord(WEB, Login("shop-web-1"), Uid(1), 0.0, 0.0, grants)] if grants else []
+    """`known`: the instance has a login, also without a grant."""
+    records = [InstanceRecord(WEB, Login("shop-web-1"), Uid(1), 0.0, 0.0, grants, "x")] if grants or known else []
     keys = frozenset(one.key for one in infos) if fresh else frozenset()
     return [(c.kind, c.path, c.origin, c.mode) for c in rules.plan(ruled, labels, records, infos, keys)]
 
@@ -106,7 +109,7 @@ GIVE_DATA = (ChangeKind.GRANT, "/data", Origin.FILE, Mode.READ_WRITE)
 )
 def test_what_a_rule_matches(one: AccessRule, matches: bool) -> None:
     assert plan([one], info(DATA)) == ([GIVE_DATA] if matches else [])
-    assert rules.idle([one], [info(DATA)]) == (() if matches else ("a.toml, rule 1",))
+    assert rules.idle([one], False, [info(DATA)]) == (() if matches else ("a.toml, rule 1",))
 
 
 def test_what_is_as_it_should_be_is_left_alone() -> None:
@@ -128,6 +131,7 @@ def test_a_volume_that_the_container_may_not_change_stays_so() -> None:
 def test_another_volume_at_the_path_waits_for_confirmation() -> None:
     other = structs.replace(DATA, created="9")
     assert plan([rule()], info(other), grants=(grant(DATA),)) == [(ChangeKind.CONFIRM, *GIVE_DATA[1:])]
+    assert plan([rule()], info(other, runtime="y"), grants=(grant(DATA),)) == [(ChangeKind.CONFIRM, *GIVE_DATA[1:])]
     gone = structs.replace(other, refusal="there is no directory")
     assert plan([rule()], info(gone), grants=(grant(DATA),)) == [(ChangeKind.REFUSED, *GIVE_DATA[1:])]
 
@@ -180,6 +184,8 @@ def test_labels_count_only_where_they_are_allowed() -> None:
         ("/data:ro,/logs:rw, x ", [("/data", True), ("/logs", False), ("x", False)]),
         ("/a:b", [("/a:b", False)]),
         (":ro", [(":ro", False)]),
+        ("[ab]*", [("[[]ab]*", False)]),
+        ("a," * 100, [("a", False)] * 64),
         ("*:ro", [("*", True)]),
     ],
 )
@@ -209,3 +215,64 @@ def test_a_rule_that_follows_needs_no_confirmation() -> None:
     assert without == [(ChangeKind.CONFIRM, "/tmp/a", Origin.FILE, Mode.READ_WRITE)]
     (change,) = rules.plan([one], False, [], [info(DATA)], frozenset({WEB}))
     assert not change.follows  # it has a name: there is nothing to follow
+
+
+LOGS = VolumeInfo(path="/logs", kind=VolumeKind.VOLUME, name="logs", driver="local", created="7", source="/v/7")
+GIVE_LOGS = (ChangeKind.GRANT, "/logs", Origin.FILE, Mode.READ_WRITE)
+
+
+def test_a_login_is_given_nothing_of_whoever_has_its_name_next() -> None:
+    """Container and volume are gone; another's container of that name has its volume at another path."""
+    held = [(ChangeKind.CONFIRM, *GIVE_LOGS[1:])]
+    for grants in ((grant(DATA),), (grant(DATA, Origin.COMMAND, by="uid 0"),), ()):
+        assert (
+            plan([rule("/logs")] + [rule("/data")] * bool(grants), info(LOGS, runtime="y"), grants=grants, known=True)
+            == held
+        )
+    asked = info(LOGS, runtime="y", label="/logs")
+    assert [one[0] for one in plan([], asked, labels=True, known=True)] == [ChangeKind.CONFIRM]
+
+
+def test_in_the_same_hands_more_is_given_without_asking() -> None:
+    # The same container, or one that has a volume that is granted already.
+    assert plan([rule()], info(LOGS), known=True) == [GIVE_LOGS]
+    assert plan([rule()], info(DATA, LOGS, runtime="y"), grants=(grant(DATA),)) == [GIVE_LOGS]
+    static = structs.replace(info(LOGS, runtime=""), state=InstanceState.STATIC)
+    assert plan([rule()], static, known=True) == [GIVE_LOGS]
+
+
+def test_a_provisional_container_gets_nothing_by_rule_or_label() -> None:
+    passing = structs.replace(info(DATA, label="*"), provisional=True)
+    assert plan([rule()], passing, labels=True) == []
+    assert plan([], passing, grants=(grant(DATA),)) == [(ChangeKind.WITHDRAW, *GIVE_DATA[1:])]
+
+
+def test_writing_is_taken_away_whatever_is_known_of_the_volume() -> None:
+    narrow = [(ChangeKind.ALTER, "/data", Origin.FILE, Mode.READ_ONLY)]
+    reading = [rule(read_only=True)]
+    assert plan(reading, grants=(grant(DATA),)) == narrow, "the instance is gone"
+    assert plan(reading, info(DATA), grants=(grant(DATA),), fresh=False) == narrow, "the engine is down"
+    other = structs.replace(DATA, created="9")
+    assert plan(reading, info(other), grants=(grant(DATA),)) == [*narrow, (ChangeKind.CONFIRM, *narrow[0][1:])]
+    gone = structs.replace(DATA, refusal="there is no directory")
+    assert plan(reading, info(gone), grants=(grant(DATA),)) == [*narrow, (ChangeKind.REFUSED, *narrow[0][1:])]
+    # What may be written again waits until it is known.
+    reads = (grant(DATA, mode=Mode.READ_ONLY),)
+    assert plan([rule()], info(DATA), grants=reads, fresh=False) == []
+
+
+def test_no_login_is_given_more_volumes_than_it_can_have() -> None:
+    many = [structs.replace(DATA, path=f"/v{number:03}") for number in range(VOLUMES_MAX + 2)]
+    kinds = [one[0] for one in plan([rule()], info(*many))]
+    assert kinds.count(ChangeKind.GRANT) == VOLUMES_MAX
+    assert kinds.count(ChangeKind.REFUSED) == 2
+
+
+def test_what_a_label_asks_for_in_vain_is_told() -> None:
+    labelled = info(DATA, label="/data, /nope")
+    assert rules.idle([], True, [labelled]) == ("label hatchway.volumes of shop/web/1: /nope",)
+    assert rules.idle([], False, [labelled]) == ()
+
+
+def test_a_path_may_be_written_with_a_slash_at_its_end() -> None:
+    assert plan([rule("/data/")], info(DATA)) == [GIVE_DATA]

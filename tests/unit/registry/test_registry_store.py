@@ -18,8 +18,11 @@ from sqlalchemy.sql import ClauseElement
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind
 from hatchway.registry.records import (
+    AlteredGrant,
     CredentialKind,
     CredentialRecord,
+    FollowedGrant,
+    GrantName,
     GrantRecord,
     InstanceRecord,
     NewCredential,
@@ -532,44 +535,76 @@ def test_grants_of_several_origins_come_and_go_by_themselves(registry: Registry,
         (Origin.FILE, Mode.READ_ONLY, "a rule", True),
     ]
     assert _rows(path)["volumes"] == 1
-    assert registry.disable(WEB, ["/data"], 3.0, Origin.LABEL) == ()
+    assert registry.disable(WEB, ["/data"], 3.0, (Origin.LABEL,)) == ()
     assert registry.disable(WEB, ["/data"], 3.0) == ("/data",)
     assert registry.instance(WEB).grants == both.grants[1:]  # type: ignore[union-attr] # it is there
-    assert registry.disable(WEB, ["/data"], 4.0, Origin.FILE) == ("/data",)
+    assert registry.disable(WEB, ["/data"], 4.0, (Origin.FILE, Origin.LABEL)) == ("/data",)
     assert (_rows(path)["grants"], _rows(path)["volumes"]) == (0, 0)
 
 
-def test_a_grant_for_another_volume_than_the_row_describes_knows_no_directory(registry: Registry) -> None:
+def test_grants_at_one_path_may_be_for_different_volumes(registry: Registry, path: str) -> None:
     registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
     other = VolumeInfo(path="/data", kind=VolumeKind.BIND, source="/srv/other", created="7")
     made = registry.enable(WEB, [(other, Mode.READ_ONLY)], by="a rule", now=2.0, new=None, origin=Origin.FILE)
     by_command, by_file = made.grants
-    assert (by_command.source, by_command.created, by_command.identity) == (None, "", DATA.identity)
+    assert (by_command.source, by_command.created, by_command.identity) == (DATA.source, "2024-01-01", DATA.identity)
     assert (by_file.source, by_file.created, by_file.identity) == ("/srv/other", "7", other.identity)
+    # Of one origin there is one at a path, whatever it is for.
+    (by_command, _) = registry.enable(WEB, [(other, Mode.READ_ONLY)], by="bob", now=3.0, new=None).grants
+    assert (by_command.identity, by_command.granted_by) == (other.identity, "bob")
+    assert (_rows(path)["grants"], _rows(path)["volumes"]) == (2, 1)
+
+
+def _altered(origin: Origin, key: InstanceKey = WEB) -> AlteredGrant:
+    return AlteredGrant(key, "/data", origin, Mode.READ_ONLY, True, "r2")
 
 
 def test_altering_a_grant_leaves_what_it_is_for(registry: Registry) -> None:
     registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="r1", now=1.0, new=NEW, origin=Origin.FILE)
     for origin, expected in ((Origin.COMMAND, Mode.READ_WRITE), (Origin.FILE, Mode.READ_ONLY)):
-        registry.alter(WEB, "/data", origin=origin, mode=Mode.READ_ONLY, follows=True, by="r2", now=2.0)
+        registry.reconcile(alter=[_altered(origin), _altered(origin, InstanceKey("no", "such", 1))], now=2.0)
         (grant,) = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
         assert (grant.mode, grant.identity, grant.source) == (expected, DATA.identity, DATA.source)
     assert (grant.follows, grant.granted_by, grant.granted_at) == (True, "r2", 1.0)
-    registry.alter(
-        InstanceKey("no", "such", 1), "/data", origin=Origin.FILE, mode=Mode.READ_ONLY, follows=True, by="", now=1.0
-    )
 
 
-def test_only_grants_that_follow_go_over(registry: Registry) -> None:
-    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
-    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="r", now=1.0, new=None, origin=Origin.FILE, follow=["/data"])
+def test_only_the_grant_that_follows_goes_over(registry: Registry, path: str) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW, follow=["/data"])
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="r", now=1.0, new=None, origin=Origin.FILE, follow=["/data"])
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="l", now=1.0, new=None, origin=Origin.LABEL)
     other = VolumeInfo(path="/data", kind=VolumeKind.VOLUME, name="n", driver="local", source="/v/n", created="7")
-    registry.follow(InstanceKey("no", "such", 1), other)
-    registry.follow(WEB, VolumeInfo(path="/logs", kind=VolumeKind.BIND, source="/x"))
-    registry.follow(WEB, other)
-    by_command, by_file = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
-    assert (by_command.identity, by_command.source) == (DATA.identity, None)
-    assert (by_file.identity, by_file.source, by_file.name) == (other.identity, "/v/n", "n")
+    elsewhere = VolumeInfo(path="/logs", kind=VolumeKind.BIND, source="/x")
+    follow = [
+        FollowedGrant(InstanceKey("no", "such", 1), Origin.FILE, other, Mode.READ_ONLY),
+        FollowedGrant(WEB, Origin.FILE, elsewhere, Mode.READ_ONLY),
+        FollowedGrant(WEB, Origin.LABEL, other, Mode.READ_ONLY),
+        FollowedGrant(WEB, Origin.FILE, other, Mode.READ_ONLY),
+    ]
+    registry.reconcile(follow=follow, now=2.0)
+    by_command, by_file, by_label = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
+    assert [(one.identity, one.mode) for one in (by_command, by_label)] == [(DATA.identity, Mode.READ_WRITE)] * 2
+    assert (by_file.identity, by_file.source, by_file.name, by_file.mode) == (
+        other.identity, "/v/n", "n", Mode.READ_ONLY,
+    )  # fmt: skip
+    assert _rows(path)["volumes"] == 2
+
+
+def test_grants_are_withdrawn_by_origin(registry: Registry, path: str) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="anna", now=1.0, new=NEW)
+    registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="r", now=1.0, new=None, origin=Origin.FILE)
+    gone = [GrantName(WEB, "/data", Origin.FILE), GrantName(InstanceKey("no", "such", 1), "/data", Origin.FILE)]
+    registry.reconcile(withdraw=gone, now=2.0)
+    assert [one.origin for one in registry.instance(WEB).grants] == [Origin.COMMAND]  # type: ignore[union-attr]
+    registry.reconcile(withdraw=[GrantName(WEB, "/data", Origin.COMMAND)], now=2.0)
+    assert (_rows(path)["grants"], _rows(path)["volumes"]) == (0, 0)
+
+
+def test_which_container_it_was_is_remembered(registry: Registry) -> None:
+    made = registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="anna", now=1.0, new=NEW, runtime_id="c1")
+    assert made.runtime_id == "c1"
+    registry.disable(WEB, ["/data"], 2.0)
+    assert registry.instance(WEB).runtime_id == "c1"  # type: ignore[union-attr] # it is there
+    assert registry.enable(WEB, [(DATA, Mode.READ_ONLY)], by="anna", now=3.0, new=None).runtime_id == ""
 
 
 def test_rules_are_replaced_as_a_whole(registry: Registry) -> None:

@@ -8,6 +8,7 @@ from hatchway.cli.app import App
 from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, sockets
 from hatchway.cli.doctor.finding import Finding, failed
 from hatchway.errors import ConfigError
+from hatchway.model import AccessRule
 from hatchway.wire.admin import DaemonStatus, Status
 
 
@@ -20,10 +21,17 @@ def examine(app: App) -> Iterator[Finding]:
         return
     told: list[Finding] = []
     running = False
+    applied: tuple[AccessRule, ...] | None = None
+
+    def status() -> Status:
+        nonlocal applied
+        answer = app.ask(DaemonStatus(), Status)
+        applied = answer.rules
+        return answer
 
     def ask() -> list[Finding]:
         nonlocal running
-        found, running = daemon.ask(lambda: app.ask(DaemonStatus(), Status))
+        found, running = daemon.ask(status)
         return found
 
     told = list(_guarded("daemon", ask))
@@ -43,7 +51,7 @@ def examine(app: App) -> Iterator[Finding]:
         ("PAM login", lambda: pam.refuses_strangers(config, running)),
         ("engine", lambda: engine.check(config)),
         ("static instances", lambda: files.static(config)),
-        ("access files", lambda: files.access(config)),
+        ("access files", lambda: files.access(config, applied)),
         ("secrets", lambda: files.secrets(config)),
     ]
     for name, check in checks:

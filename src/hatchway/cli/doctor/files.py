@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hatchway import rulefiles
@@ -13,6 +13,7 @@ from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.text import count
 from hatchway.config import DEFAULT_PATH, Config
 from hatchway.errors import HatchwayError
+from hatchway.model import AccessRule
 from hatchway.sshd import trust
 
 
@@ -44,10 +45,18 @@ def static(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Fi
     return ok("static instances", f"{file} is root's alone")
 
 
-def access(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Finding:
-    """Whether the access files can be read and only root can change them."""
+def access(
+    config: Config, applied: Sequence[AccessRule] | None = None, flaw: Callable[[str], str | None] = trust.flaw
+) -> Finding:
+    """Whether access files can be read, only root can change them, and they say what was `applied` (None: unknown)."""
     name, directory = "access files", config.access.dir
     if not os.path.lexists(directory):
+        if applied:
+            return warning(
+                name,
+                f"no {directory}, but {count(len(applied), 'rule')} of it still counts",
+                "make it, and say 'hatchway apply'",
+            )
         return ok(name, f"no {directory}: access is given by command" + (" and by label" * config.access.labels))
     try:
         for path in (directory, *rulefiles.names(directory)):
@@ -56,6 +65,10 @@ def access(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Fi
         rules = rulefiles.read(directory)
     except HatchwayError as exc:
         return failed(name, str(exc), "mend it; docs/access.md explains the files")
+    if applied is not None and tuple(applied) != rules:
+        return warning(
+            name, f"what {directory} says is not what was applied last", "see 'hatchway apply --dry-run', then apply it"
+        )
     return ok(name, f"{count(len(rules), 'rule')} in {directory}")
 
 

@@ -1,6 +1,6 @@
-"""Several grants of a volume, each with its origin; grants that follow; the rules of access files: see `tables`.
+"""Several grants at a path, each with its origin; grants that follow; the rules of access files: see `tables`.
 
-All grants that were stored before had been given by command.
+All grants that were stored before had been given by command, each for the volume of its row.
 """
 
 from __future__ import annotations
@@ -14,6 +14,18 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Add columns and the table."""
+    with op.batch_alter_table("instances") as batch:
+        batch.add_column(sa.Column("runtime_id", sa.Text(), nullable=True))
+    op.execute("UPDATE instances SET runtime_id = ''")
+    with op.batch_alter_table("instances") as batch:
+        batch.alter_column("runtime_id", existing_type=sa.Text(), nullable=False)
+    with op.batch_alter_table("volumes") as batch:
+        batch.add_column(sa.Column("identity", sa.Text(), nullable=True))
+    op.execute("UPDATE volumes SET identity = (SELECT identity FROM grants WHERE grants.volume_id = volumes.id)")
+    with op.batch_alter_table("volumes") as batch:
+        batch.alter_column("identity", existing_type=sa.Text(), nullable=False)
+        batch.drop_constraint("uq_volumes_instance_id_path", type_="unique")
+        batch.create_unique_constraint("uq_volumes_instance_id_path_identity", ["instance_id", "path", "identity"])
     with op.batch_alter_table("grants") as batch:
         batch.add_column(sa.Column("origin", sa.Text(), nullable=True))
         batch.add_column(sa.Column("follows", sa.Boolean(), nullable=True))
@@ -21,6 +33,7 @@ def upgrade() -> None:
     with op.batch_alter_table("grants") as batch:
         batch.alter_column("origin", existing_type=sa.Text(), nullable=False)
         batch.alter_column("follows", existing_type=sa.Boolean(), nullable=False)
+        batch.drop_column("identity")
         batch.drop_constraint("uq_grants_volume_id", type_="unique")
         batch.create_unique_constraint("uq_grants_volume_id_origin", ["volume_id", "origin"])
     op.create_table(
