@@ -54,6 +54,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     volume_roots: tuple[str, ...] = ("/var/lib/docker/volumes",)
     bind_prefixes: tuple[str, ...] = ()
+    volume_devices: tuple[str, ...] = ()
     idle_unmount_s: int = 300
 
 
@@ -319,6 +320,12 @@ def _check(config: Config, origin: str) -> None:
     for key in ("volume_roots", "bind_prefixes"):
         for value in getattr(config.host, key):
             absolute(f"host.{key}", value)
+    for value in config.host.volume_devices:
+        parts = value.split("/")[2:]
+        plain = re.fullmatch(r"/dev/[^\0\n\"\\]+", value) is not None and not {"", ".", ".."}.intersection(parts)
+        require(
+            plain, "host.volume_devices", value, "a path below /dev, such as '/dev/vg0/data-*', without .. or quotes"
+        )
     require(
         0 <= config.host.idle_unmount_s <= 86400,
         "host.idle_unmount_s",

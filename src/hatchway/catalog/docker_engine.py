@@ -63,10 +63,15 @@ class Event(NamedTuple):
 
 
 class About(NamedTuple):
-    """The engine itself. `creation_times`: a volume's CreatedAt is the time of its creation."""
+    """The engine itself.
+
+    `creation_times`: a volume's CreatedAt is the time of its creation. `options_in_files`: what it mounts for a volume
+    of the local driver stands in a file beside the volume, where the privileged half reads it.
+    """
 
     data_root: str | None
     creation_times: bool
+    options_in_files: bool
 
 
 class Engine(Protocol):
@@ -128,7 +133,8 @@ class DockerEngine:
         components = (version.get("Components") if isinstance(version, dict) else None) or ()
         podman = any(str(part.get("Name", "")).startswith("Podman") for part in components if isinstance(part, dict))
         modern = not version_lt(self._client.api_version, FIRST_API_WITH_CREATION_TIME)
-        return About(encodable(root) if isinstance(root, str) and root else None, podman or modern)
+        # Podman has a database for them.
+        return About(encodable(root) if isinstance(root, str) and root else None, podman or modern, not podman)
 
     async def probe(self) -> None:
         """See Engine."""

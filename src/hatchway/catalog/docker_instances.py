@@ -52,7 +52,8 @@ ENGINE_SOCKETS = frozenset({"docker.sock", "podman.sock", "containerd.sock"})
 """File names of sockets that give whoever reaches them root on the host."""
 
 ON_DEMAND_OPTIONS = ("type", "device", "o")
-"""Options that make the local driver mount something when a container starts (docker volume create)."""
+"""Options that make the local driver mount something when a container starts (docker volume create). Of an engine that
+keeps them in files `docker_source` leaves them out, and the privileged half decides."""
 
 _STATES = {
     state.value: state
@@ -362,7 +363,7 @@ def _named(mount: _Mount, volume: Volume | None, path: str, subpath: str) -> Vol
         return _refused(
             info,
             f"volumes with the options {', '.join(options)} are not supported yet: "
-            "the engine mounts them only while a container runs",
+            "this engine mounts them only while a container runs, and keeps what it mounts to itself",
         )
     if subpath and not valid_volume_path(f"/{subpath}"):
         return _refused(info, "the subpath is not one a session could show")

@@ -116,6 +116,7 @@ class DockerSource:
         self._volumes: dict[str, Volume] = {}
         self._data_root: str | None = None
         self._creation_times = True
+        self._options_in_files = False
         self._published: Snapshot | None = None
         self._instances: tuple[InstanceInfo, ...] = ()
         self._taken_at = 0.0
@@ -173,7 +174,7 @@ class DockerSource:
 
     async def _keep_up(self, engine: Engine, wanted: _Wanted) -> NoReturn:
         about = await engine.about()
-        self._data_root, self._creation_times = about.data_root, about.creation_times
+        self._data_root, self._creation_times, self._options_in_files = about
         self._stuck.clear()
         await self._list(engine, again=True)
         self._answered()
@@ -226,6 +227,9 @@ class DockerSource:
         found = [volume for raw in listed if (volume := read_volume(raw)) is not None]
         if not self._creation_times:
             found = [msgspec.structs.replace(volume, created_at=None) for volume in found]
+        if self._options_in_files:
+            # None of our business then: hostd takes nobody's word for them, and they may hold a password.
+            found = [msgspec.structs.replace(volume, options=None) for volume in found]
         self._odd_volumes = len(listed) - len(found)
         kept = self._volumes if self._odd_volumes else {}
         self._volumes = kept | {volume.name: volume for volume in found}

@@ -5,6 +5,8 @@ Pure checks, apart from asking the host which names and uids it already has.
 
 from __future__ import annotations
 
+import fnmatch
+
 from hatchway import accounts
 from hatchway.config import Config
 from hatchway.errors import ConflictError, RefusedError
@@ -85,3 +87,26 @@ def check_source(config: Config, source: str) -> tuple[str, str]:
             return prefix, source[len(prefix) :].strip("/")
     allowed = ", ".join((*config.host.volume_roots, *config.host.bind_prefixes)) or "there are none"
     raise RefusedError(f"{source} lies beneath none of host.volume_roots and host.bind_prefixes ({allowed})")
+
+
+def check_directory(config: Config, device: str) -> tuple[str, str]:
+    """As `check_source`, for the directory of the host that a volume's options name.
+
+    That it comes as a volume makes it no more than a bind mount: people get round the rules for bind mounts of their
+    platform that way. Raises RefusedError.
+    """
+    if any(below(device, root) or below(root, device) for root in config.host.volume_roots):
+        raise RefusedError(f"{device} is, holds or lies in the engine's volumes, and no volume is made of those")
+    return check_source(config, device)
+
+
+def check_device(config: Config, device: str) -> None:
+    """Raise RefusedError unless host.volume_devices allows the block device `device`, a normalised path."""
+    parts = device.split("/")
+    for pattern in config.host.volume_devices:
+        wanted = pattern.split("/")
+        # By component: "*" would else reach into every directory below, /dev/shm among them.
+        if len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted)):
+            return
+    allowed = ", ".join(config.host.volume_devices) or "there are none"
+    raise RefusedError(f"{device} is none of host.volume_devices ({allowed})")

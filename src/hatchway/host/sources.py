@@ -2,22 +2,41 @@
 
 A container can swap a directory for a symlink at any moment. Every product that resolved such paths as strings was
 broken by that; so the path is walked once by the kernel with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS (openat2(2)), and
-what was opened is cloned by descriptor. These calls may block for ever where a server does not answer: see
+what was opened is cloned by descriptor. A volume that the engine mounts on demand is mounted by us as well, whether the
+engine has it mounted or not: see `on_demand`. These calls may block for ever where a server does not answer: see
 `patience`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
 
 from hatchway.config import Config
-from hatchway.errors import ConflictError, HostError, RefusedError
-from hatchway.host.policy import check_source, private_directories
+from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
+from hatchway.host.on_demand import BIND, Demand, demand_of, open_device
+from hatchway.host.policy import check_directory, check_source, private_directories
 from hatchway.kernel import mounts
 from hatchway.kernel.birth import birth_of
-from hatchway.kernel.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from hatchway.kernel.files import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
+from hatchway.kernel.superblock import uuid_on
 from hatchway.model import below
+
+_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+_ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
+
+LOOKS_MAX = 1024
+"""Parts of file systems that `birth` remembers, instead of mounting those file systems each time it is asked."""
 
 
 def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
@@ -28,27 +47,30 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
     it, ConflictError when it is another directory, HostError when it cannot be had.
     """
     root, rest = check_source(config, source)
-    try:
-        directory = _open_beneath(config, root, rest)
-    except OSError as exc:
-        raise HostError(_why_not(source, exc)) from exc
-    try:
-        if expected and birth_of(directory) != expected:
-            raise ConflictError(f"{source} is another directory than the one access was given to")
-        volume = mounts.clone_tree(directory)
-    except OSError as exc:
-        raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
-    finally:
-        os.close(directory)
-    attributes = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
-    if read_only:
-        attributes |= mounts.ATTR_RDONLY
-    try:
-        mounts.set_attributes(volume, add=attributes, propagation=mounts.MS_PRIVATE)
-    except OSError as exc:
-        os.close(volume)
-        raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
-    return volume
+    with contextlib.ExitStack() as stack:
+        try:
+            asked = _asked(config, root, rest, stack)
+            if asked is None:
+                found = _Found(_keep(stack, _open_beneath(config, root, rest)))
+            else:
+                found = _found_on_demand(config, source, asked, stack, expected)
+        except OSError as exc:
+            raise HostError(_why_not(source, exc)) from exc
+        try:
+            if expected and found.birth() != expected:
+                raise _another(source)
+            volume = found.mount(config.mount_dir)
+        except OSError as exc:
+            raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
+        attributes = _ATTRIBUTES
+        if read_only or found.read_only:
+            attributes |= mounts.ATTR_RDONLY
+        try:
+            mounts.set_attributes(volume, add=attributes, propagation=mounts.MS_PRIVATE)
+        except OSError as exc:
+            os.close(volume)
+            raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
+        return volume
 
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -58,19 +80,230 @@ def birth(config: Config, source: str) -> str:
     """Which directory `source` is now.
 
     Raises RefusedError with the reason when it is not there, not allowed or cannot be told from another; HostError
-    when we are out of something: that says nothing about the directory, and must not be taken for its absence.
+    when we are out of something, or a file system cannot be mounted: that says nothing about the directory, and must
+    not be taken for its absence.
     """
     root, rest = check_source(config, source)
     try:
-        directory = _open_beneath(config, root, rest)
-        try:
-            return birth_of(directory)
-        finally:
-            os.close(directory)
+        with contextlib.ExitStack() as stack:
+            asked = _asked(config, root, rest, stack)
+            if asked is None:
+                return birth_of(_keep(stack, _open_beneath(config, root, rest)))
+            return _birth_on_demand(config, source, asked, stack)
     except OSError as exc:
-        if exc.errno in _OURS:
-            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
-        raise RefusedError(_why_not(source, exc)) from exc
+        raise _failure(source, exc) from exc
+
+
+def _failure(source: str, exc: OSError) -> HatchwayError:
+    if exc.errno in _OURS:
+        return HostError(f"{source} cannot be looked at: {exc.strerror}")
+    return RefusedError(_why_not(source, exc))
+
+
+def _another(source: str) -> ConflictError:
+    return ConflictError(f"{source} is another directory than the one access was given to")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The directory that is to be shown, an O_PATH descriptor.
+
+    `volume` is the birth of what brought us there, "" for nothing but its path, and `tree` the detached mount that the
+    directory lies in already. `whole`: it is a file system's root, of which `volume` says all.
+    """
+
+    directory: int
+    volume: str = ""
+    tree: int | None = None
+    whole: bool = False
+    read_only: bool = False
+
+    def birth(self) -> str:
+        """Which directory it is. Raises OSError."""
+        if self.whole:
+            return self.volume
+        own = birth_of(self.directory)
+        return f"{self.volume}+{own}" if self.volume else own
+
+    def mount(self, scratch: str) -> int:
+        """A detached mount of it, which is the caller's. `scratch` as of `mounts.clone_part`. Raises OSError."""
+        if self.tree is None:
+            return mounts.clone_tree(self.directory)
+        if self.directory == self.tree:
+            return os.dup(self.tree)
+        return mounts.clone_part(self.directory, self.tree, scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A volume, by the descriptor of its directory, that the engine mounts on demand; `part` is what is shown of it."""
+
+    volume: int
+    demand: Demand
+    part: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file system's UUID says which directory it is. On btrfs any subvolume may be the root."""
+        return not self.part and self.demand.kind not in (BIND, "btrfs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """An open block device, its number, and which volume it is at the moment."""
+
+    fd: int
+    number: int
+    uuid: str
+    volume: str
+
+
+class _Looks:
+    """What was found in file systems that are not mounted all the time. Used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._births: OrderedDict[tuple[str, Demand, str], str] = OrderedDict()
+
+    def get(self, key: tuple[str, Demand, str]) -> str:
+        """What `put` was told last, "" for nothing."""
+        with self._lock:
+            return self._births.get(key, "")
+
+    def put(self, key: tuple[str, Demand, str], found: str) -> None:
+        """Remember `found`."""
+        with self._lock:
+            self._births[key] = found
+            self._births.move_to_end(key)
+            while len(self._births) > LOOKS_MAX:
+                self._births.popitem(last=False)
+
+
+_looks = _Looks()
+
+
+def _keep(stack: contextlib.ExitStack, fd: int) -> int:
+    """`fd`, which is closed with `stack`."""
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _asked(config: Config, root: str, rest: str, stack: contextlib.ExitStack) -> _Asked | None:
+    """What the engine mounts for a volume, None where it mounts nothing. Raises OSError, RefusedError."""
+    if root not in config.host.volume_roots:
+        return None
+    name, _, data = rest.partition("/")
+    volume = _keep(stack, _open(root, name))
+    demand = demand_of(volume)
+    return None if demand is None else _Asked(volume, demand, data.removeprefix("_data").strip("/"))
+
+
+def _birth_on_demand(config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack) -> str:
+    if asked.demand.kind == BIND:
+        return _found_directory(config, source, asked, stack).birth()
+    device = _device(config, asked, stack)
+    if asked.whole:
+        _check_data(config, source, asked, device.number)
+        return device.volume
+    key = device.volume, asked.demand, asked.part
+    return _looks.get(key) or _found_on_device(config, source, asked, device, stack).birth()
+
+
+def _found_on_demand(config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack, expected: str) -> _Found:
+    if asked.demand.kind == BIND:
+        return _found_directory(config, source, asked, stack)
+    device = _device(config, asked, stack)
+    # Before the kernel parses somebody else's file system.
+    if expected and expected != device.volume and not expected.startswith(f"{device.volume}+"):
+        raise _another(source)
+    return _found_on_device(config, source, asked, device, stack)
+
+
+def _found_directory(config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack) -> _Found:
+    device = asked.demand.device
+    path = f"{device}/{asked.part}" if asked.part else device
+    volume = birth_of(asked.volume)
+    try:
+        root = _keep(stack, _open_beneath(config, *check_directory(config, device)))
+        directory = _keep(stack, _open_beneath(config, *check_directory(config, path))) if asked.part else root
+    except OSError as exc:
+        raise _failure(path, exc) from exc
+    there = os.fstat(root)
+    _check_data(config, source, asked, there.st_dev, there.st_ino)
+    return _Found(directory, volume, read_only=asked.demand.read_only)
+
+
+def _device(config: Config, asked: _Asked, stack: contextlib.ExitStack) -> _Device:
+    demand = asked.demand
+    try:
+        fd = _keep(stack, open_device(config, demand.device))
+        number, uuid = os.fstat(fd).st_rdev, uuid_on(fd, demand.kind)
+    except OSError as exc:
+        raise _failure(demand.device, exc) from exc
+    if not uuid:
+        raise RefusedError(f"{demand.device} has no {demand.kind} file system, or one that has no UUID")
+    return _Device(fd, number, uuid, f"{birth_of(asked.volume)}+uuid:{uuid}")
+
+
+def _found_on_device(
+    config: Config, source: str, asked: _Asked, device: _Device, stack: contextlib.ExitStack
+) -> _Found:
+    demand = asked.demand
+    try:
+        # By descriptor: what a path leads to may change.
+        attributes = _ATTRIBUTES | demand.attributes
+        tree = mounts.mount_device(demand.kind, f"/proc/self/fd/{device.fd}", demand.options, attributes)
+    except OSError as exc:
+        raise HostError(f"{demand.device} cannot be mounted: {_why_not_mounted(exc)}") from exc
+    _keep(stack, tree)
+    root = os.fstat(tree)
+    same = demand.kind == "btrfs" or root.st_dev == device.number
+    if not same or uuid_on(device.fd, demand.kind) != device.uuid:
+        raise HostError(f"{demand.device} changed while it was mounted")
+    _check_data(config, source, asked, root.st_dev, root.st_ino)
+    directory = tree
+    if asked.part:
+        name = os.fsencode(asked.part)
+        directory = _keep(stack, openat2(tree, name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE))
+    found = _Found(directory, device.volume, tree, asked.whole, demand.read_only)
+    if not asked.whole:
+        _looks.put((device.volume, demand, asked.part), found.birth())
+    return found
+
+
+def _why_not_mounted(exc: OSError) -> str:
+    match exc.errno:
+        case errno.EBUSY:
+            return "it is mounted already, and read-only there but not here, or the other way round"
+        case errno.EINVAL:
+            return "the kernel does not take it, or its options; its log may say more"
+        case errno.ENODEV:
+            return "the kernel does not know this type of file system"
+        case _:
+            return exc.strerror or "error"
+
+
+def _check_data(config: Config, source: str, asked: _Asked, device: int, inode: int | None = None) -> None:
+    """Raise RefusedError when something else is mounted on the volume's own directory than the engine mounts there.
+
+    That is the directory `inode` of the file system `device` (st_dev); None for whichever it is. Raises OSError.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    mounted = False
+    try:
+        data = openat2(asked.volume, b"_data", flags, 0, _RESOLVE | RESOLVE_NO_XDEV)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        mounted = True
+        data = openat2(asked.volume, b"_data", flags, 0, _RESOLVE)
+    try:
+        _check_place(config, data)
+        there = os.fstat(data)
+    finally:
+        os.close(data)
+    if mounted and (there.st_dev != device or inode not in (None, there.st_ino)):
+        raise RefusedError(f"something else is mounted at {source} than the volume's options say")
 
 
 def _why_not(source: str, exc: OSError) -> str:
@@ -120,7 +353,6 @@ def _open(root: str, rest: str) -> int:
     if not rest:
         return root_fd
     try:
-        resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-        return openat2(root_fd, os.fsencode(rest), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, resolve)
+        return openat2(root_fd, os.fsencode(rest), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE)
     finally:
         os.close(root_fd)

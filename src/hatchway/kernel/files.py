@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from hatchway.kernel.libc import LIBC, syscall
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

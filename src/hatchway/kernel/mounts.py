@@ -1,29 +1,47 @@
 """Mounts as file descriptors, the FUSE mount, and the mount table.
 
-Sources: open_tree(2), mount_setattr(2), move_mount(2), mount(2), umount(2), pivot_root(2), proc_pid_mountinfo(5).
+Sources: open_tree(2), fsopen(2), fsconfig(2), fsmount(2), mount_setattr(2), move_mount(2), mount(2), umount(2),
+pivot_root(2), proc_pid_mountinfo(5), include/uapi/linux/mount.h.
 System call numbers from 424 on are the same on all architectures but alpha (include/uapi/asm-generic/unistd.h).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hatchway.kernel.libc import LIBC, MACHINE, checked, syscall
 
 _OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
 _MOUNT_SETATTR = 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_SET_FLAG = 0
+_SET_STRING = 1
+_CMD_CREATE = 6
 
 ATTR_RDONLY = 0x1
 ATTR_NOSUID = 0x2
 ATTR_NODEV = 0x4
 ATTR_NOEXEC = 0x8
+ATTR_NOATIME = 0x10
+ATTR_STRICTATIME = 0x20
+ATTR_NODIRATIME = 0x80
 ATTR_NOSYMFOLLOW = 0x200000
 
 MS_NOSUID = 2
@@ -58,6 +76,49 @@ def clone_tree(fd: int) -> int:
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH
     return syscall(_OPEN_TREE, "open_tree", fd, b"", flags)
+
+
+def clone_part(part: int, tree: int, scratch: str) -> int:
+    """As `clone_tree` of the directory `part`, which lies in the detached mount `tree`.
+
+    Before Linux 6.15 only what is in a mount namespace can be cloned (fs/namespace.c, may_copy_tree); there `tree`
+    is mounted, for that moment, in the directory `scratch`, which must be a private mount's and nobody else's.
+    """
+    try:
+        return clone_tree(part)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+    return _clone_attached(part, tree, scratch)
+
+
+def _clone_attached(part: int, tree: int, scratch: str) -> int:
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=scratch) as place:
+        syscall(_MOVE_MOUNT, "move_mount", tree, b"", _AT_FDCWD, os.fsencode(place), _MOVE_MOUNT_F_EMPTY_PATH)
+        try:
+            return clone_tree(part)
+        finally:
+            unmount(place, MNT_DETACH)
+
+
+def mount_device(kind: str, device: str, options: Iterable[tuple[str, str | None]], attributes: int) -> int:
+    """A detached mount of the file system of type `kind` on the block device `device`, with `attributes` (ATTR_*).
+
+    `options` are the file system's, with None for one that has no value; "ro" among them concerns the file system
+    itself. When it is mounted already, wherever that is, this is the same one, with the options it has.
+    Returns an O_PATH descriptor, close-on-exec; the mount goes when its last user does. Raises OSError: EBUSY when it
+    is mounted already and is read-only there and not here, or the other way round; EINVAL for an option or contents
+    that the file system does not know. Needs CAP_SYS_ADMIN.
+    """
+    context = syscall(_FSOPEN, "fsopen", kind.encode(), _FSOPEN_CLOEXEC)
+    try:
+        for key, value in (("source", device), *options):
+            command, text = (_SET_FLAG, None) if value is None else (_SET_STRING, os.fsencode(value))
+            syscall(_FSCONFIG, "fsconfig", context, command, os.fsencode(key), text, 0)
+        syscall(_FSCONFIG, "fsconfig", context, _CMD_CREATE, None, None, 0)
+        return syscall(_FSMOUNT, "fsmount", context, _FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
 
 
 def set_attributes(fd: int, *, add: int = 0, remove: int = 0, propagation: int = 0) -> None:

@@ -169,7 +169,7 @@ async def connected(url: str, timeout_s: int = 5) -> AsyncIterator[DockerEngine]
 
 async def test_the_calls(server: Server, url: str) -> None:
     async with connected(url) as engine:
-        assert await engine.about() == About("/srv/docker", True)
+        assert await engine.about() == About("/srv/docker", True, True)
         assert await engine.containers() == [{"Id": ID}]
         assert await engine.inspect(ID) == {"Id": ID, "Name": "/web"}
         assert await engine.inspect("cd" * 32) is None
@@ -181,22 +181,22 @@ async def test_the_calls(server: Server, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "trusted"),
+    ("version", "trusted", "in_files"),
     [
-        ({"ApiVersion": "1.41", "Components": [{"Name": "Engine"}]}, False),
-        ({"ApiVersion": "1.41"}, False),
-        ({"ApiVersion": "1.41", "Components": [5, {"Name": None}]}, False),
-        ({"ApiVersion": "1.42", "Components": None}, True),
-        ({"ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}]}, True),
+        ({"ApiVersion": "1.41", "Components": [{"Name": "Engine"}]}, False, True),
+        ({"ApiVersion": "1.41"}, False, True),
+        ({"ApiVersion": "1.41", "Components": [5, {"Name": None}]}, False, True),
+        ({"ApiVersion": "1.42", "Components": None}, True, True),
+        ({"ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}]}, True, False),
     ],
 )
-async def test_which_engines_know_when_a_volume_was_made(
-    server: Server, url: str, version: object, trusted: bool
+async def test_which_engines_know_when_a_volume_was_made_and_keep_options_in_files(
+    server: Server, url: str, version: object, trusted: bool, in_files: bool
 ) -> None:
     server.answers["/version"] = version
     server.answers["/info"] = []
     async with connected(url) as engine:
-        assert await engine.about() == About(None, trusted)
+        assert await engine.about() == About(None, trusted, in_files)
 
 
 async def test_empty_lists_are_null(server: Server, url: str) -> None:

@@ -31,6 +31,7 @@ class FakeEngine:
         self.up = True
         self.hangs = False
         self.creation_times = True
+        self.options_in_files = True
         self.containers_: dict[str, dict[str, Any]] = {}
         self.volumes_: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
@@ -87,7 +88,7 @@ class FakeEngine:
 
     async def about(self) -> About:
         await self._answer("about")
-        return About("/var/lib/docker", self.creation_times)
+        return About("/var/lib/docker", self.creation_times, self.options_in_files)
 
     async def probe(self) -> None:
         await self._answer("probe")
@@ -443,6 +444,29 @@ async def test_creation_times_that_mean_nothing_are_left_out(
     await trio.sleep(1)
     (volume,) = heard.last().instances[0].volumes
     assert (volume.created, volume.refusal) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("in_files", "words"), [(True, None), (False, "options type, device, o are not supported yet")]
+)
+async def test_options_that_hostd_can_read_itself_are_left_to_it(
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    engine: FakeEngine,
+    heard: Heard,
+    in_files: bool,
+    words: str | None,
+) -> None:
+    engine.options_in_files = in_files
+    engine.add(1, "web", volume="data")
+    engine.volumes_["data"]["Options"] = {"type": "cifs", "device": "//h/s", "o": "password=s3cret"}
+    nursery.start_soon(source(engine, heard).follow)
+    await trio.sleep(1)
+    (volume,) = heard.last().instances[0].volumes
+    assert volume.source == ("/v/data/_data" if in_files else None)
+    assert (volume.refusal or "").startswith(f"volumes with the {words}" if words else "")
+    assert (volume.refusal is None) == in_files
+    assert "s3cret" not in repr(heard.last())
 
 
 async def test_a_fault_of_ours_is_a_problem_and_not_the_end(

@@ -12,7 +12,11 @@ from hatchway.wire.host import UserRecord, View
 
 CONFIG = Config(
     paths=Paths(run_dir="/run/hatchway", state_dir="/srv/hatchway-state"),
-    host=Host(volume_roots=("/var/lib/docker/volumes",), bind_prefixes=("/srv",)),
+    host=Host(
+        volume_roots=("/var/lib/docker/volumes",),
+        bind_prefixes=("/srv",),
+        volume_devices=("/dev/vg0/data-*", "/dev/loop[0-7]", "/dev/sd*"),
+    ),
 )
 UID = CONFIG.ids.login_uids[0]
 
@@ -109,3 +113,39 @@ def test_views_that_are_refused(paths: list[str]) -> None:
 def test_views_that_are_accepted() -> None:
     policy.check_views(CONFIG, tuple(View(path, "/srv/www", True) for path in ("/data", "/database", "/volumes/etc")))
     policy.check_views(CONFIG, tuple(View(path, "/srv/www", True) for path in ("/data", "/data/sub")))
+
+
+@pytest.mark.parametrize("device", ["/dev/vg0/data-", "/dev/vg0/data-1", "/dev/loop7", "/dev/sda1", "/dev/sd"])
+def test_devices_that_are_accepted(device: str) -> None:
+    policy.check_device(CONFIG, device)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["", "/", "/dev", "/dev/", "/dev/vg0", "/dev/vg0/data", "/dev/vg0/data-1/x", "/dev/sd/a", "/dev/loop8",
+     "/dev/LOOP1", "/dev/loop[0-7]", "/dev/shm/sda", "/srv/dev/sda", "dev/sda"],
+)  # fmt: skip
+def test_devices_that_are_refused(device: str) -> None:
+    with pytest.raises(RefusedError, match="is none of"):
+        policy.check_device(CONFIG, device)
+
+
+def test_without_any_volume_devices_none_is_accepted() -> None:
+    with pytest.raises(RefusedError, match="there are none"):
+        policy.check_device(Config(), "/dev/loop0")
+
+
+def test_a_directory_named_by_a_volume_is_held_to_the_rules_for_bind_mounts() -> None:
+    config = Config(
+        paths=CONFIG.paths, host=Host(volume_roots=CONFIG.host.volume_roots, bind_prefixes=("/srv", "/var/lib"))
+    )
+    assert policy.check_directory(config, "/srv/www") == ("/srv", "www")
+    for device, words in {
+        "/usr": "lies beneath none of",
+        "/srv/hatchway-state/x": "Hatchway itself",
+        "/srv": "Hatchway itself",
+        "/var/lib/docker/volumes/shop/_data": "the engine's volumes",
+        "/var/lib/docker": "the engine's volumes",
+    }.items():
+        with pytest.raises(RefusedError, match=words):
+            policy.check_directory(config, device)
