@@ -17,7 +17,9 @@ import pytest
 from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host import sources
+from hatchway.host.hostd import clean_up
 from hatchway.host.on_demand import Demand
+from hatchway.host.records import Records
 from hatchway.host.sources import birth, open_volume
 from hatchway.kernel import mounts
 
@@ -343,6 +345,20 @@ def test_a_part_on_kernels_that_clone_only_what_is_mounted(
     finally:
         mounts.unmount(str(scratch))
     bench.detach(ext4)
+
+
+async def test_what_a_killed_hostd_left_mounted_is_taken_away(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its device's number is not one of ours: with FUSE it would be that of somebody else's connection."""
+    left = Path(bench.config.mount_dir, ".part-x")
+    left.mkdir(parents=True)
+    mounts.mount("none", str(left), "tmpfs", 0, "size=64k")
+    try:
+        await clean_up(bench.config, Records(str(bench.directory / "userdb"), str(bench.scratch)))
+        assert not os.path.ismount(left)
+    finally:
+        if os.path.ismount(left):
+            mounts.unmount(str(left), mounts.MNT_DETACH)
+    assert "connection not aborted" not in "".join(capfd.readouterr())
 
 
 def test_devices_that_are_refused(bench: Bench, ext4: str) -> None:

@@ -250,21 +250,22 @@ def _found_on_device(
 ) -> _Found:
     demand = asked.demand
     try:
-        # By descriptor: what a path leads to may change.
-        attributes = _ATTRIBUTES | demand.attributes
-        tree = mounts.mount_device(demand.kind, f"/proc/self/fd/{device.fd}", demand.options, attributes)
+        # The device's own name, not /proc/self/fd/N: btrfs calls the device so from then on, in the mount table of
+        # everybody (fs/btrfs/volumes.c, device_list_add). Whether it was the device is seen afterwards.
+        name = os.readlink(f"/proc/self/fd/{device.fd}")
+        tree = _keep(stack, mounts.mount_device(demand.kind, name, demand.options, _ATTRIBUTES | demand.attributes))
+        same = os.stat(name).st_rdev == device.number
     except OSError as exc:
         raise HostError(f"{demand.device} cannot be mounted: {_why_not_mounted(exc)}") from exc
-    _keep(stack, tree)
     root = os.fstat(tree)
-    same = demand.kind == "btrfs" or root.st_dev == device.number
+    same = same and (demand.kind == "btrfs" or root.st_dev == device.number)
     if not same or uuid_on(device.fd, demand.kind) != device.uuid:
         raise HostError(f"{demand.device} changed while it was mounted")
     _check_data(config, source, asked, root.st_dev, root.st_ino)
     directory = tree
     if asked.part:
-        name = os.fsencode(asked.part)
-        directory = _keep(stack, openat2(tree, name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE))
+        part = os.fsencode(asked.part)
+        directory = _keep(stack, openat2(tree, part, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE))
     found = _Found(directory, device.volume, tree, asked.whole, demand.read_only)
     if not asked.whole:
         _looks.put((device.volume, demand, asked.part), found.birth())
