@@ -58,6 +58,7 @@ class Hatchway:
         idle_unmount_s: int = 300,
         password_kind: str = "raw",
         labels: bool = False,
+        volume_devices: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -79,6 +80,7 @@ class Hatchway:
         self.labels = labels
         # Not beneath `directory`: every directory above must be root's alone, as /run is.
         self.access_dir = Path(f"{self.run_dir}-access")
+        self.volume_devices = volume_devices
 
     # Running
 
@@ -99,6 +101,7 @@ pam_service = "{PAM_SERVICE}"
 [host]
 bind_prefixes = ["{self.volumes}"]
 volume_roots = {roots}
+volume_devices = {json.dumps(self.volume_devices)}
 idle_unmount_s = {self.idle_unmount_s}
 [ids]
 core_user = "hwtest"
