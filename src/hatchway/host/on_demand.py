@@ -29,6 +29,7 @@ from hatchway.kernel.files import (
     openat2,
 )
 from hatchway.kernel.superblock import KINDS
+from hatchway.model import below
 from hatchway.printable import escaped
 
 OPTIONS_FILE = b"opts.json"
@@ -269,7 +270,7 @@ def _devices_in_use(config: Config) -> set[int]:
             continue
     # On btrfs st_dev is no device's number.
     for entry in mounts.mount_table():
-        if entry.kind == "btrfs" and any(os.path.realpath(path).startswith(entry.target) for path in own):
+        if entry.kind == "btrfs" and any(below(os.path.realpath(path), entry.target) for path in own):
             try:
                 numbers.add(os.stat(entry.source).st_rdev)
             except OSError:
