@@ -55,7 +55,7 @@ def test_a_connection_that_is_gone_is_no_problem() -> None:
 def test_a_kernel_without_it_is_named(silent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minor = minor_of(silent)
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(fusectl, "_FSOPEN", 10_000)
-    assert fusectl.abort([minor]) == {minor: f"fsopen fusectl: {os.strerror(errno.ENOSYS)}"}
+    monkeypatch.setattr(mounts, "_FSOPEN", 10_000)
+    assert fusectl.abort([minor]) == {minor: f"fsopen: {os.strerror(errno.ENOSYS)}"}
     assert fusectl.abort([]) == {}
     assert len(os.listdir("/proc/self/fd")) == before

@@ -12,7 +12,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 from tests.sshd.dockerd import client_of, running_engine, workshop
 from tests.sshd.running import running, wait_until
-from tests.sshd.test_kinds_of_mount import Bench
+from tests.sshd.bench import Bench
 from tests.sshd.test_lifecycle import restart
 
 pytestmark = pytest.mark.engine

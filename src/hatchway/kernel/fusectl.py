@@ -1,7 +1,7 @@
 """Aborting FUSE connections through a fusectl of our own.
 
-Whatever waits for a connection's server then fails and can be killed. Sources: fsopen(2), fsconfig(2), fsmount(2),
-Documentation/filesystems/fuse.rst ("Aborting a filesystem connection"), fs/fuse/control.c.
+Whatever waits for a connection's server then fails and can be killed. Sources: Documentation/filesystems/fuse.rst
+("Aborting a filesystem connection"), fs/fuse/control.c.
 The host need not have fusectl mounted at /sys/fs/fuse/connections (outside systemd nobody does): there is one instance
 of it, and a detached mount of that needs no directory and is seen by nobody else.
 """
@@ -11,15 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from hatchway.kernel.libc import syscall
-from hatchway.kernel.mounts import ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID
-
-_FSOPEN = 430
-_FSCONFIG = 431
-_FSMOUNT = 432
-_CLOEXEC = 1
-"""FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC."""
-_CMD_CREATE = 6
+from hatchway.kernel.mounts import ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, mount_detached
 
 
 def abort(minors: Iterable[int]) -> dict[int, str]:
@@ -32,7 +24,7 @@ def abort(minors: Iterable[int]) -> dict[int, str]:
     if not wanted:
         return {}
     try:
-        control = _mount()
+        control = mount_detached("fusectl", (), ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
     except OSError as exc:
         return dict.fromkeys(wanted, exc.strerror or str(exc))
     problems = {}
@@ -55,12 +47,3 @@ def _abort(control: int, minor: int) -> None:
         os.write(file, b"1")
     finally:
         os.close(file)
-
-
-def _mount() -> int:
-    context = syscall(_FSOPEN, "fsopen fusectl", b"fusectl", _CLOEXEC)
-    try:
-        syscall(_FSCONFIG, "fsconfig fusectl", context, _CMD_CREATE, None, None, 0)
-        return syscall(_FSMOUNT, "fsmount fusectl", context, _CLOEXEC, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
-    finally:
-        os.close(context)

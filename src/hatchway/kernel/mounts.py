@@ -110,9 +110,14 @@ def mount_device(kind: str, device: str, options: Iterable[tuple[str, str | None
     is mounted already and is read-only there and not here, or the other way round; EINVAL for an option or contents
     that the file system does not know. Needs CAP_SYS_ADMIN.
     """
+    return mount_detached(kind, (("source", device), *options), attributes)
+
+
+def mount_detached(kind: str, options: Iterable[tuple[str, str | None]], attributes: int) -> int:
+    """As `mount_device`, for a file system that is on no device."""
     context = syscall(_FSOPEN, "fsopen", kind.encode(), _FSOPEN_CLOEXEC)
     try:
-        for key, value in (("source", device), *options):
+        for key, value in options:
             command, text = (_SET_FLAG, None) if value is None else (_SET_STRING, os.fsencode(value))
             syscall(_FSCONFIG, "fsconfig", context, command, os.fsencode(key), text, 0)
         syscall(_FSCONFIG, "fsconfig", context, _CMD_CREATE, None, None, 0)
