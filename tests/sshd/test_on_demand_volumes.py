@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from docker.models.containers import Container
 from docker.types import Mount
+from tests.sshd.bench import Bench
 from tests.sshd.dockerd import client_of, running_engine, workshop
 from tests.sshd.running import running, wait_until
-from tests.sshd.bench import Bench
 from tests.sshd.test_lifecycle import restart
 
 pytestmark = pytest.mark.engine
