@@ -407,7 +407,9 @@ class Operations:
         self, record: InstanceRecord | None, info: InstanceInfo | None, sessions: dict[str, int]
     ) -> InstanceStatus:
         count = 0 if record is None else sessions.get(record.login, 0)
-        return shares.status(record, info, self._core.inventory, count)
+        key = record.key if record is not None else info.key if info is not None else None
+        held_back = {} if key is None else self._reconciler.held_back(key)
+        return shares.status(record, info, self._core.inventory, count, held_back)
 
     async def _sessions(self) -> dict[str, int]:
         counts: dict[str, int] = {}

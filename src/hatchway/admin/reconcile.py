@@ -53,7 +53,12 @@ class Reconciler:
         self._turn = trio.Lock()
         # Instances that could not be given access, and when (trio's clock, seconds) that is tried again.
         self._later: dict[InstanceKey, float] = {}
+        self._held: dict[tuple[InstanceKey, str], str] = {}
         self._logger = log.get()
+
+    def held_back(self, key: InstanceKey) -> dict[str, str]:
+        """What rules and labels would give an instance but for a change of hands: path to why it waits."""
+        return {path: why for (of, path), why in self._held.items() if of == key}
 
     async def run(self) -> None:
         """Follow the catalog's news for ever."""
@@ -124,6 +129,7 @@ class Reconciler:
             ]
             for change in waiting:
                 await self._grant(change)
+                self._held.pop((change.key, change.path), None)
         return waiting
 
     async def _plan(self, rules: Sequence[AccessRule]) -> Outcome:
@@ -145,6 +151,11 @@ class Reconciler:
             for login in touched:
                 self._core.must_hear(login)
             await self._tell_host(touched, outcome)
+        self._held = {
+            (one.key, one.path): one.reason
+            for one in outcome.changes
+            if one.kind is ChangeKind.CONFIRM and one.before is None
+        }
         if only_take_away:
             return
         edits = (ChangeKind.ALTER, ChangeKind.FOLLOW)

@@ -6,8 +6,9 @@ re-used name must not hand one customer's login another customer's data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hatchway.admin.inventory import Inventory
 from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, anonymous, below, session_paths
@@ -112,9 +113,16 @@ def start_directory(views: tuple[View, ...]) -> str:
 
 
 def status(
-    record: InstanceRecord | None, info: InstanceInfo | None, inventory: Inventory, sessions: int = 0
+    record: InstanceRecord | None,
+    info: InstanceInfo | None,
+    inventory: Inventory,
+    sessions: int = 0,
+    held_back: Mapping[str, str] = MappingProxyType({}),
 ) -> InstanceStatus:
-    """An instance as its operator sees it; at least one of `record` and `info` is given."""
+    """An instance as its operator sees it; at least one of `record` and `info` is given.
+
+    `held_back` are paths at which a rule or label gives nothing by itself, with why.
+    """
     key = record.key if record is not None else info.key if info is not None else None
     assert key is not None
     grants = {} if record is None else by_path(record)
@@ -140,6 +148,7 @@ def status(
                 refusal=None if volume is None else volume.refusal,
                 present=volume is not None,
                 anonymous=volume is not None and volume.anonymous,
+                held_back=held_back.get(path),
                 grants=tuple(_grant(grant, grant in in_force) for grant in given),
             )
         )

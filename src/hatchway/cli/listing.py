@@ -97,6 +97,8 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
         for grant in volume.grants
         if origins or grant.origin is not Origin.COMMAND or grant.follows
     ]
+    if volume.held_back is not None:
+        found.append(Text.assemble(("waits for 'hatchway confirm': ", "yellow"), safe(volume.held_back, "yellow")))
     if not volume.present:
         found.append(Text("there is no volume there now", style="yellow"))
     if volume.access is Access.SUSPENDED and volume.present and volume.refusal is None:

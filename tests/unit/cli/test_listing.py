@@ -115,6 +115,12 @@ def test_where_grants_come_from(run: Cli, daemon: FakeDaemon, make: Any) -> None
     assert "      given by command, uid 0: ro\n      given by /a\\x1b.toml, rule 1: rw, suspended\n" in out
 
 
+def test_what_is_held_back_says_how_it_is_given(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volume = make.volume("/data", held_back="is it still the same owner's?")
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(volume),), sources=SOURCES)
+    assert "waits for 'hatchway confirm': is it still the same owner's?\n" in run("ls").stdout
+
+
 def test_long_names_are_whole_on_a_narrow_terminal(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     path, name = "/" + "p" * 250, "n" * 200
     daemon.answers[ListInstances] = Listing(instances=(make.instance(make.volume(path, name=name)),), sources=SOURCES)

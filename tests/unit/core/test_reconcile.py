@@ -175,7 +175,12 @@ async def test_a_name_in_other_hands_gets_nothing_by_a_rule(tmp_path: Path) -> N
         answer = await stage.do(Apply(rules=(rule,)))
         assert [(one.kind, one.path) for one in answer.waiting] == [(ChangeKind.CONFIRM, "/theirs")]
         assert "still the same owner's" in answer.waiting[0].reason
-        await stage.do(Confirm(instance="shop/web/1"))
+        (listed,) = (await stage.do(ListInstances())).instances
+        assert {one.path: one.held_back for one in listed.volumes if one.held_back} == {
+            "/theirs": answer.waiting[0].reason
+        }
+        confirmed = await stage.do(Confirm(instance="shop/web/1"))
+        assert [one.held_back for one in confirmed.instance.volumes if one.path == "/theirs"] == [None]
         assert (await access(stage))["/theirs"] is Access.READ_WRITE
 
 
