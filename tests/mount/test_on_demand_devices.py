@@ -21,7 +21,7 @@ from hatchway.host.hostd import clean_up
 from hatchway.host.on_demand import Demand
 from hatchway.host.records import Records
 from hatchway.host.sources import birth, open_volume
-from hatchway.kernel import mounts
+from hatchway.kernel import files, mounts
 
 DEVICE = {"MountType": "ext4", "MountOpts": "", "Quota": {"Size": 0}}
 
@@ -215,6 +215,46 @@ def test_the_options_are_the_file_systems(bench: Bench, ext4: str) -> None:
     mounts.unmount(source)
     with pytest.raises(HostError, match="does not take it, or its options"):
         open_volume(bench.config, source, read_only=False)
+
+
+def test_a_superblock_does_not_make_the_host_panic(bench: Bench) -> None:
+    made = image(bench.directory / "panic.img")
+    run("tune2fs", "-e", "panic", made)
+    device = bench.device(made)
+    fd = open_volume(bench.config, bench.on_device("a", device), read_only=False)
+    assert "errors=remount-ro" in Path(f"/proc/fs/ext4/{device[5:]}/options").read_text().split()
+    os.close(fd)
+
+
+def test_a_superblock_that_names_another_device_is_refused_unmounted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = bench.directory / "journal.img"
+    with journal.open("wb") as file:
+        file.truncate(16 << 20)
+    run("mke2fs", "-q", "-b", "4096", "-O", "journal_dev", journal)
+    log = bench.device(journal)
+    made = bench.directory / "data.img"
+    with made.open("wb") as file:
+        file.truncate(16 << 20)
+    run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-J", f"device={log}", made)
+    monkeypatch.setattr(mounts, "mount_device", lambda *_: pytest.fail("mounted"))
+    for name, device in (("data", bench.device(made)), ("log", log)):
+        source = bench.on_device(name, device)
+        for look in (
+            lambda at=source: birth(bench.config, at),
+            lambda at=source: open_volume(bench.config, at, read_only=True),
+        ):
+            with pytest.raises(RefusedError, match="journal on another device"):
+                look()
+
+
+def test_a_nul_does_not_end_the_name_that_is_allowed(bench: Bench, ext4: str) -> None:
+    source = bench.on_device("a", f"{ext4}\0-shared")
+    with pytest.raises(RefusedError, match="no path of a block device"):
+        open_volume(bench.configured("/dev/loop*-shared"), source, read_only=True)
+    with pytest.raises(ValueError, match="embedded null byte"):
+        files.openat2(-1, b"a\0b", 0)
 
 
 def test_who_it_is_without_mounting_it(bench: Bench, ext4: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,6 +568,32 @@ def test_a_volume_without_options_is_as_it_was(bench: Bench) -> None:
         os.close(open_volume(bench.config, source, read_only=False, expected=birth(bench.config, source)))
 
 
+def test_a_part_that_is_not_there_is_not_looked_for_at_every_look(
+    bench: Bench, ext4: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = part_of(bench, ext4)
+    mounted: list[object] = []
+    real = mounts.mount_device
+
+    def mount_device(*args: Any) -> int:
+        mounted.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(mounts, "mount_device", mount_device)
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="there is no directory"):
+            birth(bench.config, f"{source}/later")
+    assert len(mounted) == 1
+    fd = open_volume(bench.config, source, read_only=False)
+    os.mkdir("later", dir_fd=fd)
+    os.close(fd)
+    # A session tries in any case, and what it finds counts.
+    os.close(open_volume(bench.config, f"{source}/later", read_only=True))
+    assert "+inode:" in birth(bench.config, f"{source}/later")
+    assert len(mounted) == 3
+    bench.detach(ext4)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     looks = sources._Looks()
     demand = Demand("ext4", "/dev/loop0")
@@ -535,4 +601,6 @@ def test_what_is_remembered_is_bounded() -> None:
         looks.put((str(number), demand, "part"), "found")
     assert looks.get(("0", demand, "part")) == ""
     assert looks.get((str(sources.LOOKS_MAX), demand, "part")) == "found"
-    assert len(looks._births) == sources.LOOKS_MAX
+    for number in range(sources.LOOKS_MAX + 10):
+        looks.fail((str(number), demand, "gone"), RefusedError("gone"))
+    assert len(looks._births) == len(looks._failures) == sources.LOOKS_MAX

@@ -326,9 +326,16 @@ async def clean_up(
         if (login := seen.monitored(config.sshd.pam_service)) in ending or (login in logins and seen.state == "T")
     ]
     workers: list[Process] = []
-    # Another Hatchway with the same uids is a mistake, but not one to end its sessions for without need.
-    if left or failed or all(record.owner == config.paths.run_dir for record in orphans.published(config)):
-        ended += orphans.sessions(config, running, logins, {pid for root in adopted for pid in root.monitors})
+    alone = not orphans.others(config)
+    numbers = {uid for login, uid in records.logins(*config.ids.login_uids).items() if login in ending}
+    ended += [
+        seen
+        for seen in orphans.sessions(config, running, logins, {pid for root in adopted for pid in root.monitors})
+        # Beside another Hatchway, which may have our uids by mistake, only those of logins of which something is left.
+        if alone or seen.monitored(config.sshd.pam_service) in ending or seen.uids[0] in numbers
+    ]
+    if alone:
+        # Else ours cannot be told from its; ours end when their connections are aborted.
         worker_uids = {mount.worker_uid for root in adopted for mount in root.mounts}
         workers = processes.hold(orphans.workers(config, running, worker_uids))
     for seen in set(ended):

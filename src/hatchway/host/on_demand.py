@@ -5,7 +5,7 @@ password of a network share: nothing of it is ever put into a message or a log.
 
 Pure but for `demand_of` and `open_device`. Sources: volume/local/local.go and local_unix.go in moby, for the file and
 for when it mounts; mount/flags_unix.go and mounter_linux.go in moby/sys, for how it reads `o`; the kernel's
-Documentation/filesystems/overlayfs.rst, ext4.rst and xfs.rst, btrfs(5).
+Documentation/filesystems/overlayfs.rst, ext4.rst and xfs.rst.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from hatchway.kernel.files import (
     openat2,
 )
 from hatchway.kernel.superblock import KINDS
-from hatchway.model import below
 from hatchway.printable import escaped
 
 OPTIONS_FILE = b"opts.json"
@@ -122,6 +121,11 @@ def parse(raw: bytes) -> Demand | None:
 
 
 def _why_not(kind: str) -> str:
+    if kind == "btrfs":
+        return (
+            "volumes of type btrfs are not supported yet: what its superblock says decides which other devices are "
+            "mounted with it"
+        )
     if kind == "tmpfs":
         return "a volume of type tmpfs has no contents while nothing has it mounted"
     if kind == "overlay":
@@ -139,7 +143,7 @@ def _directory(device: str) -> str:
 def _path(device: str, problem: str) -> str:
     """`device` with no empty or "." components. Raises RefusedError with `problem`: a server's name has passwords."""
     parts = [part for part in device.split("/") if part not in ("", ".")]
-    if not device.startswith("/") or ".." in parts or not parts:
+    if not device.startswith("/") or ".." in parts or not parts or not device.isprintable():
         raise RefusedError(problem)
     return "/" + "/".join(parts)
 
@@ -180,6 +184,7 @@ _EXT = frozenset(
         "nogrpid", "sysvgroups", "max_dir_size_kb",
     )
 )  # fmt: skip
+_EXTS = ("ext2", "ext3", "ext4")
 _KNOWN = {
     "ext2": _EXT,
     "ext3": _EXT,
@@ -192,17 +197,9 @@ _KNOWN = {
             "prjquota", "pqnoenforce", "sunit", "swidth", "swalloc", "wsync", "attr2", "barrier", "nobarrier",
         )
     ),
-    "btrfs": frozenset(
-        (
-            "acl", "noacl", "autodefrag", "noautodefrag", "barrier", "nobarrier", "commit", "compress",
-            "compress-force", "datacow", "nodatacow", "datasum", "nodatasum", "discard", "nodiscard", "flushoncommit",
-            "noflushoncommit", "max_inline", "metadata_ratio", "space_cache", "nospace_cache", "ssd", "nossd",
-            "ssd_spread", "nossd_spread", "subvol", "subvolid", "thread_pool", "treelog", "notreelog",
-        )
-    ),
 }  # fmt: skip
 """Options that concern nothing but the file system on the device itself. Others may name further devices or files,
-which nobody has allowed (journal_path, logdev, rtdev, device, usrjquota), or another superblock (sb)."""
+which nobody has allowed (journal_path, logdev, rtdev, usrjquota), or another superblock (sb)."""
 
 _BY_KERNEL = frozenset(("sync", "dirsync", "lazytime", "nolazytime"))
 """Of every file system: fs/fs_context.c, common_set_sb_flag."""
@@ -224,6 +221,9 @@ def _own_options(kind: str, words: list[str]) -> tuple[tuple[str, str | None], .
             raise RefusedError(
                 f"an option in the volume's o= is not supported yet for {kind}; docs/security.md says why"
             )
+    if kind in _EXTS and not any(key == "errors" for key, _ in options):
+        # The superblock has a default of its own, which may be to panic (ext4.rst).
+        options.append(("errors", "remount-ro"))
     return tuple(options)
 
 
@@ -268,11 +268,4 @@ def _devices_in_use(config: Config) -> set[int]:
             numbers.add(os.stat(path).st_dev)
         except OSError:
             continue
-    # On btrfs st_dev is no device's number.
-    for entry in mounts.mount_table():
-        if entry.kind == "btrfs" and any(below(os.path.realpath(path), entry.target) for path in own):
-            try:
-                numbers.add(os.stat(entry.source).st_rdev)
-            except OSError:
-                continue
     return numbers

@@ -4,11 +4,12 @@ hostd ends it when it starts, `hatchway doctor` names it. Nothing is changed her
 touched. One look may meet what is just beginning or ending: left over is what two looks, PAUSE_S apart, both found.
 
 Processes are known by their uids, which are Hatchway's alone (see ids in the configuration). Where records show that
-another Hatchway has the same ones, its processes cannot be told from ours and are not named.
+there is another Hatchway, its workers cannot be told from ours and are not named, nor are sessions of its logins.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def find(config: Config, in_use: InUse) -> list[Leftover]:
     records = published(config)
     logins = {record.number: record.name for record in records if record.file.endswith(".user")}
     foreign = {record.name for record in records if record.owner != config.paths.run_dir}
+    alone = not others(config)
     running = processes.everyone()
     left = mounts(config, in_use.targets)
     found = []
@@ -52,7 +54,7 @@ def find(config: Config, in_use: InUse) -> list[Leftover]:
         login = seen.monitored(config.sshd.pam_service) or logins.get(seen.uids[0], "")
         if login not in foreign:
             found.append(Leftover(kind=LeftoverKind.SESSION, pid=seen.pid, uid=seen.uids[0], login=login))
-    if not foreign:
+    if alone:
         found += [
             Leftover(kind=LeftoverKind.WORKER, pid=seen.pid, uid=seen.uids[0])
             for seen in workers(config, running, in_use.worker_uids)
@@ -69,7 +71,7 @@ def find(config: Config, in_use: InUse) -> list[Leftover]:
     found += [
         Leftover(kind=LeftoverKind.RECORD, path=_text(one.file), uid=one.number, login=one.name, owner=_text(one.owner))
         for one in records
-        if one.owner != config.paths.run_dir or one.name not in in_use.names
+        if (one.name not in in_use.names if one.owner == config.paths.run_dir else not _runs(one.owner))
     ]
     return found
 
@@ -79,6 +81,15 @@ def published(config: Config) -> list[Published]:
     ranges = (config.ids.login_uids, config.ids.service_uids)
     records = Records(config.paths.userdb_dir, config.paths.run_dir).everybodys()
     return [one for one in records if any(first <= one.number <= last for first, last in ranges)]
+
+
+def others(config: Config) -> set[str]:
+    """Run directories of other Hatchways on this host, as the records they published say.
+
+    Whichever uids these name: workers have none published, and may have ours.
+    """
+    records = Records(config.paths.userdb_dir, config.paths.run_dir).everybodys()
+    return {one.owner for one in records} - {config.paths.run_dir}
 
 
 def mounts(config: Config, targets: Collection[str]) -> list[MountEntry]:
@@ -119,6 +130,21 @@ def _line(seen: Seen, by_pid: dict[int, Seen]) -> list[Seen]:
         line.append(seen)
         seen = by_pid.get(seen.parent, seen)
     return line
+
+
+def _runs(run_dir: str) -> bool:
+    """Whether a Hatchway runs with that run directory: it holds the lock there."""
+    try:
+        lock = os.open(f"{run_dir}/lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _directories(config: Config, roots: Collection[str]) -> list[str]:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ from hatchway.kernel.files import (
     RESOLVE_NO_XDEV,
     openat2,
 )
-from hatchway.kernel.superblock import uuid_on
+from hatchway.kernel.superblock import journal_elsewhere, uuid_on
 from hatchway.model import below
 
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -37,6 +38,9 @@ _ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
 
 LOOKS_MAX = 1024
 """Parts of file systems that `birth` remembers, instead of mounting those file systems each time it is asked."""
+
+FAILED_S = 300.0
+"""How long `birth` remembers that one could not be had. A session tries in any case."""
 
 
 def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
@@ -144,8 +148,8 @@ class _Asked:
 
     @property
     def whole(self) -> bool:
-        """Whether the file system's UUID says which directory it is. On btrfs any subvolume may be the root."""
-        return not self.part and self.demand.kind not in (BIND, "btrfs")
+        """Whether the file system's UUID says which directory it is."""
+        return not self.part and self.demand.kind != BIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class _Looks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._births: OrderedDict[tuple[str, Demand, str], str] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, Demand, str], tuple[float, type[HatchwayError], str]] = OrderedDict()
 
     def get(self, key: tuple[str, Demand, str]) -> str:
         """What `put` was told last, "" for nothing."""
@@ -173,10 +178,25 @@ class _Looks:
     def put(self, key: tuple[str, Demand, str], found: str) -> None:
         """Remember `found`."""
         with self._lock:
+            self._failures.pop(key, None)
             self._births[key] = found
             self._births.move_to_end(key)
             while len(self._births) > LOOKS_MAX:
                 self._births.popitem(last=False)
+
+    def failed(self, key: tuple[str, Demand, str]) -> HatchwayError | None:
+        """What went wrong less than FAILED_S ago, None for nothing."""
+        with self._lock:
+            until, kind, text = self._failures.get(key, (0.0, HostError, ""))
+        return kind(text) if time.monotonic() < until else None
+
+    def fail(self, key: tuple[str, Demand, str], error: HatchwayError) -> None:
+        """Remember that nothing was found, and why."""
+        with self._lock:
+            self._failures[key] = time.monotonic() + FAILED_S, type(error), str(error)
+            self._failures.move_to_end(key)
+            while len(self._failures) > LOOKS_MAX:
+                self._failures.popitem(last=False)
 
 
 _looks = _Looks()
@@ -206,7 +226,19 @@ def _birth_on_demand(config: Config, source: str, asked: _Asked, stack: contextl
         _check_data(config, source, asked, device.number)
         return device.volume
     key = device.volume, asked.demand, asked.part
-    return _looks.get(key) or _found_on_device(config, source, asked, device, stack).birth()
+    if found := _looks.get(key):
+        return found
+    if (failed := _looks.failed(key)) is not None:
+        raise failed
+    try:
+        return _found_on_device(config, source, asked, device, stack).birth()
+    except OSError as exc:
+        failure: HatchwayError = _failure(source, exc)
+        _looks.fail(key, failure)
+        raise failure from exc
+    except HatchwayError as exc:
+        _looks.fail(key, exc)
+        raise
 
 
 def _found_on_demand(config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack, expected: str) -> _Found:
@@ -238,8 +270,13 @@ def _device(config: Config, asked: _Asked, stack: contextlib.ExitStack) -> _Devi
     try:
         fd = _keep(stack, open_device(config, demand.device))
         number, uuid = os.fstat(fd).st_rdev, uuid_on(fd, demand.kind)
+        elsewhere = bool(uuid) and journal_elsewhere(fd, demand.kind)
     except OSError as exc:
         raise _failure(demand.device, exc) from exc
+    if elsewhere:
+        raise RefusedError(
+            f"the file system on {demand.device} has its journal on another device, which it names itself"
+        )
     if not uuid:
         raise RefusedError(f"{demand.device} has no {demand.kind} file system, or one that has no UUID")
     return _Device(fd, number, uuid, f"{birth_of(asked.volume)}+uuid:{uuid}")
@@ -250,16 +287,14 @@ def _found_on_device(
 ) -> _Found:
     demand = asked.demand
     try:
-        # The device's own name, not /proc/self/fd/N: btrfs calls the device so from then on, in the mount table of
-        # everybody (fs/btrfs/volumes.c, device_list_add). Whether it was the device is seen afterwards.
+        # The device's own name, not /proc/self/fd/N: it is in the kernel's log. Whether it was it is seen afterwards.
         name = os.readlink(f"/proc/self/fd/{device.fd}")
         tree = _keep(stack, mounts.mount_device(demand.kind, name, demand.options, _ATTRIBUTES | demand.attributes))
         same = os.stat(name).st_rdev == device.number
     except OSError as exc:
         raise HostError(f"{demand.device} cannot be mounted: {_why_not_mounted(exc)}") from exc
     root = os.fstat(tree)
-    same = same and (demand.kind == "btrfs" or root.st_dev == device.number)
-    if not same or uuid_on(device.fd, demand.kind) != device.uuid:
+    if not same or root.st_dev != device.number or uuid_on(device.fd, demand.kind) != device.uuid:
         raise HostError(f"{demand.device} changed while it was mounted")
     _check_data(config, source, asked, root.st_dev, root.st_ino)
     directory = tree

@@ -293,4 +293,6 @@ async def start(
             raise HostError(f"{view.path} of {login} cannot be mounted: {exc}") from exc
         raise
     finally:
-        os.close(volume)
+        # The last close of a device's mount unmounts it, which takes as long as its disk does.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(os.close, volume)

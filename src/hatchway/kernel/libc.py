@@ -21,6 +21,11 @@ def checked(result: int, what: str) -> int:
 
 
 def syscall(number: int, what: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | object) -> int:
-    """System call `number` (syscall(2)); integers are passed as longs. Raises OSError."""
+    """System call `number` (syscall(2)); integers are passed as longs. Raises OSError.
+
+    Bytes are what C calls a string: ValueError for one with a NUL, of which the kernel would see another one.
+    """
+    if any(isinstance(arg, bytes) and b"\0" in arg for arg in args):
+        raise ValueError(f"{what}: embedded null byte")
     converted = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
     return checked(int(LIBC.syscall(ctypes.c_long(number), *converted)), what)

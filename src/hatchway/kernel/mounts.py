@@ -93,12 +93,16 @@ def clone_part(part: int, tree: int, scratch: str) -> int:
 
 
 def _clone_attached(part: int, tree: int, scratch: str) -> int:
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=scratch) as place:
+    # Never removed with what is in it: if it cannot be unmounted, that is somebody's volume.
+    place = tempfile.mkdtemp(prefix=".part-", dir=scratch)
+    try:
         syscall(_MOVE_MOUNT, "move_mount", tree, b"", _AT_FDCWD, os.fsencode(place), _MOVE_MOUNT_F_EMPTY_PATH)
         try:
             return clone_tree(part)
         finally:
             unmount(place, MNT_DETACH)
+    finally:
+        os.rmdir(place)
 
 
 def mount_device(kind: str, device: str, options: Iterable[tuple[str, str | None]], attributes: int) -> int:

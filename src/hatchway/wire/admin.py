@@ -37,8 +37,8 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A volume of an instance and the access to it, which is what those of its `grants` in force give together.
 
     `path` is inside the container, `session_path` where a session finds it (None when access is off). `present` is
-    False for a granted volume the instance no longer has. `refusal` says why access cannot be enabled, `held_back` why a
-    rule or label does not give access by itself.
+    False for a granted volume the instance no longer has. `refusal` says why access cannot be enabled, `held_back` why
+    a rule or label does not give access by itself.
     """
 
     path: str

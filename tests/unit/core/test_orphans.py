@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import fcntl
 import os
 import subprocess
 import sys
@@ -150,6 +151,27 @@ def test_everything_in_use_is_none_and_with_nothing_in_use_all_of_it_is(world: W
         ],
         key=str,
     )
+
+
+def test_workers_are_nobodys_only_where_there_is_no_other_hatchway(world: World, config: Config) -> None:
+    """Another one with other logins and services may have the same uids for its workers, which it publishes nowhere."""
+    world.running.append(Seen(7, 1, "S", user(WORKER)))
+    assert world.find() == [("worker", 7)]
+    Records(config.paths.userdb_dir, "/run/other").publish_login("theirs", 70_000, 70_000, "/")
+    assert orphans.others(config) == {"/run/other"}
+    assert world.find() == []
+
+
+def test_records_of_another_hatchway_that_runs_are_in_use(world: World, config: Config, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Records(config.paths.userdb_dir, str(other)).publish_login("theirs", OTHER, 1, "/")
+    named = [("record", f"{config.paths.userdb_dir}/theirs.user")]
+    assert world.find() == named
+    with (other / "lock").open("w") as lock:
+        assert world.find() == named
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert world.find() == []
 
 
 def test_who_they_belong_to(world: World, config: Config) -> None:
