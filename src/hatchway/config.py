@@ -215,7 +215,7 @@ def decode(data: object, cls: type[T], origin: str, at: str = "") -> T:
         name = f"{at}.{key}" if at else key
         if key not in fields:
             close = difflib.get_close_matches(key, fields, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ConfigError(f"{origin}: unknown key {name!r}{hint} Allowed here: {', '.join(sorted(fields))}")
         values[fields[key].name] = _value(value, fields[key].type, origin, name)
     for key, field in fields.items():

@@ -11,7 +11,7 @@ import tomllib
 import msgspec
 
 from hatchway.config import decode
-from hatchway.errors import ConfigError, NotFoundError
+from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
 
 
@@ -24,21 +24,17 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True):
-    access: tuple[_Entry, ...] = ()
-
-
 def names(directory: str) -> list[str]:
     """The paths of the access files in `directory`, `*.toml`, in the order of their names; hidden ones are none.
 
-    Raises NotFoundError when there is no such directory: that is a mistake, and not the wish to take all access away.
+    Raises ConfigError when there is no such directory: that is a mistake, and not the wish to take all access away.
     """
     try:
         found = os.listdir(directory)
     except FileNotFoundError:
-        raise NotFoundError(f"{directory}: there is none; make it, empty if no file is to give access") from None
+        raise ConfigError(f"{directory}: there is none; make it, empty if no file is to give access") from None
     except OSError as exc:
-        raise NotFoundError(f"{directory}: {exc.strerror}") from exc
+        raise ConfigError(f"{directory}: {exc.strerror}") from exc
     for name in found:
         if not name.isprintable():
             raise ConfigError(f"{directory} has a file {name!r}: give it a name of printable characters")
@@ -48,7 +44,7 @@ def names(directory: str) -> list[str]:
 def read(directory: str) -> tuple[AccessRule, ...]:
     """The rules of all access files in `directory`, in the order of `names`.
 
-    Raises NotFoundError as `names` does, ConfigError that names file, rule, key and what is allowed.
+    Raises ConfigError that names file, rule, key and what is allowed.
     """
     return tuple(rule for path in names(directory) for rule in _read(path))
 
@@ -59,9 +55,15 @@ def parse(text: str, origin: str) -> tuple[AccessRule, ...]:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{origin}: {exc}") from exc
+    if unknown := sorted(data.keys() - {"access"}):
+        raise ConfigError(f"{origin}: unknown key {unknown[0]!r}. A file holds rules, each beginning with [[access]]")
+    entries = data.get("access", [])
+    if not isinstance(entries, list):
+        raise ConfigError(f"{origin}: each rule begins with [[access]], in two brackets")
     rules = []
-    for number, entry in enumerate(decode(data, _File, origin).access, 1):
+    for number, raw in enumerate(entries, 1):
         where = f"{origin}, rule {number}"
+        entry = decode(raw, _Entry, where)
         _check(entry, where)
         rules.append(
             AccessRule(

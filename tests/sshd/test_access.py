@@ -90,7 +90,7 @@ def test_a_rule_does_not_give_a_reused_name_to_whoever_had_it(bench: Bench) -> N
     assert access(bench, instance) == "suspended"
     assert not bench.works(login)
     waiting = bench.hatchway.cli("apply", "--dry-run").stdout
-    assert f"'hatchway confirm INSTANCE' gives it\n{instance}\n  confirm  rw  /data" in waiting
+    assert f"then 'hatchway confirm INSTANCE'\n  {instance} /data: another volume stands there" in waiting
     bench.hatchway.command("confirm", instance)
     assert access(bench, instance) == "rw"
     assert bench.works(login)

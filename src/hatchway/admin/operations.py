@@ -13,7 +13,7 @@ from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.reconcile import Reconciler
-from hatchway.admin.rules import Change
+from hatchway.admin.rules import Change, same_hands
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
@@ -183,7 +183,12 @@ class Operations:
         paths = tuple(volume.path for volume in chosen)
         await self._sync(record.login, "access is granted")
         status = self._instance(record, info, await self._sessions())
-        return Changed(instance=status, changed=paths, password=None if shown is None else shown.reveal())
+        return Changed(
+            instance=status,
+            changed=paths,
+            password=None if shown is None else shown.reveal(),
+            other_hands=not same_hands(known, info),
+        )
 
     def _choose(self, info: InstanceInfo, request: Enable) -> list[VolumeInfo]:
         listed = ", ".join(volume.path for volume in info.volumes) or "none"
@@ -326,7 +331,10 @@ class Operations:
         self._core.must_hear(record.login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
         await self._sync(record.login, f"{key} is removed from the registry")
-        return Forgotten(key=key, login=record.login, paths=paths)
+        again = self._core.inventory.get(key) is not None and any(
+            grant.origin is not Origin.COMMAND for grant in record.grants
+        )
+        return Forgotten(key=key, login=record.login, paths=paths, again=again)
 
     async def _prune(self, request: Prune, peer: Peer) -> Pruned:
         gone = await self._core.gone(request.gone_s)

@@ -106,15 +106,15 @@ def plan(
 
 
 def idle(rules: Iterable[AccessRule], labels: bool, instances: Sequence[InstanceInfo]) -> tuple[str, ...]:
-    """Those of `rules`, and with `labels` of what labels ask for, that match no volume of `instances`."""
-    found = [
-        rule.where
-        for rule in rules
-        if not any(
-            matches(rule, info.key) and any(_names(rule.volumes, one.path, one.name) for one in info.volumes)
-            for info in instances
-        )
-    ]
+    """What of `rules`, and with `labels` of what labels ask for, matches no volume of `instances`."""
+    found = []
+    for rule in rules:
+        volumes = [one for info in instances if matches(rule, info.key) for one in info.volumes]
+        vain = [text for text in rule.volumes if not any(_names([text], one.path, one.name) for one in volumes)]
+        if len(vain) == len(rule.volumes):
+            found.append(rule.where)
+        else:
+            found += [f"{rule.where}: {pattern}" for pattern in vain]
     for info in instances if labels else ():
         found += [
             f"{LABEL_BY} of {info.key}: {pattern}"

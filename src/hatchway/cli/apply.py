@@ -12,6 +12,7 @@ from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
+from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
 from hatchway.wire.admin import AccessChange, Applied, Apply, ChangeKind
 
@@ -19,9 +20,7 @@ _WORDS = {
     ChangeKind.GRANT: ("give", "green"),
     ChangeKind.ALTER: ("change", "cyan"),
     ChangeKind.FOLLOW: ("follow", "cyan"),
-    ChangeKind.CONFIRM: ("confirm", "yellow"),
     ChangeKind.WITHDRAW: ("take away", "red"),
-    ChangeKind.REFUSED: ("cannot", "dim"),
 }
 
 
@@ -48,7 +47,8 @@ def read(directory: str) -> tuple[AccessRule, ...]:
 
     files = rulefiles.names(directory)
     for path in (directory, *files):
-        trust.require(path)
+        if (flaw := trust.flaw(path)) is not None:
+            raise ConfigError(f"{flaw}: what gives access must be root's alone, with every directory above")
     return rulefiles.read(directory)
 
 
@@ -64,14 +64,15 @@ def _print(out: Terminal, answer: Applied, rules: int, directory: str) -> None:
         out.out(Text(f"{answer.pending} of them are still being made: 'hatchway ls' shows how far that is", "yellow"))
     for problem in answer.problems:
         out.sentence(problem, "bold red")
-    confirm = [one for one in answer.waiting if one.kind is ChangeKind.CONFIRM]
-    if confirm:
-        out.heading("Another volume stands there than access was given to; 'hatchway confirm INSTANCE' gives it")
-        _print_changes(out, confirm)
-    if refused := [one for one in answer.waiting if one.kind is ChangeKind.REFUSED]:
-        out.heading("Cannot be shared")
-        for one in refused:
-            out.sentence(f"{one.key} {one.path}: {one.reason}", label="  ")
+    for kind, title in (
+        (ChangeKind.CONFIRM, "Held back: look whose these are, then 'hatchway confirm INSTANCE'"),
+        (ChangeKind.REFUSED, "Cannot be shared"),
+    ):
+        reasons = dict.fromkeys(f"{one.key} {one.path}: {one.reason}" for one in answer.waiting if one.kind is kind)
+        if reasons:
+            out.heading(title)
+        for reason in reasons:
+            out.sentence(reason, label="  ")
     unread = tuple(one for one in answer.sources if one.problem is not None)
     if unread or not answer.sources:
         out.heading("Nothing new is shared from what cannot be read now")

@@ -57,10 +57,10 @@ def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_
 @json_option
 @click.pass_obj
 def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> None:
-    """Take SFTP access away that was given by 'hatchway enable'; it ends at once, with open sessions.
+    """Take away what 'hatchway enable' gave.
 
-    INSTANCE keeps its login, key and password. Without VOLUME and --all it lists the volumes there are and changes
-    nothing.
+    It ends at once, with open sessions. INSTANCE keeps its login, key and password. Without VOLUME and --all it lists
+    the volumes there are and changes nothing.
     """
     _require_choice(app, "disable", instance, volumes, every)
     changed = app.ask(Disable(instance=instance, volumes=volumes, every=every), Changed)
@@ -103,7 +103,7 @@ def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, .
 
 def _find(listing: Listing, name: str) -> InstanceStatus | None:
     """The one instance called `name`, for showing it; which one is meant is decided by the daemon alone."""
-    found = [item for item in listing.instances if name in (str(item.key), item.login, item.runtime_name)]
+    found = [one for one in listing.instances if name in (str(one.key), one.login, one.runtime_name, one.key.container)]
     return found[0] if len(found) == 1 else None
 
 
@@ -124,6 +124,10 @@ def _print_volumes(out: Terminal, changed: Changed, text: str) -> None:
         out.out(Text.assemble("  ", line))
         for remark in remarks(volume):
             out.out(Text.assemble("      ", remark))
+    present = {volume.path for volume in shown}
+    for path in changed.changed:
+        if path not in present:
+            out.out(Text.assemble("  off  ", safe(path)))
 
 
 def _print_disabled(out: Terminal, changed: Changed) -> None:
@@ -141,6 +145,13 @@ def _print_enabled(
     out: Terminal, changed: Changed, info: ConnectionInfo | None, problem: str | None, *, read_only: bool
 ) -> None:
     _print_volumes(out, changed, "SFTP access is on.")
+    if changed.other_hands:
+        out.sentence(
+            "This login was made for other volumes. Whoever has its key and password now has these: if that is "
+            "somebody else, say 'hatchway forget', which ends the login, and enable again",
+            "yellow",
+            label="  ",
+        )
     for volume in changed.instance.volumes:
         if read_only and volume.path in changed.changed and volume.access is Access.READ_WRITE:
             out.sentence(

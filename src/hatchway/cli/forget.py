@@ -16,9 +16,10 @@ from hatchway.wire.admin import Forget, Forgotten
 @json_option
 @click.pass_obj
 def forget(app: App, instance: str) -> None:
-    """Remove access, key and password of INSTANCE for good; sessions end at once.
+    """Remove access, key and password for good.
 
-    Files stay. If access is enabled again, the instance gets another login with a new key and password.
+    Sessions end at once. Files stay. If access is enabled again, the instance gets another login with a new key and
+    password.
     """
     answer = app.ask(Forget(instance=instance), Forgotten)
     app.emit(answer, lambda out: _print(out, answer))
@@ -27,4 +28,6 @@ def forget(app: App, instance: str) -> None:
 def _print(out: Terminal, answer: Forgotten) -> None:
     out.out(Text.assemble(safe(str(answer.key), "bold"), "  Forgotten: login ", safe(answer.login), ", key, password."))
     for path in answer.paths:
-        out.out(Text.assemble("  ", safe(path), "  is no longer shared"))
+        out.out(Text.assemble("  ", safe(path), "  is no longer shared by this login"))
+    if answer.again:
+        out.sentence("A rule or label gives access again, by another login: see 'hatchway ls'", "yellow", label="  ")

@@ -92,11 +92,9 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
     found: list[Text] = []
     if volume.session_path is not None and volume.session_path != volume.path:
         found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
-    found += [
-        origin_remark(grant)
-        for grant in volume.grants
-        if origins or grant.origin is not Origin.COMMAND or grant.follows
-    ]
+    plain = all(grant.origin is Origin.COMMAND and not grant.follows for grant in volume.grants)
+    if origins or not plain:
+        found += [origin_remark(grant) for grant in volume.grants]
     if volume.held_back is not None:
         found.append(Text.assemble(("waits for 'hatchway confirm': ", "yellow"), safe(volume.held_back, "yellow")))
     if not volume.present:

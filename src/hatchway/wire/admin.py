@@ -179,11 +179,15 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):
-    """What there was: the login, which nobody gets again, and the paths that were shared."""
+    """What there was: the login, which nobody gets again, and the paths that were shared.
+
+    `again`: a rule or label shared some of it, and gives the instance access again, by another login.
+    """
 
     key: InstanceKey
     login: str
     paths: tuple[str, ...]
+    again: bool = False
 
 
 class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune"):
@@ -212,12 +216,14 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """The instance after a change.
 
     `changed` are the paths that were changed. `password` is a newly made password that cannot be shown again
-    (only with hashed passwords, only when it was made now).
+    (only with hashed passwords, only when it was made now). `other_hands`: the instance's login was made for other
+    volumes, perhaps somebody else's, who has its key and password.
     """
 
     instance: InstanceStatus
     changed: tuple[str, ...]
     password: str | None = None
+    other_hands: bool = False
 
 
 class Show(msgspec.Struct, frozen=True, kw_only=True, tag="show"):

@@ -48,7 +48,8 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
             change(ChangeKind.ALTER, "/logs", before=Mode.READ_WRITE, mode=Mode.READ_ONLY),
         ),
         waiting=(
-            change(ChangeKind.CONFIRM, "/other"),
+            change(ChangeKind.CONFIRM, "/other", reason="another volume stands there"),
+            change(ChangeKind.CONFIRM, "/other", reason="another volume stands there", by="label"),
             change(ChangeKind.REFUSED, "/tmp", reason="a tmpfs has no contents on the host"),
         ),
         pending=2,
@@ -74,9 +75,8 @@ def test_the_files_are_sent_and_the_answer_is_shown(run: Cli, daemon: FakeDaemon
         "2 of them are still being made: 'hatchway ls' shows how far that is",
         "nobody can enter as shop-web-1: taken",
         "",
-        "Another volume stands there than access was given to; 'hatchway confirm INSTANCE' gives it",
-        "shop/web/1",
-        "  confirm  rw  /other  shop.toml, rule 1",
+        "Held back: look whose these are, then 'hatchway confirm INSTANCE'",
+        "  shop/web/1 /other: another volume stands there",
         "",
         "Cannot be shared",
         "  shop/web/1 /tmp: a tmpfs has no contents on the host",
@@ -109,7 +109,7 @@ def test_a_file_that_others_can_change_is_not_read(run: Cli, daemon: FakeDaemon,
     (access_dir / "bad.toml").write_text(RULES)
     done = run("apply", "--json")
     assert done.exit_code != 0
-    assert "bad.toml cannot be trusted: is everybody's" in json.loads(done.stdout)["error"]["text"]
+    assert "is everybody's: what gives access must be root's alone" in json.loads(done.stdout)["error"]["text"]
     assert daemon.requests == []
 
 
@@ -118,13 +118,13 @@ def test_a_mistake_in_a_file_changes_nothing(run: Cli, daemon: FakeDaemon, acces
     (access_dir / "b.toml").write_text("[[access]]\nprojekt = 'shop'\n")
     done = run("apply")
     assert done.exit_code != 0
-    assert "unknown key 'access[0].projekt'; did you mean 'project'?" in done.stderr
+    assert "b.toml, rule 1: unknown key 'projekt'; did you mean 'project'?" in done.stderr
     assert daemon.requests == []
 
 
 def test_no_directory_is_a_mistake(run: Cli, daemon: FakeDaemon, access_dir: Path) -> None:
     access_dir.rmdir()
     done = run("apply")
-    assert done.exit_code == 5
+    assert done.exit_code == 3
     assert "there is none; make it" in done.stderr
     assert daemon.requests == []

@@ -158,6 +158,8 @@ def test_host_keys(config: Config) -> None:
     directory = Path(config.sshd.host_key_dir)
     expect(openssh.host_keys(config), OK, "none yet")
     directory.mkdir()
+    expect(openssh.host_keys(config), OK, "none yet")
+    (directory / "ssh_host_rsa_key.pub").touch()
     expect(openssh.host_keys(config), FAILED, "ssh_host_ed25519_key.pub")
     kinds = {"ssh_host_ed25519_key": b"ssh-ed25519", "ssh_host_rsa_key": b"ssh-rsa"}
     for name, kind in kinds.items():
@@ -435,10 +437,10 @@ def test_access_files(tmp_path: Path) -> None:
     expect(trusted(config), OK, "1 rule in")
     expect(trusted(config, rules), OK, "1 rule in")
     expect(trusted(config, ()), WARNING, "not what was applied last")
-    expect(trusted(Config(access=Access(dir="/nowhere/at/all")), rules), WARNING, "1 rule of it still counts")
+    expect(trusted(Config(access=Access(dir="/nowhere/at/all")), rules), WARNING, "still counts: 1 rule")
     expect(files.access(config, flaw=lambda path: "bad" if path.endswith("a.toml") else None), FAILED, "bad")
     (directory / "b.toml").write_text("[[access]]\n")
-    expect(trusted(config), FAILED, "b.toml: access[0].project is missing")
+    expect(trusted(config), FAILED, "b.toml, rule 1: project is missing")
 
 
 def test_secrets(config: Config) -> None:

@@ -139,3 +139,21 @@ def test_what_other_grants_still_give_is_said(run: Cli, daemon: FakeDaemon, make
     assert "still be written" not in run("enable", "shop/web/1", "work").stdout
     done = run("disable", "shop/web/1", "work").stdout
     assert done.startswith("shop/web/1  Access by command taken away; what gives it besides goes on.\n")
+
+
+def test_a_login_that_was_made_for_other_volumes_is_warned_of(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volume = make.volume(access=Access.READ_WRITE, session_path="/home/work")
+    instance = make.instance(volume, login="shop-web-1")
+    daemon.answers[Show] = make.connection()
+    for other in (True, False):
+        daemon.answers[Enable] = Changed(instance=instance, changed=("/home/work",), other_hands=other)
+        out = " ".join(run("enable", "shop/web/1", "work").stdout.split())
+        assert ("Whoever has its key and password now has these" in out) is other
+
+
+def test_what_is_gone_is_named_when_it_is_taken_away(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Disable] = Changed(instance=make.instance(), changed=("/gone",))
+    assert run("disable", "shop/web/1", "--all").stdout.splitlines() == [
+        "shop/web/1  Access taken away.",
+        "  off  /gone",
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from hatchway.errors import NotFoundError
 from hatchway.model import InstanceKey
 from hatchway.wire.admin import Forget, Forgotten, GoneInstance, Prune, Pruned
@@ -22,9 +24,14 @@ def test_forget(run: Cli, daemon: FakeDaemon) -> None:
     assert daemon.requests == [Forget(instance="shop/web/1")]
     assert done.stdout.splitlines() == [
         "shop/web/1  Forgotten: login shop-web-1, key, password.",
-        "  /data  is no longer shared",
-        "  /\\x1b[2Jlogs  is no longer shared",
+        "  /data  is no longer shared by this login",
+        "  /\\x1b[2Jlogs  is no longer shared by this login",
     ]
+
+
+def test_what_a_rule_gives_again(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[Forget] = structs.replace(ANSWER, again=True)
+    assert "gives access again, by another login" in run("forget", "shop/web/1").stdout
 
 
 def test_forget_as_json(run: Cli, daemon: FakeDaemon) -> None:

@@ -108,8 +108,12 @@ def test_where_grants_come_from(run: Cli, daemon: FakeDaemon, make: Any) -> None
     volume = make.volume("/data", Access.READ_ONLY, session_path="/data", grants=(by_command, by_file))
     daemon.answers[ListInstances] = Listing(instances=(make.instance(volume),), sources=SOURCES)
     out = run("ls").stdout
+    # Whoever takes the rule out must see that something else gives access too.
+    assert "given by command, uid 0: ro" in out
     assert "given by /a\\x1b.toml, rule 1: rw, suspended" in out
-    assert "uid 0" not in out
+    alone = make.volume("/data", Access.READ_ONLY, session_path="/data", grants=(by_command,))
+    daemon.answers[ListInstances] = Listing(instances=(make.instance(alone),), sources=SOURCES)
+    assert "uid 0" not in run("ls").stdout
     daemon.answers[Show] = make.connection(instance=make.instance(volume))
     out = run("show", "shop/web/1").stdout
     assert "      given by command, uid 0: ro\n      given by /a\\x1b.toml, rule 1: rw, suspended\n" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hatchway import rulefiles
-from hatchway.errors import ConfigError, NotFoundError
+from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
 
 GOOD = """
@@ -36,9 +36,14 @@ def test_the_rules_of_a_file() -> None:
     ("text", "words"),
     [
         ("[[access]", "x.toml"),
-        ("[[acces]]\nproject = 'a'", "unknown key 'acces'; did you mean 'access'"),
-        ("[[access]]\nservice = 'web'\nvolumes = ['*']", r"access\[0\].project is missing"),
-        ("[[access]]\nproject = 'a'\nservice = 'b'", r"access\[0\].volumes is missing"),
+        (
+            "[[acces]]\nproject = 'a'",
+            r"x.toml: unknown key 'acces'. A file holds rules, each beginning with \[\[access\]\]",
+        ),
+        ("[access]\nproject = 'a'", r"x.toml: each rule begins with \[\[access\]\], in two brackets"),
+        ("access = ['a']", "x.toml, rule 1: the file must be a table"),
+        ("[[access]]\nservice = 'web'\nvolumes = ['*']", "x.toml, rule 1: project is missing"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'", "x.toml, rule 1: volumes is missing"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = '*'", "volumes = '\\*' is not allowed"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = []", "rule 1: volumes = "),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['']", "rule 1: volumes = "),
@@ -69,7 +74,7 @@ def test_one_bad_file_spoils_all(tmp_path: Path) -> None:
 
 def test_no_directory_is_not_an_empty_one(tmp_path: Path) -> None:
     assert rulefiles.read(str(tmp_path)) == ()
-    with pytest.raises(NotFoundError, match="there is none"):
+    with pytest.raises(ConfigError, match="there is none"):
         rulefiles.read(str(tmp_path / "none"))
 
 

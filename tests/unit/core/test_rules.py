@@ -276,3 +276,7 @@ def test_what_a_label_asks_for_in_vain_is_told() -> None:
 
 def test_a_path_may_be_written_with_a_slash_at_its_end() -> None:
     assert plan([rule("/data/")], info(DATA)) == [GIVE_DATA]
+
+
+def test_a_pattern_that_matches_nothing_is_told_though_others_of_its_rule_match() -> None:
+    assert rules.idle([rule("/data", "shop_dta")], False, [info(DATA)]) == ("a.toml, rule 1: shop_dta",)

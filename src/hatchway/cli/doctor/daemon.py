@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.text import ago, count
-from hatchway.errors import HatchwayError, NotRunningError
+from hatchway.errors import HatchwayError, NotRunningError, RefusedError
 from hatchway.wire.admin import Status
 
 STALE_S = 60.0
@@ -19,6 +19,8 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
         answer = status()
     except NotRunningError:
         return [warning("daemon", "does not run", "start it: hatchway run")], False
+    except RefusedError as exc:
+        return [warning("daemon", str(exc), "run 'hatchway doctor' as root")], True
     except HatchwayError as exc:
         return [failed("daemon", str(exc), "see its log")], True
     findings = [

@@ -54,7 +54,7 @@ def access(
         if applied:
             return warning(
                 name,
-                f"no {directory}, but {count(len(applied), 'rule')} of it still counts",
+                f"no {directory}, but what was applied last still counts: {count(len(applied), 'rule')}",
                 "make it, and say 'hatchway apply'",
             )
         return ok(name, f"no {directory}: access is given by command" + (" and by label" * config.access.labels))

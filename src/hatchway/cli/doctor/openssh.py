@@ -52,7 +52,7 @@ def _executable_flaw(path: str) -> str | None:
 def host_keys(config: Config) -> Finding:
     """Whether the host keys are there and closed."""
     directory = config.sshd.host_key_dir
-    if not os.path.lexists(directory):
+    if not os.path.lexists(directory) or (os.path.isdir(directory) and not _has_host_keys(directory)):
         return ok("host keys", f"none yet: 'hatchway run' makes them in {directory}")
     try:
         keys = hostkeys.read(directory)
@@ -65,6 +65,15 @@ def host_keys(config: Config) -> Finding:
     except OSError as exc:
         return failed("host keys", f"{exc.filename}: {exc.strerror}", f"look at {directory} as root")
     return ok("host keys", ", ".join(f"{key.algorithm} {key.fingerprint}" for key in keys))
+
+
+def _has_host_keys(directory: str) -> bool:
+    """Whether there is a half of one, or cannot be seen whether there is."""
+    try:
+        present = set(os.listdir(directory))
+    except OSError:
+        return True
+    return any({name, f"{name}.pub"} & present for name in render.HOST_KEYS)
 
 
 def port(config: Config, proc: str = "/proc") -> Finding:
