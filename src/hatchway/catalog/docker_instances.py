@@ -39,7 +39,6 @@ PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 NUMBER = "com.docker.compose.container-number"
 ONE_OFF = "com.docker.compose.oneoff"
-REPLACES = "com.docker.compose.replace"
 ANONYMOUS = "com.docker.volume.anonymous"
 
 TEXT_MAX = 512
@@ -193,7 +192,8 @@ def build(containers: Iterable[Container], volumes: Mapping[str, Volume]) -> tup
             user=encodable(container.config.user)[:TEXT_MAX],
             image=printable(container.config.image)[:TEXT_MAX],
             access_label=_access_label(container.config.labels or {}),
-            provisional=key != candidates[0] or _throw_away(container.config.labels or {}),
+            # So is the one that Compose makes beside the one it is to replace, which has the key until it is gone.
+            provisional=key != candidates[0] or _one_off(container.config.labels or {}),
             volumes=_volumes(container, volumes),
         )
     return tuple(taken[key] for key in sorted(taken))
@@ -232,11 +232,6 @@ def _number(text: str) -> int | None:
 
 def _one_off(labels: Mapping[str, str]) -> bool:
     return labels.get(ONE_OFF, "").lower() == "true"
-
-
-def _throw_away(labels: Mapping[str, str]) -> bool:
-    """Whether it is not to last: Compose makes one beside the one it is to replace, then gives it that one's name."""
-    return _one_off(labels) or REPLACES in labels
 
 
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})")

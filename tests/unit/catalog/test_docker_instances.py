@@ -170,7 +170,13 @@ def test_a_project_that_is_called_as_what_is_in_none() -> None:
 def test_what_is_not_to_last_is_provisional() -> None:
     assert not only(container(labels=compose("shop", "web"))).provisional
     assert only(container(labels=compose("shop", "web", oneoff="True"))).provisional
-    assert only(container(labels=compose("shop", "web") | {"com.docker.compose.replace": "shop-web-1"})).provisional
+    # The label by which Compose marks a replacement stays on it for good.
+    replacing = compose("shop", "web") | {"com.docker.compose.replace": "shop-web-1"}
+    assert not only(container(labels=replacing)).provisional
+    old = container("web", labels=compose("shop", "web"), created="2026-01-01T00:00:00Z")
+    new = container("0123456789ab_web", labels=replacing, created="2026-01-02T00:00:00Z")
+    both = {info.runtime_name: info.provisional for info in instances([new, old], {})}
+    assert both == {"web": False, "0123456789ab_web": True}
 
 
 @pytest.mark.parametrize(
