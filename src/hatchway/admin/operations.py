@@ -94,15 +94,15 @@ class Operations:
     # Looking
 
     async def _list(self, _request: ListInstances, _peer: Peer) -> Listing:
+        return Listing(instances=await self._instances(), sources=self._core.inventory.sources())
+
+    async def _instances(self) -> tuple[InstanceStatus, ...]:
         records = {record.key: record for record in await self._core.db(Registry.instances)}
         infos = {info.key: info for info in self._core.inventory.instances()}
         sessions = await self._sessions()
         # An instance that is gone is of interest only while something of it is shared.
         keys_ = sorted(infos.keys() | {key for key, record in records.items() if record.grants})
-        return Listing(
-            instances=tuple(self._instance(records.get(key), infos.get(key), sessions) for key in keys_),
-            sources=self._core.inventory.sources(),
-        )
+        return tuple(self._instance(records.get(key), infos.get(key), sessions) for key in keys_)
 
     async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
         problem = self._core.host.problem
@@ -125,6 +125,12 @@ class Operations:
             host_problem=problem,
             leftovers=leftovers,
             rules=await self._core.db(Registry.rules),
+            waiting=tuple(
+                f"{instance.key} {volume.path}"
+                for instance in await self._instances()
+                for volume in instance.volumes
+                if volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present)
+            ),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:

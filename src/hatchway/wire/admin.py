@@ -309,7 +309,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """`host_problem` is a sentence when hostd cannot be reached, None when all is well.
 
-    `leftovers` is None when they were not asked for, or hostd did not tell.
+    `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
+    `waiting` instances and paths at which access is suspended or held back.
     """
 
     version: str
@@ -319,6 +320,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     mounts: int
     host_problem: str | None
     rules: tuple[AccessRule, ...] = ()
+    waiting: tuple[str, ...] = ()
     leftovers: Leftovers | None = None
 
 

@@ -25,7 +25,7 @@ from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.command_line import run as execute
 from hatchway.cli.doctor.finding import Finding, Level, ok
 from hatchway.config import DEFAULT_PATH, Access, Config, Engine, Host, Paths, Sshd, Static
-from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolError
+from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolError, RefusedError
 from hatchway.host import orphans
 from hatchway.host.orphans import InUse
 from hatchway.sshd import render
@@ -536,6 +536,24 @@ def test_the_daemon_runs() -> None:
     assert running
     assert [finding.level for finding in findings] == [OK, FAILED, OK, WARNING, WARNING, WARNING]
     assert daemon_check.ask(_status)[0][1] == ok("hostd", "answers")
+
+
+def test_what_waits_for_somebody_to_look_at_it() -> None:
+    waiting = tuple(f"shop/web/{number} /data" for number in range(1, 8))
+    findings, _ = daemon_check.ask(lambda: structs.replace(_status(), waiting=waiting))
+    expect(
+        only([one for one in findings if one.name == "access"]), WARNING, "7 volumes: shop/web/1 /data", "5 /data, …"
+    )
+    assert [one for one in daemon_check.ask(_status)[0] if one.name == "access"] == []
+
+
+def test_who_may_not_ask_is_told_to_become_root() -> None:
+    def refused() -> Status:
+        raise RefusedError("admin.sock is root's alone")
+
+    findings, running = daemon_check.ask(refused)
+    assert running
+    expect(only(findings), WARNING, "root's alone")
 
 
 def test_the_daemon_does_not_run() -> None:

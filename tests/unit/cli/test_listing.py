@@ -161,6 +161,16 @@ def test_status(run: Cli, daemon: FakeDaemon) -> None:
         "  static  0 instances  never seen    /x.toml: no such file",
     ]
     assert run.json("status")["host_problem"] == "hostd is gone"
+    daemon.answers[DaemonStatus] = Status(
+        version="0.1.0",
+        sources=SOURCES,
+        logins=3,
+        sessions=2,
+        mounts=1,
+        host_problem=None,
+        waiting=("shop/web/1 /data",),
+    )
+    assert "  Suspended     1 volume: see 'hatchway ls'\n" in run("status").stdout
 
 
 def test_an_error_of_the_daemon(run: Cli, daemon: FakeDaemon) -> None:

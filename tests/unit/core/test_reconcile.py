@@ -17,7 +17,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.admin.reconcile import GRANTS_AT_ONCE
 from hatchway.errors import ConflictError, HostError, NotFoundError
 from hatchway.model import AccessRule, InstanceKey, Mode, Origin
-from hatchway.wire.admin import Access, Apply, ChangeKind, Confirm, Disable, Enable, Forget, ListInstances
+from hatchway.wire.admin import Access, Apply, ChangeKind, Confirm, DaemonStatus, Disable, Enable, Forget, ListInstances
 
 SECOND = InstanceKey("shop", "web", 2)
 RULE = AccessRule(where="/etc/a.toml, rule 1", project="shop", service="web", volumes=("/data",))
@@ -179,7 +179,9 @@ async def test_a_name_in_other_hands_gets_nothing_by_a_rule(tmp_path: Path) -> N
         assert {one.path: one.held_back for one in listed.volumes if one.held_back} == {
             "/theirs": answer.waiting[0].reason
         }
+        assert (await stage.do(DaemonStatus())).waiting == ("shop/web/1 /theirs",)
         confirmed = await stage.do(Confirm(instance="shop/web/1"))
+        assert (await stage.do(DaemonStatus())).waiting == ()
         assert [one.held_back for one in confirmed.instance.volumes if one.path == "/theirs"] == [None]
         assert (await access(stage))["/theirs"] is Access.READ_WRITE
 

@@ -34,6 +34,15 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
         findings.append(ok("hostd", "answers"))
     else:
         findings.append(failed("hostd", answer.host_problem, "see the log of 'hatchway run'"))
+    if answer.waiting:
+        some = ", ".join(answer.waiting[:5]) + (", …" if len(answer.waiting) > 5 else "")
+        findings.append(
+            warning(
+                "access",
+                f"suspended or held back for {count(len(answer.waiting), 'volume')}: {some}",
+                "'hatchway ls' says why; look whose they are, then 'hatchway confirm' or 'hatchway forget'",
+            )
+        )
     for source in answer.sources:
         name = f"source {source.source}"
         if source.problem is not None:
