@@ -243,7 +243,7 @@ def test_df_is_that_of_the_image(bench: Bench, tmp_path: Path) -> None:
         line = bench.hatchway.sftp(login, "df /data\n").stdout.splitlines()[-1]
         size_kib, used_kib, available_kib = (int(word) for word in line.split()[:3])
         # Less than the image: the file system's own tables take their share. Less still is to be had: 5 % are kept
-        # for root, and 16 MiB by the kernel (fs/ext4/super.c, ext4_set_resv_clusters). Releases of mkfs differ a little.
+        # for root, and 16 MiB by the kernel (fs/ext4/super.c, ext4_set_resv_clusters). Releases of mkfs differ.
         assert 960 <= size_kib >> 10 <= 1000
         assert 895 <= available_kib >> 10 <= 920
         assert used_kib == size_kib - available_kib

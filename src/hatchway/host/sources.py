@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import threading
 import time
@@ -38,6 +39,9 @@ _ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
 
 LOOKS_MAX = 1024
 """Parts of file systems that `birth` remembers, instead of mounting those file systems each time it is asked."""
+
+REAL_S = 5.0
+"""How long it is remembered where a configured directory really is."""
 
 FAILED_S = 300.0
 """How long `birth` remembers that one could not be had. A session tries in any case."""
@@ -364,15 +368,19 @@ def _open_beneath(config: Config, root: str, rest: str) -> int:
     return fd
 
 
+@functools.lru_cache(maxsize=4)
+def _real(paths: tuple[str, ...], _now: int) -> tuple[str, ...]:
+    """Where configured directories really are. They are the operator's, and asked for once for each of thousands."""
+    return tuple(os.path.realpath(path) for path in paths)
+
+
 def _check_place(config: Config, fd: int) -> None:
     """Raise RefusedError when the directory really is one that is never shared, whatever name led there."""
     real = os.readlink(f"/proc/self/fd/{fd}")
-    for own in private_directories(config):
-        own_real = os.path.realpath(own)
+    for own_real in _real(private_directories(config), int(time.monotonic() / REAL_S)):
         if below(real, own_real) or below(own_real, real):
             raise RefusedError(f"{real} is, holds or lies in a directory of Hatchway itself")
-    for volume_root in config.host.volume_roots:
-        root = os.path.realpath(volume_root)
+    for root in _real(config.host.volume_roots, int(time.monotonic() / REAL_S)):
         if below(root, real):
             raise RefusedError(f"{real} holds all volumes of the engine")
         # Docker's layout: beside volumes/ lie the containers' own file systems and their configuration.
