@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
-from hatchway.host import patience
 from hatchway.host.sources import birth, open_volume
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.kernel.libc import LIBC, MACHINE
@@ -222,28 +220,6 @@ def test_out_of_descriptors_is_not_taken_for_absence(config: Config, volume: Pat
             birth(config, str(volume))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def test_a_path_that_hangs_costs_nobody_else_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
-    waiting = patience.Patience()
-    release, opened = threading.Event(), []
-
-    def hang() -> int:
-        release.wait(10)
-        opened.append(os.open(tmp_path, os.O_PATH))
-        return opened[0]
-
-    with pytest.raises(HostError, match="/dead does not answer in"):
-        await waiting.descriptor("/dead", hang)
-    with pytest.raises(HostError, match=r"/dead does not answer$"):
-        await waiting.text("/dead", lambda: "asked again while it hangs")
-    assert await waiting.text("/alive", lambda: "fine") == "fine"
-    release.set()
-    with trio.fail_after(5):
-        while not opened or os.path.exists(f"/proc/self/fd/{opened[0]}"):
-            await trio.sleep(0.01)
-    assert await waiting.text("/dead", lambda: "well again") == "well again"
 
 
 def in_child(attempts: Callable[[], dict[str, str]]) -> dict[str, str]:

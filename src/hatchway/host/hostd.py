@@ -44,7 +44,6 @@ from hatchway.wire.host import (
 from hatchway.wire.service import Peer, Request, Table
 
 IDLE_CHECK_S = 5.0
-PARALLEL_BIRTHS = 32
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
@@ -234,22 +233,18 @@ class Hostd:
         return Done()
 
     async def _births(self, request: AskBirths, _peer: Peer) -> Births:
+        looks = {source: functools.partial(sources.birth, self._config, source) for source in request.sources}
         answer = Births({}, {}, {})
-        limit = trio.CapacityLimiter(PARALLEL_BIRTHS)
-
-        async def one(source: str) -> None:
-            async with limit:
-                try:
-                    look = functools.partial(sources.birth, self._config, source)
-                    answer.births[source] = await self._patience.text(source, look)
-                except RefusedError as exc:
-                    answer.refused[source] = str(exc)
-                except HostError as exc:
-                    answer.unknown[source] = str(exc)
-
-        async with trio.open_nursery() as nursery:
-            for source in request.sources:
-                nursery.start_soon(one, source)
+        for source, found in (await self._patience.texts(looks)).items():
+            match found:
+                case str():
+                    answer.births[source] = found
+                case RefusedError():
+                    answer.refused[source] = str(found)
+                case HostError():
+                    answer.unknown[source] = str(found)
+                case _:
+                    raise found
         for source, problem in answer.unknown.items():
             self._logger.warning("not identified", source=source, error=problem)
         return answer
