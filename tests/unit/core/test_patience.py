@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -65,22 +66,28 @@ async def test_a_path_that_hangs_costs_nobody_else_anything(tmp_path: Path, rele
 
 
 async def test_the_next_call_about_a_path_waits_for_its_turn(release: threading.Event) -> None:
-    waiting, order = Patience(), list[str]()
+    waiting, begun, answers = Patience(), list[str](), set[str]()
 
-    async def ask(name: str, call: Callable[[], str]) -> None:
-        order.append(await waiting.text("/shared", call))
+    def call(name: str) -> str:
+        begun.append(name)
+        release.wait(20)
+        return name
+
+    async def ask(name: str) -> None:
+        answers.add(await waiting.text("/shared", functools.partial(call, name)))
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, "first", hang(release, "first"))
+            nursery.start_soon(ask, "first")
+            while not begun:
+                await trio.sleep(0.01)
+            nursery.start_soon(ask, "second")
+            nursery.start_soon(ask, "third")
             await trio.sleep(0.05)
-            nursery.start_soon(ask, "second", quick("second"))
-            nursery.start_soon(ask, "third", quick("third"))
-            await trio.sleep(0.05)
-            assert order == []
+            assert begun == ["first"]
             release.set()
-    assert order[0] == "first"
-    assert sorted(order) == ["first", "second", "third"]
+    assert answers == {"first", "second", "third"}
+    assert len(begun) == 3
 
 
 async def test_whoever_waits_for_what_turns_out_to_hang_waits_no_longer(release: threading.Event) -> None:
@@ -97,7 +104,8 @@ async def test_whoever_waits_for_what_turns_out_to_hang_waits_no_longer(release:
             await trio.sleep(0.2)
             nursery.start_soon(ask)
             nursery.start_soon(ask)
-    assert sorted(problems) == ["/dead does not answer", "/dead does not answer", "/dead does not answer in 0.5 s"]
+    assert len(problems) == 3
+    assert all(problem.startswith("/dead does not answer") for problem in problems)
 
 
 async def test_a_cancelled_call_gives_its_turn_back() -> None:
@@ -122,7 +130,8 @@ async def test_many_paths_at_once() -> None:
     assert await Patience().texts({}) == {}
 
 
-async def test_one_thread_is_enough_where_all_answer() -> None:
+async def test_one_thread_is_enough_where_all_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "LANE_EVERY_S", 10)
     threads = set[int]()
 
     def call() -> str:
