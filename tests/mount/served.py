@@ -29,6 +29,7 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs import adapter
+from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 
 SESSION_UID = 1_900_100_001
@@ -50,12 +51,13 @@ class HungError(AssertionError):
 class Served:
     """A mounted volume. `path` is where a session sees it, `backing` where it is on disk."""
 
-    def __init__(self, base: Path, uid: int) -> None:
+    def __init__(self, base: Path, uid: int, view: View) -> None:
         self.path = base / "seen"
         self.backing = base / "backing"
         self.log = base / "log"
         self.uid = uid
         self.worker_pid = 0
+        self._view = view
         self._base = base
         self._control, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE_S)
@@ -76,7 +78,7 @@ class Served:
             mounts.mount_fuse(fuse_fd, str(self.path), name="hatchway-test")
             self.worker_pid = os.fork()
             if self.worker_pid == 0:
-                _worker(self._base, self.uid, volume_fd, fuse_fd, self._worker_end, read_only)
+                _worker(self._base, self._view, volume_fd, fuse_fd, self._worker_end, read_only)
         self.tell("s")
 
     def end(self) -> int | None:
@@ -167,9 +169,14 @@ def get(name: bytes) -> bytes:
 
 @contextlib.contextmanager
 def served(
-    *, uid: int = SESSION_UID, read_only: bool = False, on: str | None = None, expect_log: bool = False
+    *,
+    uid: int = SESSION_UID,
+    read_only: bool = False,
+    on: str | None = None,
+    expect_log: bool = False,
+    view: View | None = None,
 ) -> Iterator[Served]:
-    """Mount and serve a new, empty volume; `on` is a directory of the file system to put it on.
+    """Mount and serve a new, empty volume; `on` is a directory of the file system to put it on. `view`: see `View`.
 
     Afterwards the worker must have ended by itself with status 0 and, unless `expect_log`, without a word in its log.
     """
@@ -180,7 +187,7 @@ def served(
         (base / "backing").symlink_to(backing)
         (base / "seen").mkdir()
         (base / "scratch").mkdir()
-        here = Served(base, uid)
+        here = Served(base, uid, SquashView(uid, uid) if view is None else view)
         stack.callback(here.end)
         here.start(read_only)
         try:
@@ -217,7 +224,7 @@ def _ended(pid: int) -> int:
         time.sleep(0.005)
 
 
-def _worker(base: Path, uid: int, volume_fd: int, fuse_fd: int, control: socket.socket, read_only: bool) -> None:
+def _worker(base: Path, view: View, volume_fd: int, fuse_fd: int, control: socket.socket, read_only: bool) -> None:
     status = 1
     try:
         out = os.open(base / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
@@ -248,8 +255,7 @@ def _worker(base: Path, uid: int, volume_fd: int, fuse_fd: int, control: socket.
         tree = VolumeTree(
             root_fd=volume_fd,
             proc_fd_dir=proc_fd,
-            uid=uid,
-            gid=uid,
+            view=view,
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=read_only,
         )

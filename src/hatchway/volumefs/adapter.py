@@ -25,6 +25,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from hatchway import log
 from hatchway.volumefs.fault import client_errno, failure
+from hatchway.volumefs.ownership import Owner
 from hatchway.volumefs.tree import Entry, VolumeTree
 from hatchway.volumefs.waiting import polling
 
@@ -138,11 +139,11 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
-        return shown(self._tree, self._tree.mknod(parent_inode, name, mode))
+        return shown(self._tree, self._tree.mknod(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
-        return shown(self._tree, self._tree.mkdir(parent_inode, name, mode))
+        return shown(self._tree, self._tree.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -154,7 +155,7 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
-        return shown(self._tree, self._tree.symlink(parent_inode, name, target))
+        return shown(self._tree, self._tree.symlink(parent_inode, name, target, _caller(ctx)))
 
     @answers
     def rename(
@@ -186,7 +187,7 @@ class VolumeOperations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        handle, entry = self._tree.create(parent_inode, name, mode, flags)
+        handle, entry = self._tree.create(parent_inode, name, mode, flags, _caller(ctx))
         return FileInfo(fh=handle, direct_io=True, keep_cache=False), shown(self._tree, entry)
 
     @answers
@@ -249,6 +250,10 @@ class VolumeOperations(pyfuse3.Operations):
         return answer
 
 
+def _caller(ctx: RequestContext) -> Owner:
+    return Owner(ctx.uid, ctx.gid)
+
+
 def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
     """`entry` as pyfuse3 wants it. The inode number shown is the node id: pyfuse3 knows no other."""
     st = entry.stat
@@ -258,8 +263,7 @@ def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
     answer.attr_timeout = CACHE_S
     answer.st_mode = entry.mode
     answer.st_nlink = st.st_nlink
-    answer.st_uid = tree.view.uid
-    answer.st_gid = tree.view.gid
+    answer.st_uid, answer.st_gid = tree.view.owner(st)
     answer.st_rdev = st.st_rdev
     answer.st_size = st.st_size
     answer.st_blksize = st.st_blksize

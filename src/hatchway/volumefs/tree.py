@@ -5,7 +5,7 @@ What holds for all of them:
   checks that what was found is what the node means.
 - Only regular files and directories are opened. Opening a FIFO, even without blocking, wakes or hangs a process of
   the container; so an O_PATH descriptor is looked at first, and opened anew by its magic link.
-- Something new is never seen with a wrong owner: a file gets its name last. What fails half way leaves nothing.
+- Something new is never seen with a wrong owner, and what fails half way leaves nothing: see `making`.
 - Errors are OSError as the kernel raises them, or as `fault.failure` makes them.
 
 The root directory, the fd directory and `keep_sgid` come from whoever confined this process.
@@ -26,13 +26,16 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from hatchway.kernel import files
+from hatchway.volumefs.changing import Changer
 from hatchway.volumefs.fault import failure
 from hatchway.volumefs.finder import Finder
-from hatchway.volumefs.fixed import FIRST_OFFSET, FixedDirectories, NothingToRead
+from hatchway.volumefs.fixed import FixedDirectories
 from hatchway.volumefs.handles import HandleTable
+from hatchway.volumefs.listing import Lister
+from hatchway.volumefs.making import O_OPEN, Maker
 from hatchway.volumefs.names import component
 from hatchway.volumefs.nodes import Node, NodeTable
-from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, REGULAR, SYMLINK, Owner, SquashView, is_special
+from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, REGULAR, SYMLINK, Owner, View
 
 KEPT_DIRECTORIES = 256
 """Descriptors kept for directories in use."""
@@ -42,11 +45,6 @@ SPARE_DESCRIPTORS = 64
 
 _O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 """What a client's flags may ask for. O_DIRECT would demand aligned buffers; the rest is the kernel's affair."""
-_O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_O_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# EPERM: what ext4 says in a removed directory, where O_CREAT says ENOENT.
-_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EPERM})
 
 
 class Entry(NamedTuple):
@@ -81,8 +79,9 @@ def descriptor_limit() -> int:
 class VolumeTree:
     """One volume. Borrows `root_fd` (O_PATH, its root directory) and `proc_fd_dir` (this process's fd directory).
 
-    `uid` and `gid` are what everything is shown as; `keep_sgid` is entered around a chmod that must keep a
-    directory's sgid bit (CAP_FSETID). The process's umask must be 0: modes arrive with the session's umask applied.
+    `view` says whose everything is; `caller`, of operations that make something, is who asked (None: this process).
+    `keep_sgid` is entered around a chmod that must keep an sgid bit (CAP_FSETID). The
+    process's umask must be 0: modes arrive with the session's umask applied, and get the view's.
     `activity` counts operations and never goes back: an idle worker is one where it stays. `places` are where other
     volumes stand in this one, see `fixed`.
     """
@@ -92,26 +91,26 @@ class VolumeTree:
         *,
         root_fd: int,
         proc_fd_dir: int,
-        uid: int,
-        gid: int,
+        view: View,
         keep_sgid: Callable[[], AbstractContextManager[None]],
         read_only: bool = False,
         max_handles: int | None = None,
         places: Iterable[bytes] = (),
     ) -> None:
-        self.view = SquashView(uid, gid)
+        self.view = view
         self.activity = 0
         self._root_fd = root_fd
         self._proc_fd_dir = proc_fd_dir
-        self._keep_sgid = keep_sgid
         self._read_only = read_only
         self._refused = False
-        self._our_uid = os.geteuid()
-        self._tmpfile_works = True
         self._nodes = NodeTable(os.fstat(root_fd))
         self._fixed = FixedDirectories(self._nodes, places)
         self._finder = Finder(self._nodes, root_fd, KEPT_DIRECTORIES)
         self._handles = HandleTable(descriptor_limit() if max_handles is None else max_handles)
+        self._ourselves = Owner(os.geteuid(), os.getegid())
+        self._maker = Maker(proc_fd_dir, keep_sgid)
+        self._changer = Changer(self._finder, self._handles, view, proc_fd_dir, self._maker.chmod)
+        self._lister = Lister(self._nodes, self._finder, self._handles, self._fixed, self._fixed_stat, root_fd)
         self.flush_matters = files.reports_errors_at_close(root_fd)
 
     @property
@@ -198,57 +197,39 @@ class VolumeTree:
 
     # Changing names
 
-    def mkdir(self, parent_id: int, name: bytes, mode: int) -> Entry:
-        """Make a directory: unusable until it has its owner, sgid inherited (mkdir(2)). Raises OSError EEXIST."""
+    def mkdir(self, parent_id: int, name: bytes, mode: int, caller: Owner | None = None) -> Entry:
+        """Make a directory, sgid inherited (mkdir(2)). Raises OSError EEXIST."""
         self._admit_change()
         self._check_free(parent_id, name, errno.EEXIST)
-        directory, owner = self._place(parent_id)
-        os.mkdir(component(name), 0, dir_fd=directory)
-        try:
-            fd = os.open(name, _O_LOOK, dir_fd=directory)
-            try:
-                made = os.fstat(fd)
-                self._check_ours(made, DIRECTORY, owner)
-                # Without owners (vfat) ours cannot be told from another: but no other is opened up that holds anything.
-                if made.st_uid != self._our_uid and not self._is_empty(fd):
-                    raise failure(errno.ESTALE)
-                self._give(fd, owner)
-                self._chmod(fd, made.st_mode, self.view.directory_bits(mode, made.st_mode))
-                st = os.fstat(fd)
-            finally:
-                os.close(fd)
-        except BaseException:
-            _undo(os.rmdir, name, directory)
-            raise
+        directory, owner = self._place(parent_id, caller)
+        wanted = mode & ~self.view.umask
+        st = self._maker.directory(
+            directory, component(name), lambda current: self.view.directory_bits(wanted, current), owner
+        )
         return self._told(self._nodes.made(parent_id, name, st), st)
 
-    def symlink(self, parent_id: int, name: bytes, target: bytes) -> Entry:
+    def symlink(self, parent_id: int, name: bytes, target: bytes, caller: Owner | None = None) -> Entry:
         """Make a symlink with any target. Raises OSError EEXIST."""
         self._admit_change()
         self._check_free(parent_id, name, errno.EEXIST)
-        directory, owner = self._place(parent_id)
-        os.symlink(target, component(name), dir_fd=directory)
-        try:
-            fd = os.open(name, _O_LOOK, dir_fd=directory)
-            try:
-                self._check_ours(os.fstat(fd), SYMLINK, owner)
-                self._give(fd, owner)
-                st = os.fstat(fd)
-            finally:
-                os.close(fd)
-        except BaseException:
-            _undo(os.unlink, name, directory)
-            raise
+        directory, owner = self._place(parent_id, caller)
+        st = self._maker.symlink(directory, component(name), target, owner)
         return self._told(self._nodes.made(parent_id, name, st), st)
 
-    def mknod(self, parent_id: int, name: bytes, mode: int) -> Entry:
-        """Make an empty regular file; anything else mknod(2) makes is EPERM. Raises OSError EEXIST."""
+    def mknod(self, parent_id: int, name: bytes, mode: int, caller: Owner | None = None) -> Entry:
+        """Make an empty regular file, or what else the view lets be made; EPERM for a device. Raises OSError EEXIST."""
         self._admit_change()
         self._check_free(parent_id, name, errno.EEXIST)
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        kind = mode >> KIND_SHIFT or REGULAR
+        if kind not in self.view.makes:
             raise failure(errno.EPERM)
-        fd, st = self._make_file(parent_id, name, mode, os.O_WRONLY)
-        os.close(fd)
+        directory, owner = self._place(parent_id, caller)
+        bits = self.view.file_bits(mode & ~self.view.umask)
+        if kind == REGULAR:
+            fd, st = self._maker.file(directory, component(name), bits, os.O_WRONLY, owner)
+            os.close(fd)
+        else:
+            st = self._maker.node(directory, component(name), kind, bits, owner)
         return self._told(self._nodes.made(parent_id, name, st), st)
 
     def link(self, node_id: int, parent_id: int, name: bytes) -> Entry:
@@ -313,28 +294,16 @@ class VolumeTree:
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
     ) -> Entry:
-        """Change what is not None: size, then mode, then times. `handle` is an open file of this node.
+        """Change what is not None: size, then owner, mode, times. `handle` is an open file of this node.
 
-        A symlink's own times can be set; special files cannot be changed (EACCES). uid and gid: see
-        `SquashView.check_chown`. Raises OSError; BlockingIOError when a size meets a lease.
+        A symlink's own times can be set. What may be changed, and uid and gid: see `View`. Raises OSError;
+        BlockingIOError when a size meets a lease.
         """
         self._admit_change()
         node = self._nodes.get(node_id)
-        self.view.check_chown(uid, gid)
-        if is_special(node.kind):
-            raise failure(errno.EACCES)
-        fd, ours, direct = self._to_change(node, handle)
-        try:
-            if size is not None:
-                self._truncate(node, fd, direct, size)
-            if mode is not None:
-                self._change_mode(node, fd, direct, mode)
-            if atime_ns is not None or mtime_ns is not None:
-                files.set_times(fd, atime_ns, mtime_ns)
-            st = os.fstat(fd)
-        finally:
-            if ours:
-                os.close(fd)
+        st = self._changer.change(
+            node, handle=handle, size=size, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns
+        )
         return self._entry(node, st)
 
     # Files
@@ -354,7 +323,9 @@ class VolumeTree:
             raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EACCES)
         return self._handles.add(self._open_file(node, flags), node)
 
-    def create(self, parent_id: int, name: bytes, mode: int, flags: int) -> tuple[int, Entry]:
+    def create(
+        self, parent_id: int, name: bytes, mode: int, flags: int, caller: Owner | None = None
+    ) -> tuple[int, Entry]:
         """Open `name`, made if it is not there (open(2) with O_CREAT). Returns a handle's number and what it is of.
 
         Raises OSError as `open` does; EEXIST with O_EXCL; ESTALE when something else than a file has appeared there
@@ -366,7 +337,10 @@ class VolumeTree:
         try:
             # O_TMPFILE must be opened for writing (open(2)); what the client may do is the kernel's check.
             access = os.O_RDWR if flags & os.O_ACCMODE == os.O_RDONLY else flags & os.O_ACCMODE
-            fd, st = self._make_file(parent_id, name, mode, flags & _O_CLIENT & ~os.O_ACCMODE & ~os.O_TRUNC | access)
+            flags_of_new = flags & _O_CLIENT & ~os.O_ACCMODE & ~os.O_TRUNC | access
+            bits = self.view.file_bits(mode & ~self.view.umask)
+            directory, owner = self._place(parent_id, caller)
+            fd, st = self._maker.file(directory, component(name), bits, flags_of_new, owner)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
@@ -412,57 +386,20 @@ class VolumeTree:
         self._admit()
         node = self._nodes.get(node_id)
         self._handles.check_room()
-        try:
-            fd = os.open(b".", _O_LIST, dir_fd=self._finder.directory(node))
-        except FileNotFoundError:
-            if not node.fixed:
-                raise
-            return self._handles.add(os.dup(self._root_fd), node, NothingToRead())
-        return self._handles.add(fd, node, files.DirectoryReader(fd))
+        return self._lister.open(node)
 
     def readdir(self, handle: int, offset: int, show: Callable[[bytes, Entry, int], bool]) -> None:
         """Give entries from `offset` on to `show` (name, entry, offset after it) until it answers False.
 
         `offset` is 0 or one given out for this directory. An entry for which `show` answered True counts as told to
-        the kernel. Entries that vanish meanwhile are left out; one that cannot be looked at is shown without
-        permissions rather than spoiling the listing. Raises OSError EBADF.
+        the kernel. Raises OSError EBADF, and see `Lister.read`.
         """
         self._admit()
-        opened = self._handles.get(handle)
-        reader = opened.reader
-        if reader is None:
-            raise failure(errno.ENOTDIR)
-        fd, parent_id = opened.fd, opened.node.id
-        fixed = {node.name for node in self._fixed.among(parent_id)} if self._fixed else ()
-        listed = bool(fixed) and offset >= FIRST_OFFSET
-        if not listed:
-            reader.seek(offset)
-        while not listed and (found := reader.read()) is not None:
-            name = found.name
-            if name in fixed:
-                continue
-            try:
-                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                st = self._unknowable(found, opened.node)
-            node = self._nodes.seen(parent_id, name, st)
-            # Where the fixed ones begin is the end of what is on disk, whatever the file system calls its own.
-            after = min(found.offset, FIRST_OFFSET) if fixed else found.offset
-            if not show(name, Entry(node, self.view.mode(st.st_mode), st), after):
-                reader.unread()
-                self._dropped(self._nodes.drop_unused(node))
-                return
-            node.lookups += 1
-        if fixed:
-            self._show_fixed(parent_id, max(0, offset - FIRST_OFFSET), show)
 
-    def _show_fixed(self, parent_id: int, start: int, show: Callable[[bytes, Entry, int], bool]) -> None:
-        for number, node in enumerate(self._fixed.among(parent_id)[start:], start + 1):
-            assert node.name is not None
-            if not show(node.name, self._entry(node, self._fixed_stat(node)), FIRST_OFFSET + number):
-                return
+        def entry(name: bytes, node: Node, st: os.stat_result, after: int) -> bool:
+            return show(name, Entry(node, self.view.mode(st.st_mode), st), after)
+
+        self._lister.read(self._handles.get(handle), offset, entry)
 
     # Below: steps the operations share
 
@@ -502,70 +439,15 @@ class VolumeTree:
         if node is not None:
             self._finder.forgotten(node)
 
-    def _place(self, parent_id: int) -> tuple[int, Owner]:
+    def _place(self, parent_id: int, caller: Owner | None) -> tuple[int, Owner]:
         """Where something new goes, and whom it will belong to. Raises OSError."""
         directory = self._finder.directory(self._nodes.get(parent_id))
-        return directory, self.view.owner_of_new(os.fstat(directory))
-
-    def _give(self, fd: int, owner: Owner) -> None:
-        try:
-            files.chown(fd, owner.uid, owner.gid)
-        except OSError:
-            # File systems without owners (vfat, some network ones) refuse, and need no change either.
-            st = os.fstat(fd)
-            if (st.st_uid, st.st_gid) != owner:
-                raise
-
-    def _check_ours(self, st: os.stat_result, kind: int, owner: Owner) -> None:
-        """Raise ESTALE unless `st` is what we have just made by name.
-
-        The container may have put something else there: giving that away would let its users take each other's
-        files. No other process has this one's uid.
-        """
-        if st.st_mode >> KIND_SHIFT != kind or st.st_uid not in (self._our_uid, owner.uid):
-            raise failure(errno.ESTALE)
-
-    def _is_empty(self, path: int) -> bool:
-        fd = files.reopen(self._proc_fd_dir, path, _O_LIST)
-        try:
-            return files.DirectoryReader(fd).read() is None
-        finally:
-            os.close(fd)
-
-    def _make_file(self, parent_id: int, name: bytes, mode: int, flags: int) -> tuple[int, os.stat_result]:
-        """A new file that had its owner before it had its name. Returns a descriptor, and its attributes."""
-        directory, owner = self._place(parent_id)
-        component(name)
-        bits = self.view.file_bits(mode)
-        if self._tmpfile_works:
-            try:
-                fd = os.open(b".", flags | os.O_TMPFILE | _O_OPEN, bits, dir_fd=directory)
-            except OSError as exc:
-                if exc.errno not in _NO_TMPFILE:
-                    raise
-            else:
-                try:
-                    self._give(fd, owner)
-                    files.link(self._proc_fd_dir, fd, directory, name)
-                    return fd, os.fstat(fd)
-                except BaseException:
-                    os.close(fd)
-                    raise
-        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _O_OPEN, 0, dir_fd=directory)
-        self._tmpfile_works = False
-        try:
-            self._give(fd, owner)
-            os.fchmod(fd, bits)
-            return fd, os.fstat(fd)
-        except BaseException:
-            os.close(fd)
-            _undo(os.unlink, name, directory)
-            raise
+        return directory, self.view.owner_of_new(os.fstat(directory), caller or self._ourselves)
 
     def _open_file(self, node: Node, flags: int) -> int:
         path = self._finder.open(node)
         try:
-            return files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | _O_OPEN)
+            return files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN)
         finally:
             os.close(path)
 
@@ -579,8 +461,7 @@ class VolumeTree:
             raise failure(errno.ESTALE)
         # The kernel has checked the directory only, since it saw no file: the file's own bits are ours to check.
         needed = (stat.S_IRUSR if flags & os.O_ACCMODE != os.O_WRONLY else 0) | (stat.S_IWUSR if _writes(flags) else 0)
-        if st.st_mode & needed != needed:
-            raise failure(errno.EACCES)
+        self.view.check_opens(st.st_mode, needed)
         node = self._nodes.seen(parent_id, name, st)
         try:
             fd = self._open_file(node, flags)
@@ -589,47 +470,6 @@ class VolumeTree:
             raise
         handle = self._handles.add(fd, node)
         return handle, self._told(node, os.fstat(fd))
-
-    def _to_change(self, node: Node, handle: int | None) -> tuple[int, bool, bool]:
-        """A descriptor of `node`, whether we must close it, and whether it is more than O_PATH."""
-        if handle is not None:
-            opened = self._handles.get(handle)
-            if opened.node is node:
-                return opened.fd, False, True
-        if node.kind == DIRECTORY:
-            return self._finder.directory(node), False, False
-        return self._finder.open(node), True, False
-
-    def _truncate(self, node: Node, fd: int, direct: bool, size: int) -> None:
-        if node.kind != REGULAR:
-            raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EINVAL)
-        if direct:
-            os.ftruncate(fd, size)
-            return
-        writable = files.reopen(self._proc_fd_dir, fd, os.O_WRONLY | _O_OPEN)
-        try:
-            os.ftruncate(writable, size)
-        finally:
-            os.close(writable)
-
-    def _change_mode(self, node: Node, fd: int, direct: bool, mode: int) -> None:
-        if node.kind == SYMLINK:
-            raise failure(errno.EOPNOTSUPP)
-        if node.kind == DIRECTORY:
-            current = os.fstat(fd).st_mode
-            self._chmod(fd, current, self.view.directory_bits(mode, current))
-        elif direct:
-            os.fchmod(fd, self.view.file_bits(mode))
-        else:
-            files.chmod(self._proc_fd_dir, fd, self.view.file_bits(mode))
-
-    def _chmod(self, fd: int, current: int, bits: int) -> None:
-        """Set a directory's mode. Without CAP_FSETID the kernel would clear sgid: we are in no group (chmod(2))."""
-        if current & stat.S_ISGID:
-            with self._keep_sgid():
-                files.chmod(self._proc_fd_dir, fd, bits)
-        else:
-            files.chmod(self._proc_fd_dir, fd, bits)
 
     def _moved(self, parent_id: int, name: bytes, new_directory: int, new_parent_id: int, new_name: bytes) -> None:
         """Note that what was `name` is now `new_name`. What was replaced loses its name when next looked for."""
@@ -642,19 +482,6 @@ class VolumeTree:
             node.drop_name(parent_id, name)
             node.add_name(new_parent_id, new_name)
 
-    def _unknowable(self, found: files.DirectoryEntry, parent: Node) -> os.stat_result:
-        kind = found.kind or REGULAR
-        fields = (kind << KIND_SHIFT, found.inode, parent.key >> 64, 1, 0, 0, 0, 0, 0, 0)
-        nanoseconds = {"st_atime_ns": 0, "st_mtime_ns": 0, "st_ctime_ns": 0}
-        return os.stat_result(fields, {**nanoseconds, "st_blksize": 4096, "st_blocks": 0, "st_rdev": 0})
-
 
 def _writes(flags: int) -> bool:
     return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
-
-
-def _undo(remove: Callable[..., None], name: bytes, directory: int) -> None:
-    try:
-        remove(name, dir_fd=directory)
-    except OSError:
-        pass  # what was made is no longer there, or something else is

@@ -23,6 +23,7 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs.adapter import serve
+from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.tree import VolumeTree
 from hatchway.wire.frames import decode
 from hatchway.wire.worker import MAX_PACKET, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
@@ -48,8 +49,7 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
         tree = VolumeTree(
             root_fd=volume_fd,
             proc_fd_dir=proc_fd,
-            uid=spec.uid,
-            gid=spec.gid,
+            view=SquashView(spec.uid, spec.gid),
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=spec.read_only,
             places=map(os.fsencode, spec.places),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hatchway.volumefs.nodes import ROOT_ID
+from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import KEPT_DIRECTORIES, Entry, VolumeTree
 
 SHOWN_UID = 1_900_100_007
@@ -25,6 +26,7 @@ class Volume:
         *,
         keep_sgid: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         places: tuple[bytes, ...] = (),
+        view: View | None = None,
     ) -> None:
         self.backing = backing
         self._root_fd = os.open(backing, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -32,8 +34,7 @@ class Volume:
         self.tree = VolumeTree(
             root_fd=self._root_fd,
             proc_fd_dir=self._proc_fd,
-            uid=SHOWN_UID,
-            gid=SHOWN_GID,
+            view=SquashView(SHOWN_UID, SHOWN_GID) if view is None else view,
             keep_sgid=keep_sgid,
             max_handles=100,
             places=places,

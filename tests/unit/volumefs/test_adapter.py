@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import stat
+import types
 import typing
 from typing import Any
 
@@ -20,21 +21,23 @@ from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.tree import Entry, Space, VolumeTree
 
+CONTEXT = types.SimpleNamespace(uid=1001, gid=1002, pid=1, umask=0o022)
+
 HANDLERS = {
     "lookup": (1, b"name", None),
     "forget": ([(5, 1)],),
     "getattr": (5, None),
     "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, None),
     "readlink": (5, None),
-    "mknod": (1, b"name", stat.S_IFREG | 0o644, 0, None),
-    "mkdir": (1, b"name", 0o755, None),
+    "mknod": (1, b"name", stat.S_IFREG | 0o644, 0, CONTEXT),
+    "mkdir": (1, b"name", 0o755, CONTEXT),
     "unlink": (1, b"name", None),
     "rmdir": (1, b"name", None),
-    "symlink": (1, b"name", b"target", None),
+    "symlink": (1, b"name", b"target", CONTEXT),
     "rename": (1, b"old", 1, b"new", 0, None),
     "link": (5, 1, b"name", None),
     "open": (5, os.O_RDONLY, None),
-    "create": (1, b"name", 0o644, os.O_WRONLY, None),
+    "create": (1, b"name", 0o644, os.O_WRONLY, CONTEXT),
     "read": (7, 0, 100),
     "write": (7, 0, b"data"),
     "flush": (7,),

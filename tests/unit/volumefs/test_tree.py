@@ -18,6 +18,7 @@ from tests.unit.volumefs.harness import SHOWN_GID, SHOWN_UID, Volume, bits, refu
 
 from hatchway.kernel.files import RENAME_EXCHANGE, RENAME_NOREPLACE
 from hatchway.volumefs.nodes import ROOT_ID
+from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.tree import VolumeTree
 
 STRANGE_NAMES = [b"\xff\xfe\xfd", "grüße".encode(), b"n" * 255, b" ", b"a\nb", b"...", b"-rf", b"\x01"]
@@ -317,10 +318,10 @@ class TestCreatingWithoutTmpfile:
         volume.tree.release(handle)
 
     def test_nothing_is_left_of_what_failed(self, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fchmod(_fd: int, _mode: int) -> None:
+        def chmod(*_args: object, **_named: object) -> None:
             raise OSError(errno.EIO, "")
 
-        monkeypatch.setattr(os, "fchmod", fchmod)
+        monkeypatch.setattr(os, "chmod", chmod)
         with refused(errno.EIO):
             volume.create(b"new")
         assert os.listdir(volume.backing) == []
@@ -383,7 +384,7 @@ class TestOwners:
             entered.append(True)
             yield
 
-        volume.tree._keep_sgid = keep_sgid
+        volume.tree._maker._keep_sgid = keep_sgid
         entry = volume.tree.mkdir(*volume.place(shared + b"dir"), 0o755)
         assert bits(entry) == 0o2755
         assert (entry.stat.st_uid, entry.stat.st_gid) == (999, 998)
@@ -401,7 +402,7 @@ class TestOwners:
         def keep_sgid() -> contextlib.AbstractContextManager[None]:
             raise OSError(errno.EPERM, "")
 
-        volume.tree._keep_sgid = keep_sgid
+        volume.tree._maker._keep_sgid = keep_sgid
         with refused(errno.EPERM):
             volume.tree.mkdir(*volume.place(shared + b"dir"), 0o755)
         assert os.listdir(volume.disk(shared)) == []
@@ -945,8 +946,7 @@ class TestRestrictions:
         tree = VolumeTree(
             root_fd=volume.tree._root_fd,
             proc_fd_dir=volume.tree._proc_fd_dir,
-            uid=1,
-            gid=1,
+            view=SquashView(1, 1),
             keep_sgid=contextlib.nullcontext,
             read_only=True,
         )
