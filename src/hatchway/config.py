@@ -44,7 +44,6 @@ class Sshd(msgspec.Struct, frozen=True, kw_only=True):
     host_key_dir: str = "/etc/hatchway/ssh"
     pam_service: str = "hatchway-sshd"
     binary: str = "/usr/sbin/sshd"
-    sftp_umask: str = "022"
     login_grace_s: int = 30
     max_startups: str = "60:30:200"
 
@@ -56,6 +55,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     bind_prefixes: tuple[str, ...] = ()
     volume_devices: tuple[str, ...] = ()
     idle_unmount_s: int = 300
+    umask: str = "022"
 
 
 class Ids(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,8 +302,8 @@ def _check(config: Config, origin: str) -> None:
         config.sshd.pam_service,
         "a name that begins with 'hatchway'",
     )
-    umask_ok = re.fullmatch(r"0?[0-7]{3}", config.sshd.sftp_umask) is not None
-    require(umask_ok, "sshd.sftp_umask", config.sshd.sftp_umask, "an octal umask in quotes, such as '022'")
+    umask_ok = re.fullmatch(r"0?[0-7]{3}", config.host.umask) is not None
+    require(umask_ok, "host.umask", config.host.umask, "an octal umask in quotes, such as '022'")
     require(
         5 <= config.sshd.login_grace_s <= 600,
         "sshd.login_grace_s",

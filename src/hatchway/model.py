@@ -90,6 +90,83 @@ class InstanceKey(msgspec.Struct, frozen=True, order=True):
         return f"{self.environment}/{self.container}/{self.number}"
 
 
+class IdPair(msgspec.Struct, frozen=True):
+    """A uid and a gid."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
+
+ID_MAX = 2**32 - 2
+"""The largest uid or gid: the next one means "leave it" (chown(2))."""
+
+
+class IdRange(msgspec.Struct, frozen=True):
+    """A line of a user namespace's map (user_namespaces(7)): `count` ids from `inside` on are those from `outside`."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+def outside(number: int, ranges: tuple[IdRange, ...]) -> int | None:
+    """What id of the host a container's id `number` is; no `ranges`: the same. None when it is none."""
+    if not ranges:
+        return number
+    return next((one.outside + number - one.inside for one in ranges if 0 <= number - one.inside < one.count), None)
+
+
+class Owning(enum.StrEnum):
+    """Whom what a session makes belongs to on disk, besides `UID:GID` in so many numbers.
+
+    `INHERIT`: whom the directory belongs to. `CONTAINER`: the container's configured user. `REAL`: whoever makes it,
+    and all owners and modes are shown, and count, as they are.
+    """
+
+    INHERIT = "inherit"
+    CONTAINER = "container"
+    REAL = "real"
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """What a grant says of owners and modes. None: nothing.
+
+    `owner` is a word of Owning or "UID:GID", the container's ids; `umask` the permission bits taken from new files.
+    """
+
+    owner: str | None = None
+    umask: int | None = None
+
+
+UNSAID = Ownership()
+"""Says nothing of owners and modes."""
+
+
+def parse_owner(text: str) -> str:
+    """`text` as `Ownership.owner`. Raises UsageError."""
+    if text in list(Owning) or owner_ids(text) is not None:
+        return text
+    raise UsageError(f"owner {text!r} is not allowed: expected {', '.join(Owning)} or UID:GID, such as 1000:1000")
+
+
+def owner_ids(owner: str) -> IdPair | None:
+    """The ids in an owner "UID:GID", None when it is none."""
+    found = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", owner, re.ASCII)
+    if found is None or max(int(found[1]), int(found[2])) > ID_MAX:
+        return None
+    return IdPair(int(found[1]), int(found[2]))
+
+
+def parse_umask(text: str) -> int:
+    """`text`, octal, as a umask. Raises UsageError."""
+    if re.fullmatch(r"0?[0-7]{3}", text, re.ASCII) is None:
+        raise UsageError(f"umask {text!r} is not allowed: expected three octal digits, such as 022")
+    return int(text, 8)
+
+
 class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of an instance as the catalog sees it.
 
@@ -122,6 +199,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app").
 
     `access_label` is the container's own word on which volumes to share, see ACCESS_LABEL; "" when it has none.
+    `owner` is that user as the container counts, None when it cannot be told, for the reason `owner_problem`; `uid_map`
+    and `gid_map` say which ids of the host the container's are.
     `provisional`: it is a throw-away container, one that is just being replaced, or has another key than its name or
     labels ask for, since that is taken; no rule and no label is about it.
     """
@@ -135,6 +214,10 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     access_label: str = ""
     provisional: bool = False
     volumes: tuple[VolumeInfo, ...] = ()
+    owner: IdPair | None = None
+    owner_problem: str = ""
+    uid_map: tuple[IdRange, ...] = ()
+    gid_map: tuple[IdRange, ...] = ()
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +235,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
     replica: int | None = None
     read_only: bool = False
     follow: bool = False
+    ownership: Ownership = UNSAID
 
 
 ACCESS_LABEL = "hatchway.volumes"

@@ -11,8 +11,8 @@ import tomllib
 import msgspec
 
 from hatchway.config import decode
-from hatchway.errors import ConfigError
-from hatchway.model import AccessRule
+from hatchway.errors import ConfigError, UsageError
+from hatchway.model import AccessRule, Ownership, parse_owner, parse_umask
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     replica: int | None = None
     read_only: bool = False
     follow: bool = False
+    owner: str | None = None
+    umask: str | None = None
 
 
 def names(directory: str) -> list[str]:
@@ -74,6 +76,7 @@ def parse(text: str, origin: str) -> tuple[AccessRule, ...]:
                 replica=entry.replica,
                 read_only=entry.read_only,
                 follow=entry.follow,
+                ownership=_ownership(entry, where),
             )
         )
     return tuple(rules)
@@ -86,6 +89,16 @@ def _read(path: str) -> tuple[AccessRule, ...]:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from exc
     return parse(text, path)
+
+
+def _ownership(entry: _Entry, where: str) -> Ownership:
+    try:
+        return Ownership(
+            None if entry.owner is None else parse_owner(entry.owner),
+            None if entry.umask is None else parse_umask(entry.umask),
+        )
+    except UsageError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
 
 
 def _check(entry: _Entry, where: str) -> None:

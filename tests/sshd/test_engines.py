@@ -218,6 +218,16 @@ def test_user_namespaces(tmp_path: Path) -> None:
             )
             assert hatchway.sftp(login, f"get file {tmp_path}/again\n").returncode == 0
             assert (tmp_path / "again").read_text() == "from the usermore\n"
+            # Ids that are named are the container's.
+            for number, (name, ids) in enumerate((("0:0", "0:0"), ("1234:5", "1234:5"), ("container", "0:0"))):
+                hatchway.command("enable", instance, "/data", "--owner", name)
+                hatchway.sftp(login, f"put {tmp_path}/again named{number}\n")
+                told = container.exec_run(["stat", "-c", "%u:%g", f"/data/named{number}"]).output
+                assert told == f"{ids}\n".encode()
+                on_disk = (backing / f"named{number}").stat()
+                assert on_disk.st_uid == first + int(ids.partition(":")[0])
+            refused = hatchway.cli("enable", instance, "/data", "--owner", "70000:0")
+            assert "have no such ids" in " ".join(refused.stderr.split())
 
 
 def test_a_data_root_elsewhere(tmp_path: Path) -> None:

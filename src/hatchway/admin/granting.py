@@ -8,11 +8,23 @@ from collections.abc import Collection, Sequence
 import trio
 
 from hatchway import accounts, log
+from hatchway.admin import owners
 from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError
-from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, later_login, login_candidates
+from hatchway.model import (
+    UNSAID,
+    InstanceKey,
+    Login,
+    Mode,
+    Origin,
+    Ownership,
+    Uid,
+    VolumeInfo,
+    later_login,
+    login_candidates,
+)
 from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin
 from hatchway.registry.store import Registry
 
@@ -36,11 +48,13 @@ class Granting:
         origin: Origin,
         by: str,
         follow: Collection[str] = (),
+        ownership: Ownership = UNSAID,
     ) -> tuple[InstanceRecord, Secret | None]:
         """Grant `volumes` of an instance; see Registry.enable. Gives it, and a new password that is not kept.
 
         Raises HatchwayError; then nothing has been granted.
         """
+        owner_ids = owners.resolve(ownership.owner, self._core.inventory.get(key))
         # A login and uid are free when they are looked for; nobody else may take them before they are stored.
         async with self._turn:
             known = await self._core.db(lambda registry: registry.instance(key))
@@ -58,6 +72,8 @@ class Granting:
                     origin=origin,
                     follow=frozenset(follow),
                     runtime_id=runtime_id,
+                    ownership=ownership,
+                    owner_ids=owner_ids,
                 )
             )
         self._logger.info(
@@ -66,6 +82,8 @@ class Granting:
             login=record.login,
             paths=tuple(volume.path for volume, _ in volumes),
             read_only=[volume.path for volume, mode in volumes if mode is Mode.READ_ONLY],
+            owner=ownership.owner,
+            umask=ownership.umask,
             origin=origin.value,
             by=by,
         )

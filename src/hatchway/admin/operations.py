@@ -24,9 +24,12 @@ from hatchway.model import (
     Login,
     Mode,
     Origin,
+    Ownership,
     VolumeInfo,
     login_candidates,
     parse_instance_key,
+    parse_owner,
+    parse_umask,
 )
 from hatchway.registry.records import CredentialKind, CredentialRecord, GrantRecord, InstanceRecord
 from hatchway.registry.store import Registry
@@ -184,7 +187,12 @@ class Operations:
         # What the container itself may not change, or the static file says is read-only, stays so over SFTP.
         grants = [(v, Mode.READ_ONLY if request.read_only or v.read_only else Mode.READ_WRITE) for v in chosen]
         record, shown = await self._granting.grant(
-            info.key, grants, origin=Origin.COMMAND, by=f"uid {peer.uid}", follow=follow
+            info.key,
+            grants,
+            origin=Origin.COMMAND,
+            by=f"uid {peer.uid}",
+            follow=follow,
+            ownership=_checked(request.ownership),
         )
         paths = tuple(volume.path for volume in chosen)
         await self._sync(record.login, "access is granted")
@@ -247,7 +255,11 @@ class Operations:
         outcome = await self._reconciler.apply(request.rules, dry_run=request.dry_run)
         waiting = (ChangeKind.CONFIRM, ChangeKind.REFUSED)
         # A rule that only stands elsewhere in its file now changes nothing for anybody.
-        changes = [one for one in outcome.changes if one.kind is not ChangeKind.ALTER or one.mode is not one.before]
+        changes = [
+            one
+            for one in outcome.changes
+            if one.kind is not ChangeKind.ALTER or (one.mode, one.ownership) != (one.before, one.owned_before)
+        ]
         return Applied(
             changes=tuple(_told(one) for one in changes if one.kind not in waiting),
             waiting=tuple(_told(one) for one in changes if one.kind in waiting),
@@ -276,7 +288,12 @@ class Operations:
             mode = Mode.READ_ONLY if volume.read_only else grant.mode
             follow = (volume.path,) if grant.follows and volume.anonymous else ()
             await self._granting.grant(
-                info.key, [(volume, mode)], origin=Origin.COMMAND, by=f"uid {peer.uid}", follow=follow
+                info.key,
+                [(volume, mode)],
+                origin=Origin.COMMAND,
+                by=f"uid {peer.uid}",
+                follow=follow,
+                ownership=grant.ownership,
             )
         others = await self._reconciler.confirm(info.key, paths)
         confirmed = sorted({volume.path for volume, _ in suspended} | {change.path for change in others})
@@ -481,8 +498,19 @@ def _told(change: Change) -> AccessChange:
         mode=change.mode,
         by=change.by,
         before=change.before,
+        ownership=change.ownership,
+        owned_before=change.owned_before,
         reason=change.reason,
     )
+
+
+def _checked(ownership: Ownership) -> Ownership:
+    """`ownership`, as it came from outside. Raises UsageError."""
+    if ownership.owner is not None:
+        parse_owner(ownership.owner)
+    if ownership.umask is not None:
+        parse_umask(f"{ownership.umask:03o}")
+    return ownership
 
 
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:

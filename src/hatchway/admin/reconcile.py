@@ -210,7 +210,7 @@ class Reconciler:
     def _edits(self, changes: Sequence[Change]) -> Callable[[Registry], None]:
         withdraw = [GrantName(one.key, one.path, one.origin) for one in changes if one.kind is ChangeKind.WITHDRAW]
         alter = [
-            AlteredGrant(one.key, one.path, one.origin, one.mode, one.follows, one.by)
+            AlteredGrant(one.key, one.path, one.origin, one.mode, one.follows, one.by, one.ownership, one.owner_ids)
             for one in changes
             if one.kind is ChangeKind.ALTER
         ]
@@ -230,5 +230,6 @@ class Reconciler:
             origin=change.origin,
             by=change.by,
             follow=(change.path,) if change.follows else (),
+            ownership=change.ownership,
         )
         return record.login

@@ -11,15 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from hatchway.admin import owners
+from hatchway.errors import ConflictError
 from hatchway.model import (
     ACCESS_LABEL,
+    UNSAID,
     VOLUMES_MAX,
     AccessRule,
+    IdPair,
     InstanceInfo,
     InstanceKey,
     InstanceState,
     Mode,
     Origin,
+    Ownership,
     VolumeInfo,
     VolumeKind,
 )
@@ -33,7 +38,8 @@ LABEL_ENTRIES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be done to one grant. `before` is its mode until now, None when there is none.
+    """What is to be done to one grant. `before` is its mode until now, None when there is none, `owned_before` its
+    ownership. `owner_ids` are whom `ownership` means, as the host counts.
 
     `volume` is what stands at its path, None when that is of no interest.
     """
@@ -48,6 +54,9 @@ class Change:
     reason: str = ""
     volume: VolumeInfo | None = None
     before: Mode | None = None
+    ownership: Ownership = UNSAID
+    owner_ids: IdPair | None = None
+    owned_before: Ownership = UNSAID
 
     @property
     def takes_away(self) -> bool:
@@ -61,6 +70,7 @@ class _Wish:
     read_only: bool
     follow: bool
     by: str
+    ownership: Ownership = UNSAID
 
 
 def plan(
@@ -89,10 +99,11 @@ def plan(
         wished: set[tuple[str, Origin]] = set()
         for volume in info.volumes if info is not None else ():
             for origin, wish in _wishes(matching, entries, volume.path, volume.name):
-                if info is not None and info.provisional and (volume.path, origin) not in grants:
+                assert info is not None
+                if info.provisional and (volume.path, origin) not in grants:
                     continue
                 wished.add((volume.path, origin))
-                steps = _toward(key, volume, origin, wish, grants.get((volume.path, origin)), key in fresh)
+                steps = _toward(info, volume, origin, wish, grants.get((volume.path, origin)), key in fresh)
                 changes += [_held_back(step, same, given) for step in steps]
             changes += _following(key, volume, grants.values(), key in fresh)
         for (path, origin), grant in grants.items():
@@ -195,7 +206,7 @@ def _of_rules(matching: Sequence[AccessRule], path: str, name: str) -> _Wish | N
     if not found:
         return None
     decides = min(found, key=lambda rule: rule.read_only)
-    return _Wish(decides.read_only, any(rule.follow for rule in found), decides.where)
+    return _Wish(decides.read_only, any(rule.follow for rule in found), decides.where, decides.ownership)
 
 
 def _of_label(entries: Sequence[tuple[str, bool]], path: str, name: str) -> _Wish | None:
@@ -204,26 +215,34 @@ def _of_label(entries: Sequence[tuple[str, bool]], path: str, name: str) -> _Wis
 
 
 def _toward(
-    key: InstanceKey, volume: VolumeInfo, origin: Origin, wish: _Wish, grant: GrantRecord | None, fresh: bool
+    info: InstanceInfo, volume: VolumeInfo, origin: Origin, wish: _Wish, grant: GrantRecord | None, fresh: bool
 ) -> list[Change]:
     """What brings `grant` (None: there is none) to what is wished for `volume`, as far as that can be done now."""
     # What the container itself may not change, stays so over SFTP.
     mode = Mode.READ_ONLY if wish.read_only or volume.read_only else Mode.READ_WRITE
     follows = wish.follow and volume.anonymous
+    key, ids, unowned = info.key, None, ""
+    try:
+        ids = owners.resolve(wish.ownership.owner, info)
+    except ConflictError as exc:
+        unowned = str(exc)
 
     def change(kind: ChangeKind, reason: str = "") -> Change:
-        before = None if grant is None else grant.mode
-        return Change(kind, key, volume.path, origin, mode, wish.by, follows, reason, volume, before)
+        before, owned = (None, UNSAID) if grant is None else (grant.mode, grant.ownership)
+        return Change(
+            kind, key, volume.path, origin, mode, wish.by, follows, reason, volume, before, wish.ownership, ids, owned
+        )
 
-    if grant is not None and grant.identity == volume.identity and fresh and volume.refusal is None:
-        wished = (mode, follows, wish.by)
-        return [] if (grant.mode, grant.follows, grant.granted_by) == wished else [change(ChangeKind.ALTER)]
+    if grant is not None and grant.identity == volume.identity and fresh and volume.refusal is None and not unowned:
+        wished = (mode, follows, wish.by, wish.ownership, ids)
+        is_now = (grant.mode, grant.follows, grant.granted_by, grant.ownership, grant.owner_ids)
+        return [] if is_now == wished else [change(ChangeKind.ALTER)]
     # Writing is taken away also where nothing is known of the volume, or another one stands there now.
     changes = _narrowed(key, grant, wish) if grant is not None and mode is Mode.READ_ONLY else []
     if not fresh:
         return changes
-    if volume.refusal is not None:
-        return [*changes, change(ChangeKind.REFUSED, volume.refusal)]
+    if problem := volume.refusal or unowned:
+        return [*changes, change(ChangeKind.REFUSED, problem)]
     if grant is None:
         return [change(ChangeKind.GRANT)]
     if follows and _succeeds(volume, grant):
@@ -235,7 +254,8 @@ def _narrowed(key: InstanceKey, grant: GrantRecord, wish: _Wish) -> list[Change]
     if grant.mode is Mode.READ_ONLY:
         return []
     mode = Mode.READ_ONLY
-    return [Change(ChangeKind.ALTER, key, grant.path, grant.origin, mode, wish.by, grant.follows, before=grant.mode)]
+    kept = _change(ChangeKind.ALTER, key, grant)
+    return [replace(kept, mode=mode, by=wish.by)]
 
 
 def _change(kind: ChangeKind, key: InstanceKey, grant: GrantRecord, volume: VolumeInfo | None = None) -> Change:
@@ -249,6 +269,9 @@ def _change(kind: ChangeKind, key: InstanceKey, grant: GrantRecord, volume: Volu
         grant.follows,
         volume=volume,
         before=grant.mode,
+        ownership=grant.ownership,
+        owner_ids=grant.owner_ids,
+        owned_before=grant.ownership,
     )
 
 

@@ -10,8 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hatchway.admin import owners
 from hatchway.admin.inventory import Inventory
-from hatchway.model import InstanceInfo, InstanceState, Mode, VolumeInfo, anonymous, below, session_paths
+from hatchway.errors import ConflictError
+from hatchway.model import (
+    UNSAID,
+    IdPair,
+    InstanceInfo,
+    InstanceState,
+    Mode,
+    Ownership,
+    Owning,
+    VolumeInfo,
+    anonymous,
+    below,
+    session_paths,
+)
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, VolumeStatus
 from hatchway.wire.host import View
@@ -24,6 +38,8 @@ class Share:
     source: str
     created: str
     mode: Mode
+    ownership: Ownership = UNSAID
+    owner_ids: IdPair | None = None
 
 
 def widest(grants: Iterable[GrantRecord]) -> Mode:
@@ -52,8 +68,13 @@ def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share
         volume = volumes.get(path)
         described = volume or max(grants, key=lambda grant: grant.granted_at)
         live = _in_force(grants, volume, inventory)
-        if live and described.source is not None:
-            result[path] = Share(described.source, described.created, widest(live))
+        if not live or described.source is None:
+            continue
+        try:
+            ids = owners.now(live, info)
+        except ConflictError:
+            continue
+        result[path] = Share(described.source, described.created, widest(live), owners.effective(live), ids)
     return result
 
 
@@ -78,9 +99,18 @@ def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]
     places = _places(record)
     info = inventory.get(record.key)
     fixed = set() if info is None else {volume.path for volume in info.volumes if volume.read_only}
-    return tuple(
-        View(places[path], live[path].source, live[path].mode is Mode.READ_ONLY or path in fixed, live[path].created)
-        for path in sorted(live, key=places.__getitem__)
+    return tuple(_view(places[path], live[path], path in fixed) for path in sorted(live, key=places.__getitem__))
+
+
+def _view(place: str, share: Share, fixed: bool) -> View:
+    return View(
+        place,
+        share.source,
+        share.mode is Mode.READ_ONLY or fixed,
+        share.created,
+        share.owner_ids,
+        share.ownership.owner == Owning.REAL,
+        share.ownership.umask,
     )
 
 
@@ -149,6 +179,8 @@ def status(
                 present=volume is not None,
                 anonymous=volume is not None and volume.anonymous,
                 held_back=held_back.get(path),
+                ownership=UNSAID if share is None else share.ownership,
+                owner_ids=None if share is None else share.owner_ids,
                 grants=tuple(_grant(grant, grant in in_force) for grant in given),
             )
         )
@@ -179,4 +211,5 @@ def _grant(grant: GrantRecord, in_force: bool) -> GrantStatus:
         follows=grant.follows,
         granted_by=grant.granted_by,
         granted_at=grant.granted_at,
+        ownership=grant.ownership,
     )

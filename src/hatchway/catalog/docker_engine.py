@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import socket
+import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -24,6 +25,7 @@ from docker.types import CancellableStream
 from docker.utils import convert_filters, version_lt
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
+from hatchway.catalog.container_users import FILE_MAX
 from hatchway.catalog.names import encodable, printable
 from hatchway.errors import EngineError
 
@@ -66,12 +68,15 @@ class About(NamedTuple):
     """The engine itself.
 
     `creation_times`: a volume's CreatedAt is the time of its creation. `options_in_files`: what it mounts for a volume
-    of the local driver stands in a file beside the volume, where the privileged half reads it.
+    of the local driver stands in a file beside the volume, where the privileged half reads it. `remapped` and
+    `rootless`: ids in its containers are other ones on the host (userns-remap), or in the engine's own user namespace.
     """
 
     data_root: str | None
     creation_times: bool
     options_in_files: bool
+    remapped: bool = False
+    rootless: bool = False
 
 
 class Engine(Protocol):
@@ -91,6 +96,10 @@ class Engine(Protocol):
 
     async def inspect(self, container_id: str) -> object | None:
         """The full description of one container, None when there is none. Raises AnswerError too."""
+        ...
+
+    async def file(self, container_id: str, path: str) -> str:
+        """The beginning of a text file of a container, running or not, "" when there is none. Raises AnswerError."""
         ...
 
     async def volumes(self) -> list[Any]:
@@ -134,7 +143,15 @@ class DockerEngine:
         podman = any(str(part.get("Name", "")).startswith("Podman") for part in components if isinstance(part, dict))
         modern = not version_lt(self._client.api_version, FIRST_API_WITH_CREATION_TIME)
         # Podman has a database for them.
-        return About(encodable(root) if isinstance(root, str) and root else None, podman or modern, not podman)
+        options = (info.get("SecurityOptions") if isinstance(info, dict) else None) or ()
+        security = {str(option).partition(",")[0] for option in options if isinstance(options, list)}
+        return About(
+            encodable(root) if isinstance(root, str) and root else None,
+            podman or modern,
+            not podman,
+            remapped="name=userns" in security,
+            rootless="name=rootless" in security,
+        )
 
     async def probe(self) -> None:
         """See Engine."""
@@ -154,6 +171,10 @@ class DockerEngine:
                 return None
             raise
         return raw
+
+    async def file(self, container_id: str, path: str) -> str:
+        """See Engine."""
+        return str(await self._ask(partial(_file, self._client, container_id, path, self._timeout_s)))
 
     async def volumes(self) -> list[Any]:
         """See Engine."""
@@ -279,6 +300,43 @@ def _stream(client: docker.APIClient) -> requests.Response:
     if response.status_code != requests.codes.ok:
         raise _UnusableError(f"no events, but {response.status_code} {_short(response.reason)}")
     return response
+
+
+def _file(client: docker.APIClient, container_id: str, path: str, timeout_s: int) -> str:
+    """In a thread: see Engine.file. The engine sends a tar archive, of which no more is read than is wanted.
+
+    What is there is the container's: it may be a directory, a link or endless.
+    """
+    url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/archive"
+    response = client.get(url, params={"path": path}, stream=True, timeout=timeout_s)
+    try:
+        if response.status_code == requests.codes.not_found:
+            return ""
+        if response.status_code != requests.codes.ok:
+            raise _UnusableError(f"no file, but {response.status_code} {_short(response.reason)}")
+        data, end = bytearray(), time.monotonic() + timeout_s
+        while len(data) < FILE_MAX and (part := response.raw.read1(65536, decode_content=True)):
+            data += part
+            if time.monotonic() > end:
+                raise _TricklesError
+    except ReadTimeoutError as exc:
+        raise requests.exceptions.ReadTimeout(str(exc)) from exc
+    finally:
+        response.close()
+    return _first_file(bytes(data))
+
+
+def _first_file(archive: bytes) -> str:
+    """The text of the regular file a tar archive begins with, as far as it is there; "" for anything else."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|") as tar:
+            first = tar.next()
+            if first is None or not first.isreg():
+                return ""
+            start = first.offset_data
+            return archive[start : start + first.size].decode(errors="replace")
+    except (tarfile.TarError, ValueError):
+        return ""
 
 
 def _silent(url: str, reason: str) -> str:

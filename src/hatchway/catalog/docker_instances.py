@@ -13,14 +13,19 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
+from hatchway.catalog.container_users import numeric
 from hatchway.catalog.names import encodable, key_part, printable
 from hatchway.model import (
     ACCESS_LABEL,
     ANONYMOUS_PREFIX,
     DEPTH_MAX,
+    IdPair,
+    IdRange,
     InstanceInfo,
     InstanceKey,
     InstanceState,
@@ -92,6 +97,18 @@ class _HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     binds: tuple[str, ...] | None = None
     volumes_from: tuple[str, ...] | None = None
     tmpfs: dict[str, str] | None = None
+    userns_mode: str = ""
+
+
+class Namespaces(NamedTuple):
+    """Which ids of the host those of an engine's containers are; `problem` when that cannot be told."""
+
+    uid_map: tuple[IdRange, ...] = ()
+    gid_map: tuple[IdRange, ...] = ()
+    problem: str = ""
+
+
+SAME_IDS = Namespaces()
 
 
 class _Mount(msgspec.Struct, frozen=True, rename="pascal"):
@@ -176,8 +193,16 @@ def instances(containers: Sequence[object], volumes: Mapping[str, object]) -> tu
     return build(readable, described)
 
 
-def build(containers: Iterable[Container], volumes: Mapping[str, Volume]) -> tuple[InstanceInfo, ...]:
-    """As `instances`, from what was read already."""
+def build(
+    containers: Iterable[Container],
+    volumes: Mapping[str, Volume],
+    users: Mapping[str, IdPair | str] = MappingProxyType({}),
+    namespaces: Namespaces = SAME_IDS,
+) -> tuple[InstanceInfo, ...]:
+    """As `instances`, from what was read already.
+
+    `users` are the configured users of containers, by id, that had to be looked up in them, or why they are not known.
+    """
     taken: dict[InstanceKey, InstanceInfo] = {}
     # The oldest first: a container that comes later never takes a key, and with it a login, from one that has it.
     for container in sorted(containers, key=_age):
@@ -195,8 +220,26 @@ def build(containers: Iterable[Container], volumes: Mapping[str, Volume]) -> tup
             # So is the one that Compose makes beside the one it is to replace, which has the key until it is gone.
             provisional=key != candidates[0] or _one_off(container.config.labels or {}),
             volumes=_volumes(container, volumes),
+            **_owner(container, users, namespaces),
         )
     return tuple(taken[key] for key in sorted(taken))
+
+
+def _owner(container: Container, users: Mapping[str, IdPair | str], namespaces: Namespaces) -> dict[str, Any]:
+    """What InstanceInfo says of a container's user."""
+    # Docker's "host" is the engine's own namespace whatever the engine does else; Podman has modes of its own.
+    mode = container.host_config.userns_mode
+    if mode not in ("", "host"):
+        namespaces = Namespaces(problem=f"it has a user namespace of its own ({printable(mode)[:TEXT_MAX]})")
+    elif mode == "host":
+        namespaces = Namespaces(problem=namespaces.problem)
+    if namespaces.problem:
+        return {"owner": None, "owner_problem": namespaces.problem}
+    found = numeric(container.config.user) or users.get(container.id, "the container was not looked into yet")
+    maps = {"uid_map": namespaces.uid_map, "gid_map": namespaces.gid_map}
+    if isinstance(found, str):
+        return {"owner": None, "owner_problem": found, **maps}
+    return {"owner": found, **maps}
 
 
 def _access_label(labels: Mapping[str, str]) -> str:

@@ -15,9 +15,12 @@ import msgspec
 import trio
 
 from hatchway import log
-from hatchway.catalog.docker_engine import AnswerError, DockerEngine, Engine, Event
+from hatchway.catalog.container_users import FILE_MAX, UnknownUserError, numeric, remapped, resolve
+from hatchway.catalog.docker_engine import About, AnswerError, DockerEngine, Engine, Event
 from hatchway.catalog.docker_instances import (
+    SAME_IDS,
     Container,
+    Namespaces,
     Volume,
     as_listed,
     build,
@@ -28,7 +31,7 @@ from hatchway.catalog.docker_instances import (
 from hatchway.catalog.feeder import Sink
 from hatchway.config import Engine as EngineConfig
 from hatchway.errors import EngineError
-from hatchway.model import InstanceInfo, Snapshot
+from hatchway.model import IdPair, InstanceInfo, Snapshot
 
 __all__ = ["DockerSource", "instances"]
 
@@ -40,6 +43,9 @@ SETTLE_MAX_S = 1.0
 """… but none waits longer than this."""
 RESYNC_EVERY_S = 60.0
 PROBE_EVERY_S = 3.0
+USERS_SLICE_S = 0.5
+"""How long users of containers are looked up at a time, so that nothing that happens meanwhile waits."""
+
 RETRY_STUCK_S = 600.0
 """How long a container that does not answer is left alone: each attempt may cost the whole timeout."""
 BACKOFF_MIN_S = 0.5
@@ -111,6 +117,9 @@ class DockerSource:
         """By id; None for one whose description is of no use."""
         self._stuck: dict[str, float] = {}
         """By id, when to try again."""
+        self._users: dict[str, IdPair | str] = {}
+        """By id, of those that had to be looked up: who the configured user is, or why that is not known."""
+        self._namespaces = SAME_IDS
         self._nameless = 0
         self._odd_volumes = 0
         self._volumes: dict[str, Volume] = {}
@@ -174,18 +183,24 @@ class DockerSource:
 
     async def _keep_up(self, engine: Engine, wanted: _Wanted) -> NoReturn:
         about = await engine.about()
-        self._data_root, self._creation_times, self._options_in_files = about
+        self._data_root = about.data_root
+        self._creation_times, self._options_in_files = about.creation_times, about.options_in_files
+        self._namespaces = _namespaces(about)
         self._stuck.clear()
+        self._users = {ident: user for ident, user in self._users.items() if isinstance(user, IdPair)}
         await self._list(engine, again=True)
         self._answered()
         self._logger.info("engine followed", containers=len(self._containers), volumes=len(self._volumes))
         next_list = trio.current_time() + RESYNC_EVERY_S
         while True:
-            with trio.move_on_after(PROBE_EVERY_S) as quiet:
+            unknown = self._unknown_users()
+            with trio.move_on_after(0 if unknown else PROBE_EVERY_S) as quiet:
                 await wanted.woken.wait()
             if trio.current_time() >= next_list:
                 await self._list(engine)
                 next_list = trio.current_time() + RESYNC_EVERY_S
+            elif quiet.cancelled_caught and unknown:
+                await self._look_up_users(engine, unknown, wanted)
             elif quiet.cancelled_caught:
                 await engine.probe()
             if wanted.woken.is_set():
@@ -268,12 +283,36 @@ class DockerSource:
                 self._stuck[ident] = trio.current_time()
         self._sink.alive(SOURCE)
 
+    def _unknown_users(self) -> list[Container]:
+        return [
+            container
+            for container in self._containers.values()
+            if container is not None and container.id not in self._users and numeric(container.config.user) is None
+        ]
+
+    async def _look_up_users(self, engine: Engine, unknown: list[Container], wanted: _Wanted) -> None:
+        """Look up, in the containers, who users are that have names, until something happens."""
+        end = trio.current_time() + USERS_SLICE_S
+        for container in unknown:
+            if wanted.woken.is_set() or trio.current_time() >= end:
+                return
+            try:
+                texts = {path: await engine.file(container.id, path) for path in ("/etc/passwd", "/etc/group")}
+                self._users[container.id] = resolve(container.config.user, texts.__getitem__)
+            except UnknownUserError as exc:
+                self._users[container.id] = str(exc)
+            except AnswerError as exc:
+                self._users[container.id] = "the container's list of users cannot be read"
+                self._logger.warning("user not looked up", container=container.id, error=str(exc))
+
     def _forget(self, ident: str) -> None:
         self._containers.pop(ident, None)
+        self._users.pop(ident, None)
         self._stuck.pop(ident, None)
 
     def _answered(self) -> None:
-        self._instances = build(filter(None, self._containers.values()), self._volumes)
+        containers = filter(None, self._containers.values())
+        self._instances = build(containers, self._volumes, self._users, self._namespaces)
         self._taken_at = self._now()
         self._sink.alive(SOURCE)
         self._publish(self._unread(), partly=True)
@@ -307,6 +346,27 @@ class DockerSource:
         if last is None or msgspec.structs.replace(snapshot, taken_at=last.taken_at) != last:
             self._published = snapshot
             self._sink.publish(snapshot)
+
+
+def _namespaces(about: About) -> Namespaces:
+    """Which ids of the host those of an engine are."""
+    if about.rootless:
+        return Namespaces(problem="the engine runs rootless, in a user namespace of its own")
+    if not about.remapped:
+        return SAME_IDS
+    files = ("/etc/subuid", "/etc/subgid")
+    uid_map, gid_map = (remapped(about.data_root, _text(path), column) for column, path in enumerate(files))
+    if not uid_map or not gid_map:
+        return Namespaces(problem="the engine remaps ids (userns-remap) and its data root does not tell to which")
+    return Namespaces(uid_map, gid_map)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(FILE_MAX)
+    except OSError:
+        return ""
 
 
 def _some(idents: list[str]) -> str:

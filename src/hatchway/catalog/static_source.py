@@ -26,6 +26,7 @@ import trio
 
 from hatchway import config as configuration
 from hatchway import log
+from hatchway.catalog.container_users import numeric
 from hatchway.catalog.feeder import Sink
 from hatchway.catalog.names import key_part
 from hatchway.config import Config
@@ -57,7 +58,7 @@ class StaticVolume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StaticInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """`user` is shown, as a container's configured user ("", "1000", "1000:1000"). It changes no owner."""
+    """`user` is as a container's configured user: "", which is root, or UID:GID."""
 
     environment: str
     container: str
@@ -100,6 +101,7 @@ def _instance(item: StaticInstance, origin: str, at: str) -> InstanceInfo:
         expected = f"a number from 1 to {NUMBER_MAX}"
         raise ConfigError(f"{origin}: {at}.number = {item.number!r} is not allowed: expected {expected}")
     key = InstanceKey(item.environment, item.container, item.number)
+    owner = numeric(item.user)
     volumes: dict[str, VolumeInfo] = {}
     for index, volume in enumerate(item.volume):
         where = f"{at}.volume[{index}]"
@@ -124,6 +126,8 @@ def _instance(item: StaticInstance, origin: str, at: str) -> InstanceInfo:
         runtime_name=item.container,
         state=InstanceState.STATIC,
         user=item.user,
+        owner=owner,
+        owner_problem="" if owner is not None else "in a static instance it must be numbers, UID:GID",
         volumes=tuple(volumes[path] for path in sorted(volumes)),
     )
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from hatchway import rulefiles
 from hatchway.cli.app import App, json_option
+from hatchway.cli.listing import ownership_text
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
@@ -96,5 +97,8 @@ def _cells(change: AccessChange) -> list[Text]:
     word, style = _WORDS[change.kind]
     mode = change.mode.value
     if change.kind is ChangeKind.ALTER and change.before is not None:
-        mode = f"{change.before.value} -> {mode}"
-    return [Text(word, style), Text(mode), safe(change.path), safe(change.by, "dim")]
+        mode = f"{change.before.value} -> {mode}" if change.before is not change.mode else mode
+    owned = ownership_text(change.ownership) or ""
+    if change.kind is ChangeKind.ALTER and change.ownership != change.owned_before:
+        owned = owned or "owners and umask as usual"
+    return [Text(word, style), Text(mode), safe(change.path), safe(change.by, "dim"), Text(owned)]

@@ -11,7 +11,7 @@ from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
 from hatchway.connect import info as connect
 from hatchway.errors import HatchwayError, UsageError
-from hatchway.model import Origin
+from hatchway.model import Origin, Ownership, parse_owner, parse_umask
 from hatchway.wire.admin import (
     Access,
     Changed,
@@ -34,16 +34,38 @@ from hatchway.wire.admin import (
 @click.option(
     "--follow", is_flag=True, help="Stay on when the container is made again and gets a new anonymous volume there."
 )
+@click.option(
+    "--owner",
+    metavar="OWNER",
+    help="Whom new files belong to: 'inherit' (whom their directory belongs to, the default), 'container' (its "
+    "configured user), UID:GID (the container's ids), or 'real' (whoever makes them; all owners and modes count as on "
+    "disk).",
+)
+@click.option(
+    "--umask", metavar="MASK", help="Permissions that new files do not get, such as 002; default: host.umask."
+)
 @json_option
 @click.pass_obj
-def enable(app: App, instance: str, volumes: tuple[str, ...], every: bool, read_only: bool, follow: bool) -> None:
+def enable(
+    app: App,
+    instance: str,
+    volumes: tuple[str, ...],
+    every: bool,
+    read_only: bool,
+    follow: bool,
+    owner: str | None,
+    umask: str | None,
+) -> None:
     """Give SFTP access to volumes of an instance.
 
     The first time, INSTANCE gets its login, key and password. Without VOLUME and --all it lists the volumes there
     are and changes nothing.
     """
     _require_choice(app, "enable", instance, volumes, every)
-    request = Enable(instance=instance, volumes=volumes, every=every, read_only=read_only, follow=follow)
+    ownership = Ownership(None if owner is None else parse_owner(owner), None if umask is None else parse_umask(umask))
+    request = Enable(
+        instance=instance, volumes=volumes, every=every, read_only=read_only, follow=follow, ownership=ownership
+    )
     changed = app.ask(request, Changed)
     info, problem = _connection(app, instance)
     answer = {"changed": changed, "connection": info, "problem": problem}

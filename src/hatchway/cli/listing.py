@@ -12,7 +12,7 @@ from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
-from hatchway.model import InstanceState, Origin
+from hatchway.model import IdPair, InstanceState, Origin, Ownership, Owning
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, Listing, ListInstances, VolumeStatus
 
 _ACCESS_STYLE = {
@@ -92,6 +92,8 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
     found: list[Text] = []
     if volume.session_path is not None and volume.session_path != volume.path:
         found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
+    if (owned := ownership_text(volume.ownership, volume.owner_ids)) is not None:
+        found.append(Text(owned, style="dim"))
     plain = all(grant.origin is Origin.COMMAND and not grant.follows for grant in volume.grants)
     if origins or not plain:
         found += [origin_remark(grant) for grant in volume.grants]
@@ -124,6 +126,19 @@ def origin_remark(grant: GrantStatus) -> Text:
         text.append(", suspended")
     text.stylize("dim")
     return text
+
+
+def ownership_text(ownership: Ownership, ids: IdPair | None = None) -> str | None:
+    """What of owners and modes is not as usual, None when all is. `ids` is whom the owner means on the host."""
+    owner, said = ownership.owner, []
+    if owner == Owning.REAL:
+        said.append("owners and modes are as on disk")
+    elif owner is not None and owner != Owning.INHERIT:
+        whose = "the container's user" if owner == Owning.CONTAINER else owner
+        said.append(f"new files belong to {whose}" + (f" ({ids} on the host)" if ids and str(ids) != owner else ""))
+    if ownership.umask is not None:
+        said.append(f"umask {ownership.umask:03o}")
+    return ", ".join(said) or None
 
 
 def print_instance(out: Terminal, instance: InstanceStatus) -> None:

@@ -10,7 +10,7 @@ import fnmatch
 from hatchway import accounts
 from hatchway.config import Config
 from hatchway.errors import ConflictError, RefusedError
-from hatchway.model import DEPTH_MAX, RESERVED_PREFIXES, VOLUMES_MAX, below, valid_login, valid_volume_path
+from hatchway.model import DEPTH_MAX, ID_MAX, RESERVED_PREFIXES, VOLUMES_MAX, below, valid_login, valid_volume_path
 from hatchway.wire.host import UserRecord, View
 
 
@@ -57,6 +57,10 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
             raise RefusedError(f"{view.path} is too deep: {DEPTH_MAX} directories at most")
         if paths.count(view.path) != 1:
             raise RefusedError(f"{view.path} is named twice for the same login")
+        if view.owner is not None and not (0 <= view.owner.uid <= ID_MAX and 0 <= view.owner.gid <= ID_MAX):
+            raise RefusedError(f"{view.owner} cannot be an owner")
+        if view.umask is not None and not 0 <= view.umask <= 0o777:
+            raise RefusedError(f"{view.umask} is no umask")
         check_source(config, view.source)
 
 

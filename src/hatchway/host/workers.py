@@ -271,6 +271,9 @@ async def start(
             read_only=view.read_only,
             scratch=config.mount_dir,
             places=placement.places,
+            owner=view.owner,
+            real=view.real,
+            umask=int(config.host.umask, 8) if view.umask is None else view.umask,
         )
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:

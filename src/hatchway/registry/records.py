@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hatchway.model import InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind
+from hatchway.model import UNSAID, IdPair, InstanceKey, Login, Mode, Origin, Ownership, Uid, VolumeInfo, VolumeKind
 
 
 class CredentialKind(enum.StrEnum):
@@ -21,7 +21,8 @@ class GrantRecord:
     """Access to one volume, which is described as it was when granted; see VolumeInfo for the fields they share.
 
     `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read.
-    `follows`: it is for whichever anonymous volume the instance has there.
+    `follows`: it is for whichever anonymous volume the instance has there. `owner_ids` are whom `ownership.owner` meant
+    when it was granted, as the host counts; None when it names nobody.
     """
 
     path: str
@@ -36,6 +37,8 @@ class GrantRecord:
     granted_by: str
     origin: Origin = Origin.COMMAND
     follows: bool = False
+    ownership: Ownership = UNSAID
+    owner_ids: IdPair | None = None
 
 
 class GrantName(NamedTuple):
@@ -56,6 +59,8 @@ class AlteredGrant:
     mode: Mode
     follows: bool
     by: str
+    ownership: Ownership = UNSAID
+    owner_ids: IdPair | None = None
 
 
 @dataclass(frozen=True, slots=True)

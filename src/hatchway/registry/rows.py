@@ -24,7 +24,19 @@ from sqlalchemy import (
 )
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
-from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind, valid_login
+from hatchway.model import (
+    AccessRule,
+    IdPair,
+    InstanceKey,
+    Login,
+    Mode,
+    Origin,
+    Ownership,
+    Uid,
+    VolumeInfo,
+    VolumeKind,
+    valid_login,
+)
 from hatchway.registry import tables as t
 from hatchway.registry.records import (
     CredentialKind,
@@ -104,7 +116,19 @@ def _grant(row: Row[Any]) -> GrantRecord:
         granted_by=row.granted_by,
         origin=Origin(row.origin),
         follows=row.follows,
+        ownership=Ownership(row.owner, row.umask),
+        owner_ids=None if row.owner_uid is None or row.owner_gid is None else IdPair(row.owner_uid, row.owner_gid),
     )
+
+
+def ownership_values(ownership: Ownership, ids: IdPair | None) -> dict[str, Any]:
+    """The columns of a grant's `ownership`, whose owner is `ids` of the host."""
+    return {
+        "owner": ownership.owner,
+        "umask": ownership.umask,
+        "owner_uid": None if ids is None else ids.uid,
+        "owner_gid": None if ids is None else ids.gid,
+    }
 
 
 def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now: float) -> int:
@@ -200,6 +224,7 @@ def rule(row: Row[Any]) -> AccessRule:
         replica=row.replica,
         read_only=row.read_only,
         follow=row.follow,
+        ownership=Ownership(row.owner, row.umask),
     )
 
 
@@ -213,6 +238,8 @@ def rule_values(rule: AccessRule) -> dict[str, Any]:
         "volumes": msgspec.json.encode(rule.volumes).decode(),
         "read_only": rule.read_only,
         "follow": rule.follow,
+        "owner": rule.ownership.owner,
+        "umask": rule.ownership.umask,
     }
 
 

@@ -15,7 +15,18 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
-from hatchway.model import AccessRule, InstanceKey, Mode, Origin, Uid, VolumeInfo, valid_login
+from hatchway.model import (
+    UNSAID,
+    AccessRule,
+    IdPair,
+    InstanceKey,
+    Mode,
+    Origin,
+    Ownership,
+    Uid,
+    VolumeInfo,
+    valid_login,
+)
 from hatchway.registry import rows
 from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, open_database
@@ -105,13 +116,15 @@ class Registry:
         origin: Origin = Origin.COMMAND,
         follow: Collection[str] = (),
         runtime_id: str = "",
+        ownership: Ownership = UNSAID,
+        owner_ids: IdPair | None = None,
     ) -> InstanceRecord:
         """Grant access to `volumes` of the instance `key`, each in its mode; other grants stay as they are.
 
         A grant of the same origin at the same path is replaced: it is for the volume given now. Grants at the paths
         `follow` go over to an anonymous volume's successor, see `reconcile`. If the instance was never shared, it gets
         the login `new` with its credentials. `by` says who did it, `now` is Unix seconds, `runtime_id` which container
-        of the engine the instance is.
+        of the engine the instance is. `ownership` and `owner_ids` are as in GrantRecord.
 
         Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
         of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
@@ -137,6 +150,7 @@ class Registry:
                     "follows": volume.path in follow,
                     "granted_at": now,
                     "granted_by": by,
+                    **rows.ownership_values(ownership, owner_ids),
                 }
                 rows.put_grant(connection, instance, volume, origin, values)
             is_now = update(t.instances).where(t.instances.c.id == instance).values(runtime_id=runtime_id)
@@ -163,7 +177,12 @@ class Registry:
             for change in alter:
                 if (instance := rows.instance_id(connection, change.key)) is not None:
                     found = rows.grant_ids(connection, instance, [change.path], change.origin)
-                    values = {"mode": change.mode.value, "follows": change.follows, "granted_by": change.by}
+                    values = {
+                        "mode": change.mode.value,
+                        "follows": change.follows,
+                        "granted_by": change.by,
+                        **rows.ownership_values(change.ownership, change.owner_ids),
+                    }
                     connection.execute(update(t.grants).where(t.grants.c.id.in_(found)).values(values))
                     self._changed(connection, instance, now)
             for gone_over in follow:

@@ -104,6 +104,12 @@ grants = Table(
     Column("mode", Text, nullable=False),
     # The volume was anonymous, and the grant is for whichever anonymous one the instance has at that path.
     Column("follows", Boolean, nullable=False),
+    # model.Ownership. NULL: it says nothing.
+    Column("owner", Text, nullable=True),
+    Column("umask", Integer, nullable=True),
+    # Whom `owner` meant when it was granted, as the host counts. NULL: nobody.
+    Column("owner_uid", BigInteger, nullable=True),
+    Column("owner_gid", BigInteger, nullable=True),
     Column("granted_at", Float, nullable=False),
     # Who did it, as the admin socket names its callers, or the rule or label; for people to read.
     Column("granted_by", Text, nullable=False),
@@ -126,6 +132,9 @@ rules = Table(
     Column("volumes", Text, nullable=False),
     Column("read_only", Boolean, nullable=False),
     Column("follow", Boolean, nullable=False),
+    # model.Ownership. NULL: it says nothing.
+    Column("owner", Text, nullable=True),
+    Column("umask", Integer, nullable=True),
 )
 
 # What lets a login in: at most one of each kind.

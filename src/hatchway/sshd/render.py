@@ -106,9 +106,9 @@ def policy(config: Config, version: Version) -> str:
     )
     rule(
         "Whatever is asked for - shell, command, scp - the answer is SFTP, served by sshd itself: the root holds no "
-        "program to run. The umask is for new files. The extension left out looks names up inside the root, where "
-        "there are none.",
-        f"ForceCommand internal-sftp -u {config.sshd.sftp_umask} -P users-groups-by-id@openssh.com",
+        "program to run. No umask: each volume has its own. The extension left out looks names up inside the root, "
+        "where there are none.",
+        "ForceCommand internal-sftp -u 0 -P users-groups-by-id@openssh.com",
     )
     rule(
         "No tunnels of any kind: a login to a volume must not become a way into the host's network. The first line "

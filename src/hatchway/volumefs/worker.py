@@ -23,7 +23,7 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs.adapter import serve
-from hatchway.volumefs.ownership import SquashView
+from hatchway.volumefs.ownership import Owner, RealView, SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 from hatchway.wire.frames import decode
 from hatchway.wire.worker import MAX_PACKET, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
@@ -49,7 +49,7 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
         tree = VolumeTree(
             root_fd=volume_fd,
             proc_fd_dir=proc_fd,
-            view=SquashView(spec.uid, spec.gid),
+            view=_view(spec),
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=spec.read_only,
             places=map(os.fsencode, spec.places),
@@ -65,6 +65,13 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
             pass  # hostd is gone too; the traceback is in the log
     finally:
         os._exit(status)
+
+
+def _view(spec: Spawn) -> View:
+    if spec.real:
+        return RealView(spec.umask)
+    new = None if spec.owner is None else Owner(spec.owner.uid, spec.owner.gid)
+    return SquashView(spec.uid, spec.gid, new=new, umask=spec.umask)
 
 
 def _confine(spec: Spawn, keep: set[int]) -> int:

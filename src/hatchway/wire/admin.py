@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from hatchway.model import AccessRule, InstanceKey, InstanceState, Mode, Origin, VolumeKind
+from hatchway.model import UNSAID, AccessRule, IdPair, InstanceKey, InstanceState, Mode, Origin, Ownership, VolumeKind
 from hatchway.wire.host import Leftovers
 
 
@@ -31,13 +31,15 @@ class GrantStatus(msgspec.Struct, frozen=True, kw_only=True):
     follows: bool
     granted_by: str
     granted_at: float
+    ownership: Ownership = UNSAID
 
 
 class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A volume of an instance and the access to it, which is what those of its `grants` in force give together.
 
     `path` is inside the container, `session_path` where a session finds it (None when access is off). `present` is
-    False for a granted volume the instance no longer has. `refusal` says why access cannot be enabled, `held_back` why
+    False for a granted volume the instance no longer has. `ownership` is what the grants in force say together, and
+    `owner_ids` whom that means, as the host counts. `refusal` says why access cannot be enabled, `held_back` why
     a rule or label does not give access by itself.
     """
 
@@ -53,6 +55,8 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     anonymous: bool = False
     held_back: str | None = None
     grants: tuple[GrantStatus, ...] = ()
+    ownership: Ownership = UNSAID
+    owner_ids: IdPair | None = None
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +105,7 @@ class Enable(msgspec.Struct, frozen=True, kw_only=True, tag="enable"):
     every: bool = False
     read_only: bool = False
     follow: bool = False
+    ownership: Ownership = UNSAID
 
 
 class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
@@ -143,7 +148,7 @@ class ChangeKind(enum.StrEnum):
 
 class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of one grant. `by` is the rule or label, `before` the mode until now (None: there is no grant yet),
-    `reason` a sentence for people, "" when there is none."""
+    `owned_before` the ownership until now, `reason` a sentence for people, "" when there is none."""
 
     kind: ChangeKind
     key: InstanceKey
@@ -152,6 +157,8 @@ class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     by: str
     before: Mode | None = None
+    ownership: Ownership = UNSAID
+    owned_before: Ownership = UNSAID
     reason: str = ""
 
 

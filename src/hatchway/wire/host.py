@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from hatchway.model import IdPair
+
 
 class UserRecord(msgspec.Struct, frozen=True, tag="user"):
     """A login to publish to NSS. `home` is the directory a session starts in, as seen inside its root."""
@@ -18,13 +20,18 @@ class UserRecord(msgspec.Struct, frozen=True, tag="user"):
 class View(msgspec.Struct, frozen=True, tag="view"):
     """One volume in a session's root: the directory `source` of the host, shown at `path`.
 
-    `birth` is which directory that must be, see Births; "" for whichever is there.
+    `birth` is which directory that must be, see Births; "" for whichever is there. What a session makes belongs to
+    `owner`, ids of the host; None: to whom the directory belongs. With `real` it belongs to whoever makes it, and
+    owners and modes are shown as they are. `umask` are the permission bits taken from it; None: as configured.
     """
 
     path: str
     source: str
     read_only: bool
     birth: str = ""
+    owner: IdPair | None = None
+    real: bool = False
+    umask: int | None = None
 
 
 class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
+from hatchway.model import IdPair
 from hatchway.wire.frames import decode
 
 MAX_PACKET = 65536
@@ -22,8 +23,8 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     """Fork a worker. Sent with three descriptors: the volume's mount, the FUSE connection, the worker's control end.
 
     `worker_uid` is what the worker runs as (uid and gid); `uid` and `gid` are what the session sees as owner of
-    everything. `scratch` is a directory to mount an empty root on. `places` are paths in the volume, relative to its
-    root, at which other volumes stand.
+    everything; `owner`, `real` and `umask` are as in wire.host.View. `scratch` is a directory to mount an empty root
+    on. `places` are paths in the volume, relative to its root, at which other volumes stand.
     """
 
     login: str
@@ -33,7 +34,10 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     gid: int
     read_only: bool
     scratch: str
+    umask: int
     places: tuple[str, ...] = ()
+    owner: IdPair | None = None
+    real: bool = False
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hatchway.catalog.docker_instances import as_listed, instances, read_container
-from hatchway.model import InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind, parse_instance_key
+from hatchway.catalog.docker_instances import Namespaces, as_listed, build, instances, read_container
+from hatchway.model import (
+    IdPair,
+    IdRange,
+    InstanceInfo,
+    InstanceKey,
+    InstanceState,
+    VolumeInfo,
+    VolumeKind,
+    parse_instance_key,
+)
 
 HEX = "7887af6c8c72ad7bae8fa2d7cd5ec5739e0853390b0d6b2de7be63065e37258c"
 
@@ -37,6 +46,7 @@ def container(name: str = "web", **changes: Any) -> dict[str, Any]:
             "Tmpfs": changes.get("tmpfs"),
             "Binds": changes.get("binds"),
             "VolumesFrom": changes.get("volumes_from"),
+            "UsernsMode": changes.get("userns", ""),
         },
     }
 
@@ -96,6 +106,7 @@ def test_a_compose_container() -> None:
         state=InstanceState.PAUSED,
         user="1000:1000",
         image="nginx:1",
+        owner=IdPair(1000, 1000),
     )
 
 
@@ -495,3 +506,34 @@ def test_a_line_that_does_not_tell(line: object) -> None:
     before = read_container(container())
     assert before is not None
     assert as_listed(before, line) is None
+
+
+REMAPPED = Namespaces((IdRange(0, 300000, 65536),), (IdRange(0, 400000, 65536),))
+
+
+def owned(raw: dict[str, Any], users: dict[str, IdPair | str], namespaces: Namespaces = REMAPPED) -> InstanceInfo:
+    parsed = read_container(raw)
+    assert parsed is not None
+    (found,) = build([parsed], {}, users, namespaces)
+    return found
+
+
+def test_who_the_containers_user_is() -> None:
+    raw = container(user="app")
+    found = owned(raw, {raw["Id"]: IdPair(1000, 50)})
+    assert (found.owner, found.owner_problem) == (IdPair(1000, 50), "")
+    assert (found.uid_map, found.gid_map) == REMAPPED[:2]
+    found = owned(raw, {raw["Id"]: "the container has no user 'app'"})
+    assert (found.owner, found.owner_problem) == (None, "the container has no user 'app'")
+    assert owned(raw, {}).owner_problem == "the container was not looked into yet"
+    assert owned(container(user=""), {}).owner == IdPair(0, 0)
+
+
+def test_namespaces_of_containers() -> None:
+    host = owned(container(user="7:8", userns="host"), {})
+    assert (host.owner, host.uid_map, host.gid_map) == (IdPair(7, 8), (), ())
+    own = owned(container(user="7:8", userns="keep-id"), {})
+    assert own.owner is None
+    assert "namespace of its own (keep-id)" in own.owner_problem
+    rootless = owned(container(user="7:8"), {}, Namespaces(problem="rootless"))
+    assert (rootless.owner, rootless.owner_problem) == (None, "rootless")

@@ -15,7 +15,7 @@ from hatchway.catalog.docker_source import DockerSource
 from hatchway.catalog.feeder import Sink
 from hatchway.config import Engine as EngineConfig
 from hatchway.errors import EngineError
-from hatchway.model import InstanceState, Snapshot
+from hatchway.model import IdPair, InstanceState, Snapshot
 
 from .conftest import Heard
 
@@ -37,6 +37,7 @@ class FakeEngine:
         self.calls: list[str] = []
         self.stuck: dict[str, float] = {}
         """By id, seconds until an inspect fails."""
+        self.files: dict[tuple[str, str], str] = {}
         self._hear: Callable[[Event], None] | None = None
         self._down = trio.Event()
         self.open = 0
@@ -57,6 +58,10 @@ class FakeEngine:
                 "Name": volume, "Driver": "local", "Mountpoint": f"/v/{volume}/_data", "CreatedAt": "then",
             }  # fmt: skip
         return ident(number)
+
+    async def file(self, container_id: str, path: str) -> str:
+        await self._answer(f"file {container_id} {path}")
+        return self.files.get((container_id, path), "")
 
     def happens(self, kind: str, id_: str) -> None:
         if self._hear is not None:
@@ -496,3 +501,29 @@ async def test_cancellation_ends_it_at_once(autojump_clock: MockClock, engine: F
         await source(engine, heard).follow()
     assert trio.current_time() - start == pytest.approx(10)
     assert engine.open == 0
+
+
+async def test_users_with_names_are_looked_up_once_and_nothing_waits_for_that(
+    autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
+) -> None:
+    for number, user in enumerate(("", "app", "7:8", "nobody"), 1):
+        engine.add(number, f"c{number}")
+        engine.containers_[ident(number)]["Config"]["User"] = user
+    engine.files = {(ident(2), "/etc/passwd"): "app:x:1000:50::/:"}
+    nursery.start_soon(source(engine, heard).follow)
+    await trio.sleep(1)
+    assert heard.snapshots[0].instances[1].owner_problem == "the container was not looked into yet"
+    assert [one.owner for one in heard.last().instances] == [IdPair(0, 0), IdPair(1000, 50), IdPair(7, 8), None]
+    assert heard.last().instances[3].owner_problem == "the container has no user 'nobody'"
+    await trio.sleep(200)
+    asked = [call for call in engine.calls if call.startswith("file")]
+    assert asked == [f"file {ident(n)} {path}" for n in (2, 4) for path in ("/etc/passwd", "/etc/group")]
+    # Made again: another container.
+    del engine.containers_[ident(2)]
+    engine.happens("container", ident(2))
+    engine.add(5, "c2")
+    engine.containers_[ident(5)]["Config"]["User"] = "app"
+    engine.happens("container", ident(5))
+    engine.files = {(ident(5), "/etc/passwd"): "app:x:2000:0::/:"}
+    await trio.sleep(1)
+    assert {one.runtime_name: one.owner for one in heard.last().instances}["c2"] == IdPair(2000, 0)

@@ -12,7 +12,7 @@ from hatchway.catalog import static_source
 from hatchway.catalog.static_source import StaticSource, parse, refusal
 from hatchway.config import Config, Host, Static
 from hatchway.errors import ConfigError
-from hatchway.model import InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind
+from hatchway.model import IdPair, InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind
 
 from .conftest import Heard
 
@@ -46,6 +46,7 @@ def test_a_good_file() -> None:
         runtime_name="nas",
         state=InstanceState.STATIC,
         user="1000:1000",
+        owner=IdPair(1000, 1000),
         volumes=(
             VolumeInfo(path="/archive", kind=VolumeKind.DIRECTORY, source="/srv/archive"),
             VolumeInfo(path="/pool", kind=VolumeKind.DIRECTORY, name="pool", source="/srv/pool", read_only=True),

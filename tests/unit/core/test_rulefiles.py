@@ -8,7 +8,7 @@ import pytest
 
 from hatchway import rulefiles
 from hatchway.errors import ConfigError
-from hatchway.model import AccessRule
+from hatchway.model import AccessRule, Ownership
 
 GOOD = """
 [[access]]
@@ -23,6 +23,8 @@ replica = 2
 volumes = ["*"]
 read_only = true
 follow = true
+owner = "container"
+umask = "002"
 """
 
 
@@ -30,6 +32,7 @@ def test_the_rules_of_a_file() -> None:
     first, second = rulefiles.parse(GOOD, "/etc/x.toml")
     assert first == AccessRule(where="/etc/x.toml, rule 1", project="shop", service="web*", volumes=("/data", "up?"))
     assert (second.where, second.replica, second.read_only, second.follow) == ("/etc/x.toml, rule 2", 2, True, True)
+    assert (first.ownership, second.ownership) == (Ownership(), Ownership("container", 0o002))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,8 @@ def test_the_rules_of_a_file() -> None:
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['']", "rule 1: volumes = "),
         ("[[access]]\nproject = ''\nservice = 'b'\nvolumes = ['*']", "rule 1: project = ''"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreplica = 0", "rule 1: replica = 0"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nowner = 'app'", "rule 1: owner 'app'"),
+        ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\numask = '22'", "rule 1: umask '22'"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreadonly = true", "did you mean 'read_only'"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nread_only = 'yes'", "expected true or false"),
     ],

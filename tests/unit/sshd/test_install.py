@@ -165,7 +165,7 @@ def test_the_installed_sshd_takes_it(real_config: Config) -> None:
         "authorizedprincipalsfile": "none",
         "chrootdirectory": f"{real_config.mount_dir}/%u",
         "disableforwarding": "yes",
-        "forcecommand": "internal-sftp -u 022 -P users-groups-by-id@openssh.com",
+        "forcecommand": "internal-sftp -u 0 -P users-groups-by-id@openssh.com",
         "gssapiauthentication": "no",
         "hostbasedauthentication": "no",
         "kbdinteractiveauthentication": "no",

@@ -63,7 +63,7 @@ def test_the_policy_allows_sftp_and_nothing_else(version: Version) -> None:
         "GSSAPIAuthentication": "no",
         "KerberosAuthentication": "no",
         "ChrootDirectory": "/run/hatchway/mnt/%u",
-        "ForceCommand": "internal-sftp -u 022 -P users-groups-by-id@openssh.com",
+        "ForceCommand": "internal-sftp -u 0 -P users-groups-by-id@openssh.com",
         "DisableForwarding": "yes",
         "AllowTcpForwarding": "no",
         "AllowStreamLocalForwarding": "no",
@@ -123,7 +123,6 @@ def test_values_come_from_the_configuration() -> None:
             listen=("192.0.2.1",),
             host_key_dir="/opt/keys",
             pam_service="hatchway-two",
-            sftp_umask="0027",
             login_grace_s=60,
             max_startups="8",
         ),
@@ -135,7 +134,7 @@ def test_values_come_from_the_configuration() -> None:
     assert policy["AuthorizedKeysCommand"] == ["/opt/h2/authorized-keys /run/h2/auth.sock %u"]
     assert policy["AuthorizedKeysCommandUser"] == ["k"]
     assert policy["ChrootDirectory"] == ["/run/h2/mnt/%u"]
-    assert policy["ForceCommand"] == ["internal-sftp -u 0027 -P users-groups-by-id@openssh.com"]
+    assert policy["ForceCommand"] == ["internal-sftp -u 0 -P users-groups-by-id@openssh.com"]
     dedicated = keywords(render.dedicated(config, (10, 0), "/p", "/run/h2/sshd.pid"))
     assert dedicated["Port"] == ["2222"]
     assert dedicated["ListenAddress"] == ["192.0.2.1"]
