@@ -194,6 +194,22 @@ def test_times_now_and_omitted(volume: Served) -> None:
     volume.as_session(session)
 
 
+def test_reading_moves_the_access_time_unless_told_not_to(volume: Served) -> None:
+    """As backup programs read (open(2), O_NOATIME), so that the container still sees what it has used itself."""
+
+    def session() -> None:
+        put(b"file", b"x")
+        os.utime(b"file", ns=(5, 6))
+        fd = os.open(b"file", os.O_RDONLY | os.O_NOATIME)
+        assert os.read(fd, 10) == b"x"
+        os.close(fd)
+        assert os.stat(b"file").st_atime_ns == 5
+        assert get(b"file") == b"x"
+        assert os.stat(b"file").st_atime_ns > 5
+
+    volume.as_session(session)
+
+
 def test_directories(volume: Served) -> None:
     def session() -> None:
         os.mkdir(b"a", 0o777)

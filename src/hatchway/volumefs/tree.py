@@ -43,7 +43,7 @@ KEPT_DIRECTORIES = 256
 SPARE_DESCRIPTORS = 64
 """Descriptors left for everything else: the event loop, sockets, a file between two calls."""
 
-_O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+_O_CLIENT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC | os.O_NOATIME
 """What a client's flags may ask for. O_DIRECT would demand aligned buffers; the rest is the kernel's affair."""
 
 
