@@ -71,12 +71,14 @@ def _time(ns: int) -> object:
 class Operations:
     """What an actor can do. `tree`, `held` and everything else answer what two trees can be compared by.
 
-    Slots hold what was opened: opening into one that is taken closes what is in it.
+    Slots hold what was opened: opening into one that is taken closes what is in it. A path that begins with "~/" begins
+    where the example did, whatever the working directory is.
     """
 
     def __init__(self, top: Path) -> None:
         self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._case = -1
+        self._home = -1
         self._slots: dict[int, int] = {}
 
     # The frame of an example
@@ -89,19 +91,19 @@ class Operations:
         for name in NEST:
             os.mkdir(name)
             os.chdir(name)
+        self._home = os.open(b".", os.O_PATH | os.O_CLOEXEC)
 
     def leave(self) -> None:
         """Let go of everything of this example."""
         os.fchdir(self._top)
-        for fd in [*self._slots.values(), self._case]:
+        for fd in [*self._slots.values(), self._home, self._case]:
             os.close(fd)
         self._slots.clear()
         self._case = -1
 
     def home(self) -> None:
         """Back to where the example began."""
-        os.fchdir(self._case)
-        os.chdir(b"/".join(NEST))
+        os.fchdir(self._home)
 
     def tree(self) -> dict[bytes, object]:
         """Everything below the example's directory, by path."""
@@ -174,6 +176,12 @@ class Operations:
                 at = None  # O_PATH
             found[slot] = (*self._shown(st), at)
         return found
+
+    def expand(self, value: object) -> object:
+        """`value`, a path from the beginning made one the kernel understands."""
+        if isinstance(value, bytes) and value.startswith(b"~/"):
+            return b"/proc/self/fd/%d" % self._home + value[1:]
+        return value
 
     # By path
 
@@ -418,7 +426,7 @@ def _serve(make: type[Operations], top: Path, uid: int, conn: Connection) -> Non
         while True:
             name, arguments = conn.recv()
             try:
-                answer: Answer = ("ok", getattr(operations, name)(*arguments))
+                answer: Answer = ("ok", getattr(operations, name)(*map(operations.expand, arguments)))
             except OSError as exc:
                 answer = ("error", _errno(exc))
             except Exception:

@@ -28,8 +28,11 @@ from tests.mount.actor import NEST, PARTS, UTIME_NOW, UTIME_OMIT, Actor, Answer,
 from tests.mount.differences import Squashed
 from tests.mount.served import OWNER_GID, OWNER_UID, Served, served
 
+from hatchway.kernel.files import RENAME_EXCHANGE
+
 Chosen = bytes | tuple[int, bytes]
-"""A path, or the number of one that exists and what is put behind it."""
+"""A path, or the number of one that exists and what is put behind it: an odd one from where the example began, an even
+one from the working directory."""
 
 _FEW = [b"a", b"b", b"c", b"d"]
 _STRANGE = [
@@ -46,13 +49,15 @@ fresh = st.builds(
     st.sampled_from([b""] * 8 + [b"/", b"/."]),
 )
 # One that exists, by its place in the listing of the tree: names alone would hardly meet.
-known = st.tuples(st.integers(0, 60), st.sampled_from([b""] * 12 + [b"/", b"/a", b"/b", b"/..", b"/."]))
+known = st.tuples(st.sampled_from(range(82)), st.sampled_from([b""] * 12 + [b"/", b"/a", b"/b", b"/..", b"/."]))
 paths = st.one_of(
     known, known, known, known, known, fresh, fresh, fresh,
     st.sampled_from([b"", b".", b"..", b"/".join([b"x" * 250] * 17)]),
 )  # fmt: skip
 # A name that may well be free, in a directory that may well be there.
-free = st.one_of(st.tuples(st.integers(0, 60), st.sampled_from([b"/a", b"/b", b"/c", b"/d"])), st.sampled_from(_FEW))
+free = st.one_of(
+    st.tuples(st.sampled_from(range(82)), st.sampled_from([b"/a", b"/b", b"/c", b"/d"])), st.sampled_from(_FEW)
+)
 slots = st.sampled_from([0, 1, 2, 3, 0, 1, 2, 3, 4])
 modes = st.one_of(
     st.sampled_from([0o644, 0o600, 0o755, 0o700, 0o777, 0o400, 0o200, 0o000, 0o4755, 0o2755, 0o1777, 0o7777]),
@@ -140,7 +145,8 @@ class Machine(RuleBasedStateMachine):
         if isinstance(chosen, bytes):
             return chosen
         number, end = chosen
-        return (self.paths[number % len(self.paths)] if self.paths else b"a") + end
+        path = (self.paths[number // 2 % len(self.paths)] if self.paths else b"a") + end
+        return b"~/" + path if number % 2 else path
 
     @invariant()
     def the_same_tree(self) -> None:
@@ -243,6 +249,18 @@ class Machine(RuleBasedStateMachine):
     @rule(old=paths, new=st.one_of(paths, free, free), flags=st.sampled_from([0, 0, 0, 0, 1, 2, 2, 3, 8]))
     def rename(self, old: Chosen, new: Chosen, flags: int) -> None:
         self.both("rename", self.path(old), self.path(new), flags)
+
+    @rule(old=known, new=known)
+    def replace(self, old: Chosen, new: Chosen) -> None:
+        self.both("rename", self.path(old), self.path(new), 0)
+
+    @rule(old=known, new=known)
+    def exchange(self, old: Chosen, new: Chosen) -> None:
+        self.both("rename", self.path(old), self.path(new), RENAME_EXCHANGE)
+
+    @rule(old=known, new=free)
+    def move(self, old: Chosen, new: Chosen) -> None:
+        self.both("rename", self.path(old), self.path(new), 0)
 
     @rule(old=paths, end=st.sampled_from([b"/a", b"/b/c", b"", b"/.", b"/.."]))
     def rename_into_itself(self, old: Chosen, end: bytes) -> None:
