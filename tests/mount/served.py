@@ -51,13 +51,14 @@ class HungError(AssertionError):
 class Served:
     """A mounted volume. `path` is where a session sees it, `backing` where it is on disk."""
 
-    def __init__(self, base: Path, uid: int, view: View) -> None:
+    def __init__(self, base: Path, uid: int, view: View, worker_uid: int = WORKER_UID) -> None:
         self.path = base / "seen"
         self.backing = base / "backing"
         self.log = base / "log"
         self.uid = uid
+        self.worker_uid = worker_uid
         self.worker_pid = 0
-        self._view = view
+        self.view = view
         self._base = base
         self._control, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE_S)
@@ -78,7 +79,7 @@ class Served:
             mounts.mount_fuse(fuse_fd, str(self.path), name="hatchway-test")
             self.worker_pid = os.fork()
             if self.worker_pid == 0:
-                _worker(self._base, self._view, volume_fd, fuse_fd, self._worker_end, read_only)
+                _worker(self, self._base, volume_fd, fuse_fd, self._worker_end, read_only)
         self.tell("s")
 
     def end(self) -> int | None:
@@ -173,21 +174,28 @@ def served(
     uid: int = SESSION_UID,
     read_only: bool = False,
     on: str | None = None,
+    beside: Served | None = None,
     expect_log: bool = False,
     view: View | None = None,
 ) -> Iterator[Served]:
     """Mount and serve a new, empty volume; `on` is a directory of the file system to put it on. `view`: see `View`.
 
+    With `beside` it is that one's volume once more, as for a second login: with a worker of its own.
+
     Afterwards the worker must have ended by itself with status 0 and, unless `expect_log`, without a word in its log.
     """
     with contextlib.ExitStack() as stack:
         base = _directory(stack, "hatchway-mount-", None)
-        backing = _directory(stack, "hatchway-backing-", on)
-        os.chown(backing, OWNER_UID, OWNER_GID)
+        if beside is None:
+            backing = _directory(stack, "hatchway-backing-", on)
+            os.chown(backing, OWNER_UID, OWNER_GID)
+        else:
+            backing = beside.backing.resolve()
         (base / "backing").symlink_to(backing)
         (base / "seen").mkdir()
         (base / "scratch").mkdir()
-        here = Served(base, uid, SquashView(uid, uid) if view is None else view)
+        seen = SquashView(uid, uid) if view is None else view
+        here = Served(base, uid, seen, WORKER_UID if beside is None else beside.worker_uid + 1)
         stack.callback(here.end)
         here.start(read_only)
         try:
@@ -224,7 +232,7 @@ def _ended(pid: int) -> int:
         time.sleep(0.005)
 
 
-def _worker(base: Path, view: View, volume_fd: int, fuse_fd: int, control: socket.socket, read_only: bool) -> None:
+def _worker(volume: Served, base: Path, volume_fd: int, fuse_fd: int, control: socket.socket, read_only: bool) -> None:
     status = 1
     try:
         out = os.open(base / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
@@ -249,13 +257,16 @@ def _worker(base: Path, view: View, volume_fd: int, fuse_fd: int, control: socke
         mounts.enter_empty_root(str(base / "scratch"))
         os.umask(0)
         privileges.become(
-            WORKER_UID, WORKER_UID, permitted=privileges.WORKER_CAPS, effective=privileges.WORKER_EFFECTIVE
+            volume.worker_uid,
+            volume.worker_uid,
+            permitted=privileges.WORKER_CAPS,
+            effective=privileges.WORKER_EFFECTIVE,
         )
         seccomp.confine()
         tree = VolumeTree(
             root_fd=volume_fd,
             proc_fd_dir=proc_fd,
-            view=view,
+            view=volume.view,
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=read_only,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import tracemalloc
@@ -127,6 +128,17 @@ def test_memory_of_a_large_listing_comes_back() -> None:
     assert len(nodes) == 1
     assert after - before < 4 * 1024 * 1024
     assert nodes.seen(ROOT_ID, b"next", status(1)).id == ROOT_ID + 1 + count
+
+
+def test_what_python_keeps_of_a_large_listing_is_freed() -> None:
+    """Freed objects that are kept for later pin the memory of all others: see NodeTable.drop_unused."""
+    nodes = table()
+    for inode in range(1000, 51_000):
+        nodes.seen(ROOT_ID, b"%d" % inode, status(inode)).lookups += 1
+    before = gc.get_stats()[2]["collections"]
+    for node_id in range(ROOT_ID + 1, ROOT_ID + 1 + 50_000):
+        nodes.forget(node_id, 1)
+    assert gc.get_stats()[2]["collections"] > before
 
 
 class Kernel(RuleBasedStateMachine):
