@@ -163,6 +163,57 @@ def test_memory_and_descriptors_come_back(volume: Served) -> None:
     assert sizes[-1] - sizes[0] < 4 * 2**20
 
 
+def test_the_kernel_forgets_when_told_to(volume: Served) -> None:
+    """What nobody uses, and nothing else: as hostd does it for a session that has walked millions of files."""
+    for number in range(3000):
+        (volume.backing / f"{number:04}").write_bytes(b"%d" % number)
+    go_on, wait = os.pipe()
+    ready, tell_ready = os.pipe()
+
+    def session() -> None:
+        os.mkdir("dir")
+        assert len(os.listdir()) == 3001
+        held = os.open("0007", os.O_RDWR)
+        gone = os.open("0008", os.O_RDWR)
+        os.unlink("0008")
+        before = os.fstat(held).st_ino
+        os.chdir("dir")
+        os.write(tell_ready, b"x")
+        assert os.read(go_on, 1) == b"x"
+        assert os.fstat(held).st_ino == before == os.stat("../0007").st_ino
+        assert os.pread(held, 10, 0) == b"7"
+        assert os.pread(gone, 10, 0) == b"8"
+        put(b"inside", b"x")
+        assert get(b"../0009") == b"9"
+        assert len(os.listdir("..")) == 3000
+
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            volume.as_session(session)
+            status = 0
+        finally:
+            os._exit(status)
+    try:
+        assert os.read(ready, 1) == b"x"
+        assert volume.tell("s")["nodes"] > 3000
+        place = os.open(volume.path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            mounts.forget_unused(place)
+        finally:
+            os.close(place)
+        deadline = time.monotonic() + 5
+        # The root, "dir", and what is open.
+        while (state := volume.tell("s"))["nodes"] > 4:
+            assert time.monotonic() < deadline, state
+    finally:
+        os.write(wait, b"x")
+        assert os.waitpid(pid, 0)[1] == 0
+        for fd in (go_on, wait, ready, tell_ready):
+            os.close(fd)
+
+
 def test_handles_and_activity(volume: Served) -> None:
     quiet = volume.tell("s")
     assert quiet["handles"] == 0

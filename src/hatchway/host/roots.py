@@ -38,6 +38,15 @@ SESSIONS_MAX = 128
 WATCHDOG_S = 15.0
 """How often a worker is asked how it is. It has workers.ANSWER_TIMEOUT_S to answer."""
 
+FORGET_FROM = 500_000
+"""Files of a volume that the kernel may know before it is told to forget those that nobody uses.
+
+A worker remembers some 400 bytes for each, and a session that walks a tree of millions would use up the worker's
+memory (volumefs.worker.MAX_MEMORY) on a host that is not short of memory itself."""
+
+BUSY_WATCHDOG_S = 3.0
+"""How often a worker is asked that is on the way there: it may list 100,000 files a second."""
+
 
 class LoginRoot:
     """The root of one login. `ended` is called with a session's id when its sshd process is gone."""
@@ -452,18 +461,42 @@ class LoginRoot:
                 await self._remove([path])
 
     async def _watchdog(self, worker: workers.Worker) -> None:
+        pause = WATCHDOG_S
         while True:
-            await trio.sleep(WATCHDOG_S)
+            await trio.sleep(pause)
             if self._workers.get(worker.view.path) is not worker:
                 return
             try:
-                await worker.ping()
+                nodes = (await worker.ping()).nodes
             except Exception as exc:
                 async with self._lock:
                     if self._workers.get(worker.view.path) is worker and worker.process.alive():
                         self._logger.error("worker taken away, it is stuck", path=worker.view.path, error=str(exc))
                         await self._remove([worker.view.path])
                 return
+            if nodes > FORGET_FROM:
+                await self._relieve(worker, nodes)
+            pause = BUSY_WATCHDOG_S if nodes > FORGET_FROM // 4 else WATCHDOG_S
+
+    async def _relieve(self, worker: workers.Worker, nodes: int) -> None:
+        """Have the kernel forget the files of `worker` that nobody uses."""
+
+        def forget() -> str:
+            place = self._open_place(worker.target)
+            try:
+                mounts.forget_unused(place)
+            finally:
+                os.close(place)
+            return ""
+
+        try:
+            # In a thread: it takes seconds, and the way to a volume inside another leads through that one's worker. Not
+            # under the target's own name, for nothing else about it need wait.
+            await self._patience.text(f"the kernel's memory of {worker.target}", forget)
+        except (HostError, OSError) as exc:
+            self._logger.warning("files not forgotten", path=worker.view.path, files=nodes, error=str(exc))
+        else:
+            self._logger.info("files forgotten", path=worker.view.path, files=nodes)
 
     def _abort(self, targets: Collection[str]) -> None:
         """Fail the requests that wait for the workers of `targets`, without taking the mounts away."""

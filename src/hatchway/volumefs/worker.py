@@ -151,4 +151,10 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
 
 
 def _state(tree: VolumeTree, serial: int) -> WorkerState:
-    return WorkerState(serial=serial, handles=tree.open_handles, refused=tree.refused, read_only=tree.read_only)
+    return WorkerState(
+        serial=serial,
+        handles=tree.open_handles,
+        refused=tree.refused,
+        read_only=tree.read_only,
+        nodes=tree.live_nodes,
+    )

@@ -72,13 +72,14 @@ class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
 class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     """Sent once when the worker is ready to serve (`serial` 0), then as an answer to the question with that serial.
 
-    `handles` are open files and directories.
+    `handles` are open files and directories, `nodes` the files the kernel knows; an older worker does not count them.
     """
 
     serial: int
     handles: int
     refused: bool
     read_only: bool
+    nodes: int = 0
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag="worker-failed"):

@@ -77,11 +77,14 @@ class FakeWorker(Worker):
         theirs.close()
         super().__init__(Process(program), trio.socket.from_stdlib_socket(ours), view, target, uid)
         self.stuck = False
+        self.nodes = 1
+        self.asked = 0
 
     async def ping(self, timeout_s: float = 0) -> WorkerState:
+        self.asked += 1
         if self.stuck:
             raise HostError("no answer")
-        return WorkerState(0, 0, False, False)
+        return WorkerState(0, 0, False, False, self.nodes)
 
     async def refuse(self) -> bool:
         return not self.stuck
@@ -199,6 +202,43 @@ async def test_what_could_not_be_taken_away_goes_when_nobody_is_in(made: Made) -
     await made.root.unmount_if_idle(trio.current_time() + 1_000_000)
     assert made.table.targets == []
     assert not os.path.exists(made.root.directory)
+
+
+async def test_a_worker_that_knows_too_many_files_is_relieved(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And looked after more often from a quarter of that on, for it may get there quickly."""
+    monkeypatch.setattr(roots, "WATCHDOG_S", 0.05)
+    monkeypatch.setattr(roots, "BUSY_WATCHDOG_S", 0.01)
+    opened: list[str] = []
+    problems: list[OSError | None] = [OSError(errno.EIO, "broken"), None]
+
+    def forget(fd: int) -> None:
+        opened.append(os.readlink(f"/proc/self/fd/{fd}"))
+        if problems and (problem := problems.pop(0)) is not None:
+            raise problem
+        assert isinstance(worker, FakeWorker)
+        worker.nodes = 1
+
+    monkeypatch.setattr(mounts, "forget_unused", forget)
+    await made.open(DATA)
+    worker = made.root._workers["/data"]
+    assert isinstance(worker, FakeWorker)
+    worker.nodes = roots.FORGET_FROM
+    with trio.fail_after(5):
+        while worker.asked < 3:
+            await trio.sleep(0.01)
+    assert opened == []
+    worker.nodes = roots.FORGET_FROM + 1
+    with trio.fail_after(5):
+        while worker.nodes > 1:
+            await trio.sleep(0.01)
+    # The first attempt failed, which ended nothing.
+    assert opened == ["/", "/"]
+    assert made.root.sessions == (SESSION,)
+    asked = worker.asked
+    with trio.fail_after(5):
+        while worker.asked == asked:
+            await trio.sleep(0.01)
+    assert opened == ["/", "/"]
 
 
 async def test_a_stuck_worker_is_killed_only_when_its_sessions_are_stopped(
