@@ -7,8 +7,10 @@ only readdirplus here); so what must come back is what the worker then has too m
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -16,6 +18,10 @@ import pytest
 from tests.figures import note
 from tests.mount.served import Served, served
 from tests.mount.test_volumefs_together import churn
+from tests.sshd.running import running, wait_until
+from tests.sshd.test_engines import resident_mib
+
+from hatchway.host import roots
 
 ENTRIES = 200_000
 MOST_FOR_EACH = 600
@@ -86,3 +92,26 @@ def test_listing_while_others_change_it(on: str | None) -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_a_worker_that_knows_too_many_files_is_relieved() -> None:
+    """With a real hostd: a session has listed more than FORGET_FROM files, and the kernel is told to forget them."""
+    count = roots.FORGET_FROM + 20_000
+    with running("shop/web/1") as hatchway:
+        hatchway.enable("shop/web/1")
+        volume = hatchway.volumes / "shop-web-1-data"
+        root = os.open(volume, os.O_PATH)
+        for number in range(count):
+            os.mknod(f"{number:07}", stat.S_IFREG | 0o644, dir_fd=root)
+        os.close(root)
+        listed = hatchway.sftp("shop-web-1", "ls -1f /data\n").stdout
+        assert listed.count("/data/") == count
+        match = re.search(r"event=mounted .*worker=(\d+)", hatchway.log())
+        assert match is not None
+        pid = int(match[1])
+        before = resident_mib(pid)
+        wait_until(lambda: "files forgotten" in hatchway.log(), "the kernel was told to forget", 40)
+        wait_until(lambda: resident_mib(pid) < before / 2, "the worker has given the memory back")
+        after = resident_mib(pid)
+        note(f"{count} files listed over SFTP: the worker has {before:.0f} MiB, {after:.0f} when they are forgotten")
+        assert "/data/0000007" in hatchway.sftp("shop-web-1", "ls /data/0000007\n").stdout
