@@ -151,14 +151,15 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_same_tree(self) -> None:
         """What the session sees, what is open, and what is on disk."""
-        seen = self.beds.seen_actor.do("tree")
-        plain = self.beds.plain_actor.do("tree")
-        assert isinstance(plain[1], dict)
-        assert isinstance(seen[1], dict)
-        differ(seen[1], plain[1], "the volume")
-        differ(self.beds.seen_actor.do("held")[1], self.beds.plain_actor.do("held")[1], "open on the volume")
+        plain: Any = None
+        for what in ("held", "tree"):
+            state, plain = self.beds.plain_actor.do(what)
+            assert state == "ok", plain
+            state, seen = self.beds.seen_actor.do(what)
+            assert state == "ok", f"{what}: the volume answers {seen}"
+            differ(seen, plain, f"{what} on the volume")
         nest = b"/".join(NEST) + b"/"
-        self.paths = [path.removeprefix(nest) for path in plain[1] if path.startswith(nest) and path[-1:] != b"/"]
+        self.paths = [path.removeprefix(nest) for path in plain if path.startswith(nest) and path[-1:] != b"/"]
         here = on_disk(self.beds.volume.backing, self.case, (OWNER_UID, OWNER_GID))
         there = on_disk(self.beds.plain, self.case, (self.beds.volume.uid, self.beds.volume.uid))
         differ(here, there, "the disk")
