@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import pickle
 import select
@@ -29,6 +30,7 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs import adapter
+from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 
@@ -62,9 +64,10 @@ class Served:
         self._base = base
         self._control, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE_S)
+        self._held = -1
 
-    def start(self, read_only: bool) -> None:
-        """Mount, and fork the worker."""
+    def start(self, read_only: bool, *, hold: bool = False) -> None:
+        """Mount, and fork the worker. `hold`: keep a copy of the connection, as hostd does."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._worker_end.close)
             directory = os.open(self.backing, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -77,6 +80,8 @@ class Served:
             fuse_fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, fuse_fd)
             mounts.mount_fuse(fuse_fd, str(self.path), name="hatchway-test")
+            if hold:
+                self._held = os.dup(fuse_fd)
             self.worker_pid = os.fork()
             if self.worker_pid == 0:
                 _worker(self, self._base, volume_fd, fuse_fd, self._worker_end, read_only)
@@ -91,6 +96,9 @@ class Served:
             return _ended(pid) if pid else None
         finally:
             self._control.close()
+            if self._held >= 0:
+                os.close(self._held)
+                self._held = -1
 
     def as_session(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Result of `function`, called in a process of the session's uid whose directory is the mount.
@@ -128,7 +136,9 @@ class Served:
         raise value
 
     def tell(self, letter: str) -> dict[str, Any]:
-        """Tell the worker: "s" how are you, "r" refuse, "o" read-only, "w" allow all, "x" break inside, "c" end."""
+        """Tell the worker: "s" how are you, "r" refuse, "o" read-only, "w" allow all, "x" break inside, "l" fail in
+        the middle of long listings, "c" end.
+        """
         self._control.send(letter.encode())
         answer: dict[str, Any] = pickle.loads(self._control.recv(65536))  # noqa: S301 - our own child's
         return answer
@@ -176,6 +186,7 @@ def served(
     on: str | None = None,
     beside: Served | None = None,
     expect_log: bool = False,
+    hold: bool = False,
     view: View | None = None,
 ) -> Iterator[Served]:
     """Mount and serve a new, empty volume; `on` is a directory of the file system to put it on. `view`: see `View`.
@@ -197,7 +208,7 @@ def served(
         seen = SquashView(uid, uid) if view is None else view
         here = Served(base, uid, seen, WORKER_UID if beside is None else beside.worker_uid + 1)
         stack.callback(here.end)
-        here.start(read_only)
+        here.start(read_only, hold=hold)
         try:
             yield here
         except BaseException:
@@ -297,6 +308,8 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable
         elif letter == "x":
             # Make them fail in a way nobody foresaw.
             tree.lookup = tree.opendir = None  # type: ignore[method-assign,assignment] # that is the point
+        elif letter == "l":
+            _fail_in_listings(tree)
         elif letter == "c":
             end()
         await sock.send(
@@ -312,6 +325,17 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable
                 }
             )
         )
+
+
+def _fail_in_listings(tree: VolumeTree) -> None:
+    real, entries = tree._lister._next_of, itertools.count()
+
+    def failing(node: Node, reader: Any) -> Any:
+        if next(entries) == 1500:
+            raise OSError(errno.EIO, "the disk failed")
+        return real(node, reader)
+
+    tree._lister._next_of = failing  # type: ignore[method-assign] # that is the point
 
 
 def _descriptors() -> int:

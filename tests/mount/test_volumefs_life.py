@@ -8,13 +8,14 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from tests.mount.served import WORKER_UID, Served, get, put, refused, served
 
-from hatchway.kernel import mounts
+from hatchway.kernel import fusectl, mounts
 
 
 def _seen_elsewhere(path: Path) -> bool:
@@ -78,6 +79,35 @@ def test_a_dead_worker_leaves_a_dead_mount_not_an_empty_directory(number: signal
             os.stat(volume.path / "file")
         mounts.unmount(str(volume.path))
         assert volume.end() == -number
+
+
+def test_a_listing_that_fails_in_the_middle_is_never_answered() -> None:
+    """As long as somebody has a copy of the connection, which hostd has until the sessions are being killed."""
+    with served(expect_log=True, hold=True) as volume:
+        for number in range(3000):
+            (volume.backing / f"{number:04}-{'x' * 60}").touch()
+        volume.tell("l")
+        outcome: list[object] = []
+
+        def list_it() -> None:
+            try:
+                outcome.append(volume.as_session(os.listdir))
+            except OSError as exc:
+                outcome.append(exc.errno)
+
+        thread = threading.Thread(target=list_it)
+        thread.start()
+        thread.join(2)
+        assert outcome == [], "nobody hears how it went on"
+        (minor,) = [entry.minor for entry in mounts.mount_table() if entry.target == str(volume.path)]
+        assert fusectl.abort([minor]) == {}
+        thread.join(10)
+        assert outcome in ([errno.ECONNABORTED], [errno.ENOTCONN])
+        words = volume.log.read_text()
+        assert "a listing cannot go on" in words
+        assert "the disk failed" in words
+        mounts.unmount(str(volume.path))
+        assert volume.end() == 1
 
 
 def test_cancelling_lets_go_of_everything() -> None:

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import struct
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,6 +42,9 @@ _DIRENT_HEAD = struct.Struct("=QqHB")
 _NAME_OFFSET = _DIRENT_HEAD.size
 _DIRENTS_BYTES = 32768
 """Bytes of one getdents64 call: the same as glibc's readdir(3), some 1,000 names."""
+
+CHECK_S = 2.0
+"""Longest that `DirectoryReader.check` goes on, in seconds."""
 
 _LOCAL_MAGIC = frozenset(
     {
@@ -179,7 +183,7 @@ class DirectoryReader:
     The reader does not own `fd`: whoever opened it closes it.
     """
 
-    __slots__ = ("_buffer", "_entries", "_fd", "_index", "_start")
+    __slots__ = ("_buffer", "_checked", "_entries", "_fd", "_index", "_start")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -187,11 +191,39 @@ class DirectoryReader:
         self._entries: list[DirectoryEntry] = []
         self._index = 0
         self._start = 0
+        # What was read by `check` and not been read from yet.
+        self._checked = False
+
+    def check(self) -> None:
+        """Read it to the end once, before anything is told of it. Raises OSError: ENOENT when it is removed, EIO.
+
+        Who lists a directory is not always told that reading it failed half way. What is read again after this comes
+        from the page cache. A directory that takes longer than CHECK_S is not read to its end.
+        """
+        if self._fill() and not self._skip_rest():
+            # All of it is in memory, and need not be read again.
+            self._checked = True
+        else:
+            self._rewind(0)
+
+    def _skip_rest(self) -> bool:
+        """Whether there was more than what is in memory."""
+        end = time.monotonic() + CHECK_S
+        more = False
+        while _call(_getdents64, self._fd, self._buffer, _DIRENTS_BYTES):
+            more = True
+            if time.monotonic() > end:
+                break
+        return more
 
     def seek(self, offset: int) -> None:
         """Continue at `offset`: 0, or the offset of an entry read before. 0 reads everything afresh."""
-        if offset and offset == self._before(self._index):
+        checked, self._checked = self._checked, False
+        if (offset or checked) and offset == self._before(self._index):
             return
+        self._rewind(offset)
+
+    def _rewind(self, offset: int) -> None:
         os.lseek(self._fd, offset, os.SEEK_SET)
         self._entries = []
         self._index = 0

@@ -1,7 +1,9 @@
 """pyfuse3's view of a `VolumeTree`: inodes, attributes and errnos in and out, nothing else.
 
-No exception but FUSEError and cancellation leaves a handler: pyfuse3 ends the mount on any other. Handlers run one
-after another in the event loop and do not give way, except while a container's lease is waited for.
+No exception but FUSEError and cancellation leaves a handler: pyfuse3 ends the mount on any other. That is what a
+listing does that cannot go on (`ListingFailedError`): sftp-server tells a readdir(3) that fails as the end of the
+directory (sftp-server.c, process_readdir), so such a request is never answered. Handlers run one after another in the
+event loop and do not give way, except while a container's lease is waited for.
 
 Caching is what coherence allows: the container changes the same files underneath. Names and attributes are good for
 one second, file contents are never cached (direct_io), and there is no write-back cache.
@@ -24,6 +26,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from hatchway import log
+from hatchway.volumefs.complaints import Complaints
 from hatchway.volumefs.fault import client_errno, failure
 from hatchway.volumefs.ownership import Owner
 from hatchway.volumefs.tree import Entry, VolumeTree
@@ -41,21 +44,27 @@ FIXED_S: Final = 86400.0
 LEASE_WAITS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Pauses before an open is tried again while the container has a lease on the file, in seconds."""
 
+
+class ListingFailedError(Exception):
+    """A listing that had begun cannot go on. The process must end without an answer to it."""
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _refuse(name: str, exc: Exception) -> NoReturn:
+def _refuse(name: str, exc: Exception, complaints: Complaints) -> NoReturn:
     """Answer `exc`, raised by the handler `name`, as an errno."""
     if isinstance(exc, FUSEError):
         raise exc
-    if isinstance(exc, OSError):
-        raise FUSEError(client_errno(exc)) from None
     try:
-        log.get().error("a file system operation failed", operation=name, exc_info=exc)
+        if isinstance(exc, OSError):
+            complaints.heard(name, exc)
+        else:
+            log.get().error("a file system operation failed", operation=name, exc_info=exc)
     except Exception:  # noqa: S110 - a log that cannot be written must not end the mount
         pass
-    raise FUSEError(errno.EIO) from None
+    raise FUSEError(client_errno(exc) if isinstance(exc, OSError) else errno.EIO) from None
 
 
 def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -78,13 +87,13 @@ def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[An
             except BlockingIOError:
                 return await again(self, *args, **kwargs)
         except Exception as exc:
-            _refuse(method.__name__, exc)
+            _refuse(method.__name__, exc, self.complaints)
 
     return handler
 
 
 class VolumeOperations(pyfuse3.Operations):
-    """The handlers pyfuse3 calls, over `tree`.
+    """The handlers pyfuse3 calls, over `tree`. `openers` is kept to be who has which directory open: handle to pid.
 
     What is missing here the base class answers with ENOSYS, after which the kernel does not ask again: extended
     attributes (else it asks before every write), access (default_permissions decides in the kernel), poll.
@@ -94,9 +103,11 @@ class VolumeOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, tree: VolumeTree) -> None:
+    def __init__(self, tree: VolumeTree, openers: dict[int, int] | None = None) -> None:
         super().__init__()
+        self.complaints = Complaints()
         self._tree = tree
+        self._openers = {} if openers is None else openers
 
     @answers
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
@@ -215,10 +226,20 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self._tree.opendir(inode)
+        handle = self._tree.opendir(inode)
+        self._openers[handle] = ctx.pid
+        return handle
 
-    @answers
-    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        try:
+            self._readdir(fh, start_id, token)
+        except Exception as exc:
+            if self._tree.refused:
+                _refuse("readdir", exc, self.complaints)
+            self.complaints.lost("readdir", exc)
+            raise ListingFailedError(f"{type(exc).__name__}: {exc}") from exc
+
+    def _readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         def show(name: bytes, entry: Entry, offset: int) -> bool:
             return pyfuse3.readdir_reply(token, name, shown(self._tree, entry), offset)
 
@@ -230,6 +251,7 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def releasedir(self, fh: int) -> None:
+        self._openers.pop(fh, None)
         self._tree.release(fh)
 
     @answers
@@ -274,15 +296,17 @@ def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
     return answer
 
 
-async def serve(tree: VolumeTree, fuse_fd: int) -> None:
+async def serve(tree: VolumeTree, fuse_fd: int, openers: dict[int, int] | None = None) -> None:
     """Answer the FUSE connection `fuse_fd`, already mounted, until it is unmounted or this is cancelled.
 
+    `openers` is where it is noted who has which directory open: handle to pid, as the mount's pid namespace sees it.
     Takes `fuse_fd` over and closes it; that ends the connection if it is the last copy, and clients get ENOTCONN.
     Closes what `tree` has open. One per process (pyfuse3 has one session). Raises an exception group with OSError if
-    the connection cannot be read. A signal is not handled: SIGTERM ends the process, with the same effect.
+    the connection cannot be read, with ListingFailedError if a listing cannot go on. A signal is not handled: SIGTERM
+    ends the process, with the same effect.
     """
     # The mount options were fixed by whoever mounted; libfuse only checks that it knows these.
-    pyfuse3.init(VolumeOperations(tree), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
+    pyfuse3.init(VolumeOperations(tree, openers), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
     try:
         # More tasks take turns at one thing at a time: 5-25 % slower at everything but reading a large file.
         with polling():

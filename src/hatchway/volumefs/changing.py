@@ -65,7 +65,7 @@ class Changer:
         """A descriptor of `node`, whether we must close it, and whether it is more than O_PATH."""
         if handle is not None:
             opened = self._handles.get(handle)
-            if opened.node is node:
+            if opened.node is node and not opened.stopped:
                 return opened.fd, False, True
         if node.kind == DIRECTORY:
             return self._finder.directory(node), False, False

@@ -7,23 +7,32 @@ Changed by one operation at a time, on the event loop.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
-from hatchway.kernel.files import DirectoryReader
+from hatchway.kernel.files import DirectoryReader, reopen
 from hatchway.volumefs.fault import failure
 from hatchway.volumefs.fixed import NothingToRead
 from hatchway.volumefs.nodes import Node
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class Handle:
-    """An open file or directory. `reader` is there for a directory only."""
+    """An open file or directory. `reader` is there for a directory only.
 
-    __slots__ = ("fd", "node", "reader")
+    `stopped`: it was open for writing before access became read-only. `full`: the offset of the first byte for which
+    there was no room, and the error, None while there was.
+    """
+
+    __slots__ = ("fd", "full", "node", "reader", "stopped")
 
     def __init__(self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None) -> None:
         self.fd = fd
         self.node = node
         self.reader = reader
+        self.stopped = False
+        self.full: tuple[int, int] | None = None
 
 
 class HandleTable:
@@ -57,6 +66,31 @@ class HandleTable:
         except KeyError:
             raise failure(errno.EBADF) from None
 
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write at `offset`, or at the end if opened with O_APPEND. Returns how many bytes were written, 1 at least.
+
+        Clients send many requests ahead. Once there is no room for one, those behind it would still fill what small
+        room there is, and leave holes: a file that looks longer than what of it has arrived, which is then resumed
+        behind the holes. So they fail like that one, until what is missing has been written.
+        Raises OSError: EBADF, EACCES when the handle was stopped, what pwrite(2) raises.
+        """
+        handle = self.get(number)
+        if handle.stopped:
+            raise failure(errno.EACCES)
+        if handle.full is not None and offset > handle.full[0]:
+            raise failure(handle.full[1])
+        try:
+            written = os.pwrite(handle.fd, data, offset)
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                handle.full = offset, exc.errno or errno.ENOSPC
+            raise
+        if written < len(data):
+            handle.full = offset + written, errno.ENOSPC
+        elif handle.full is not None and offset + written > handle.full[0]:
+            handle.full = None
+        return written
+
     def release(self, number: int) -> None:
         """Close a handle. Raises OSError EBADF when there is none."""
         handle = self.get(number)
@@ -67,6 +101,22 @@ class HandleTable:
             if not handles:
                 handle.node.handles = None
         os.close(handle.fd)
+
+    def stop_writing(self, proc_fd_dir: int) -> None:
+        """Have no file open for writing any more. What was is open for reading, or, if that fails, for nothing."""
+        for number, handle in self._open.items():
+            if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                continue
+            try:
+                instead = reopen(proc_fd_dir, handle.fd, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                instead = reopen(proc_fd_dir, handle.fd, os.O_PATH | os.O_CLOEXEC)
+            handle.stopped = True
+            try:
+                # The number stays: the kernel knows the handle by it.
+                os.dup2(instead, number, inheritable=False)
+            finally:
+                os.close(instead)
 
     def close(self) -> None:
         """Close all of them."""

@@ -43,17 +43,23 @@ class Lister:
         self._root_fd = root_fd
 
     def open(self, node: Node) -> int:
-        """A handle's number. Raises OSError ENOTDIR."""
+        """A handle's number. Raises OSError ENOTDIR; what reading it raises, as far as that can be known now."""
         try:
             fd = os.open(b".", _O_LIST, dir_fd=self._finder.directory(node))
         except FileNotFoundError:
             if not node.fixed:
                 raise
             return self._handles.add(os.dup(self._root_fd), node, NothingToRead())
-        return self._handles.add(fd, node, files.DirectoryReader(fd))
+        reader = files.DirectoryReader(fd)
+        try:
+            reader.check()
+        except BaseException:
+            os.close(fd)
+            raise
+        return self._handles.add(fd, node, reader)
 
     def read(self, opened: Handle, offset: int, show: Show) -> None:
-        """Give entries from `offset` on to `show`. Raises OSError ENOTDIR.
+        """Give entries from `offset` on to `show`. Raises OSError ENOTDIR, or what reading the directory raises.
 
         Entries that vanish meanwhile are left out; one that cannot be looked at is shown without permissions rather
         than spoiling the listing.
@@ -66,7 +72,7 @@ class Lister:
         listed = bool(fixed) and offset >= FIRST_OFFSET
         if not listed:
             reader.seek(offset)
-        while not listed and (found := reader.read()) is not None:
+        while not listed and (found := self._next_of(opened.node, reader)) is not None:
             name = found.name
             if name in fixed:
                 continue
@@ -87,6 +93,16 @@ class Lister:
             node.lookups += 1
         if fixed:
             self._read_fixed(parent_id, max(0, offset - FIRST_OFFSET), show)
+
+    def _next_of(self, node: Node, reader: files.DirectoryReader | NothingToRead) -> files.DirectoryEntry | None:
+        try:
+            return reader.read()
+        except FileNotFoundError:
+            # It was removed meanwhile (fs/readdir.c, iterate_dir), for which it had to be empty. Of a volume's root
+            # nobody should think so.
+            if node is self._nodes.root:
+                raise
+            return None
 
     def _read_fixed(self, parent_id: int, start: int, show: Show) -> None:
         for number, node in enumerate(self._fixed.among(parent_id)[start:], start + 1):

@@ -136,10 +136,14 @@ class VolumeTree:
     def restrict(self, *, refuse: bool, read_only: bool) -> None:
         """From now on answer everything (`refuse`) or every change (`read_only`) with EACCES, open handles included.
 
-        Handles can still be released and nodes forgotten. Calling it again with False lifts a restriction.
+        Handles can still be released and nodes forgotten. Calling it again with False lifts a restriction. From
+        `read_only` on no file is open for writing, so that the mount itself can be made read-only; nothing can be
+        written with handles from before, then or later.
         """
         self._refused = refuse
         self._read_only = read_only
+        if read_only:
+            self._handles.stop_writing(self._proc_fd_dir)
 
     def close(self) -> None:
         """Close all handles and kept descriptors. The two borrowed descriptors stay open."""
@@ -359,7 +363,7 @@ class VolumeTree:
         Raises OSError: ENOSPC, EDQUOT, EFBIG, EBADF.
         """
         self._admit_change()
-        return os.pwrite(self._handles.get(handle).fd, data, offset)
+        return self._handles.write(handle, offset, data)
 
     def flush(self, handle: int) -> None:
         """What close(2) on the file system beneath would report now. Raises OSError. See `flush_matters`."""
@@ -382,7 +386,10 @@ class VolumeTree:
     # Directories
 
     def opendir(self, node_id: int) -> int:
-        """Open a directory for reading. Returns a handle's number. Raises OSError ENOTDIR, ENFILE."""
+        """Open a directory for reading. Returns a handle's number.
+
+        Raises OSError ENOTDIR, ENFILE; what reading it raises, as far as that can be known now: see `readdir`.
+        """
         self._admit()
         node = self._nodes.get(node_id)
         self._handles.check_room()
@@ -392,7 +399,8 @@ class VolumeTree:
         """Give entries from `offset` on to `show` (name, entry, offset after it) until it answers False.
 
         `offset` is 0 or one given out for this directory. An entry for which `show` answered True counts as told to
-        the kernel. Raises OSError EBADF, and see `Lister.read`.
+        the kernel. Raises OSError EBADF, and see `Lister.read`: whoever lists the directory may take that for its end,
+        so nobody must hear of it.
         """
         self._admit()
 

@@ -10,6 +10,7 @@ Concurrency: one thread, one trio loop. It must not start threads: capabilities 
 
 from __future__ import annotations
 
+import array
 import gc
 import os
 import resource
@@ -22,11 +23,11 @@ import trio
 
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
-from hatchway.volumefs.adapter import serve
+from hatchway.volumefs.adapter import ListingFailedError, serve
 from hatchway.volumefs.ownership import Owner, RealView, SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 from hatchway.wire.frames import decode
-from hatchway.wire.worker import MAX_PACKET, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
+from hatchway.wire.worker import MAX_PACKET, Lend, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
 
 MAX_OPEN_FILES = 4096
 """Descriptors of a worker: open handles of all sessions of one login on one volume, and directories in use."""
@@ -55,10 +56,11 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int) -> None:
             places=map(os.fsencode, spec.places),
         )
         gc.enable()
-        trio.run(_main, tree, fuse_fd, control)
+        trio.run(_main, tree, volume_fd, fuse_fd, control)
         status = 0
     except BaseException as exc:
-        traceback.print_exc()
+        if not isinstance(exc, BaseExceptionGroup) or exc.split(ListingFailedError)[1] is not None:
+            traceback.print_exc()
         try:
             control.send(pack(WorkerFailed(f"{type(exc).__name__}: {exc}")))
         except OSError:
@@ -122,16 +124,20 @@ def _close_all_but(keep: set[int]) -> None:
                 pass  # the descriptor listdir itself used
 
 
-async def _main(tree: VolumeTree, fuse_fd: int, control: socket.socket) -> None:
+async def _main(tree: VolumeTree, volume_fd: int, fuse_fd: int, control: socket.socket) -> None:
+    openers: dict[int, int] = {}
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_control, tree, trio.socket.from_stdlib_socket(control))
-        await serve(tree, fuse_fd)
+        sock = trio.socket.from_stdlib_socket(control)
+        nursery.start_soon(_control, tree, openers, sock, (volume_fd, fuse_fd))
+        await serve(tree, fuse_fd, openers)
         nursery.cancel_scope.cancel()
 
 
-async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
+async def _control(
+    tree: VolumeTree, openers: dict[int, int], sock: trio.socket.SocketType, lent: tuple[int, int]
+) -> None:
     logger = log.get()
-    await sock.send(pack(_state(tree, 0)))
+    await sock.send(pack(_state(tree, openers, 0)))
     while True:
         data = await sock.recv(MAX_PACKET)
         if not data:
@@ -139,22 +145,27 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType) -> None:
             logger.warning("hostd is gone")
             return
         try:
-            message = decode(data, Ping | Restrict)
+            message = decode(data, Ping | Restrict | Lend)
         except Exception as exc:
             logger.error("bad control message", error=str(exc))
             continue
         if isinstance(message, Restrict):
-            # There is no way back: what was taken away is given again by another mount.
-            tree.restrict(refuse=tree.refused or message.refuse, read_only=tree.read_only or message.read_only)
+            # There is no way back from a refusal: what was taken away is given again by another mount.
+            tree.restrict(refuse=tree.refused or message.refuse, read_only=message.read_only)
             logger.info("restricted", refuse=message.refuse, read_only=message.read_only)
-        await sock.send(pack(_state(tree, message.serial)))
+        answer = pack(_state(tree, openers, message.serial))
+        if isinstance(message, Lend):
+            await sock.sendmsg([answer], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", lent))])
+        else:
+            await sock.send(answer)
 
 
-def _state(tree: VolumeTree, serial: int) -> WorkerState:
+def _state(tree: VolumeTree, openers: dict[int, int], serial: int) -> WorkerState:
     return WorkerState(
         serial=serial,
         handles=tree.open_handles,
         refused=tree.refused,
         read_only=tree.read_only,
         nodes=tree.live_nodes,
+        listing=tuple(sorted(set(openers.values()))),
     )

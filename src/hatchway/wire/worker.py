@@ -61,7 +61,8 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
     """From now on answer every request (`refuse`), or every change (`read_only`), with EACCES. Answer: WorkerState.
 
-    Open handles are included. There is no way back. `serial` as in Ping.
+    Open handles are included. There is no way back from `refuse`. When the answer says read-only, the worker has no
+    file open for writing any more. `serial` as in Ping.
     """
 
     serial: int
@@ -69,10 +70,20 @@ class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
     read_only: bool
 
 
+class Lend(msgspec.Struct, frozen=True, tag="lend"):
+    """Send copies of your descriptors. Answer: WorkerState, with the volume's mount and the FUSE connection.
+
+    `serial` as in Ping.
+    """
+
+    serial: int
+
+
 class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     """Sent once when the worker is ready to serve (`serial` 0), then as an answer to the question with that serial.
 
     `handles` are open files and directories, `nodes` the files the kernel knows; an older worker does not count them.
+    `listing` are the processes that have a directory open.
     """
 
     serial: int
@@ -80,6 +91,7 @@ class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     refused: bool
     read_only: bool
     nodes: int = 0
+    listing: tuple[int, ...] = ()
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag="worker-failed"):

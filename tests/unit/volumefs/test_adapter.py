@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from hatchway.volumefs import adapter
-from hatchway.volumefs.adapter import LEASE_WAITS_S, VolumeOperations, shown
+from hatchway.volumefs.adapter import LEASE_WAITS_S, ListingFailedError, VolumeOperations, shown
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.tree import Entry, Space, VolumeTree
@@ -44,7 +44,6 @@ HANDLERS = {
     "fsync": (7, True),
     "release": (7,),
     "opendir": (5, None),
-    "readdir": (7, 0, None),
     "releasedir": (7,),
     "fsyncdir": (7, False),
     "statfs": (None,),
@@ -58,6 +57,7 @@ class FakeTree:
         self.failures = list(failures)
         self.calls = 0
         self.flush_matters = True
+        self.refused = False
         self.view = SquashView(1001, 1002)
 
     def __getattr__(self, name: str) -> Any:
@@ -76,7 +76,40 @@ def operations(tree: FakeTree) -> Any:
 
 def test_every_handler_is_guarded() -> None:
     own = {name for name, value in vars(VolumeOperations).items() if inspect.iscoroutinefunction(value)}
-    assert own == set(HANDLERS)
+    assert own == {*HANDLERS, "readdir"}
+
+
+@pytest.mark.parametrize("exc", [OSError(errno.EIO, "failed"), OSError(errno.EACCES, ""), MemoryError(), KeyError(1)])
+async def test_a_listing_that_cannot_go_on_is_never_answered(exc: Exception) -> None:
+    """sftp-server would tell its client that it has ended."""
+    with structlog.testing.capture_logs() as logs, pytest.raises(ListingFailedError):
+        await operations(FakeTree(exc)).readdir(7, 0, None)
+    (record,) = logs
+    assert record["log_level"] == "error"
+    assert record["error"] == str(exc)
+
+
+async def test_a_listing_is_refused_when_its_session_is_being_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "REFUSED_LISTING_S", 0)
+    tree = FakeTree(OSError(errno.EACCES, ""))
+    tree.refused = True
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations(tree).readdir(7, 0, None)
+    assert caught.value.errno == errno.EACCES
+
+
+async def test_it_is_known_who_has_a_directory_open() -> None:
+    class Opening(FakeTree):
+        def opendir(self, node_id: int) -> int:
+            return node_id * 10
+
+    openers: dict[int, int] = {}
+    handlers: Any = VolumeOperations(typing.cast(VolumeTree, Opening()), openers)
+    for inode, pid in ((1, 100), (2, 200), (3, 100)):
+        await handlers.opendir(inode, types.SimpleNamespace(pid=pid))
+    assert openers == {10: 100, 20: 200, 30: 100}
+    await handlers.releasedir(20)
+    assert openers == {10: 100, 30: 100}
 
 
 @pytest.mark.parametrize("name", HANDLERS)

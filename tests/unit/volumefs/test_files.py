@@ -165,6 +165,70 @@ def test_a_directory_can_be_resumed_at_every_entry(tmp_path: Path) -> None:
     assert [entry.name for entry in _all(reader)] == names
 
 
+@pytest.mark.parametrize("count", [0, 1, 300, 3000])
+def test_a_directory_that_was_checked_is_read_whole_and_from_any_place(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        (tmp_path / f"{number:04}-{'y' * 40}").touch()
+    plain = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    expected = _all(plain)
+    assert len(expected) == count
+    reader = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    reader.check()
+    for _ in range(2):
+        reader.seek(0)
+        assert _all(reader) == expected
+    for index in range(0, count, 97):
+        again = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+        again.check()
+        again.seek(expected[index].offset)
+        assert _all(again) == expected[index + 1 :]
+
+
+def test_a_checked_directory_read_from_the_beginning_again_sees_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    reader = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    reader.check()
+    reader.seek(0)
+    assert len(_all(reader)) == 1
+    (tmp_path / "b").touch()
+    reader.seek(0)
+    assert {entry.name for entry in _all(reader)} == {b"a", b"b"}
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 4])
+def test_what_cannot_be_read_is_known_before_anything_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number:04}-{'y' * 40}").touch()
+    real, calls = files._getdents64, []
+
+    def getdents(*args: object) -> int:
+        calls.append(args)
+        if len(calls) == fails_at:
+            ctypes.set_errno(errno.EIO)
+            return -1
+        return int(real(*args))
+
+    reader = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    monkeypatch.setattr(files, "_getdents64", getdents)
+    with pytest.raises(OSError) as caught:
+        reader.check()
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_directory_that_takes_too_long_is_not_checked_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number:04}-{'y' * 40}").touch()
+    monkeypatch.setattr(files, "CHECK_S", 0)
+    reader = files.DirectoryReader(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    reader.check()
+    reader.seek(0)
+    assert len(_all(reader)) == 3000
+
+
 def test_an_entry_can_be_given_back(tmp_path: Path) -> None:
     for number in range(1200):
         (tmp_path / f"{number:04}-{'z' * 60}").touch()

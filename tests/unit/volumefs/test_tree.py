@@ -846,9 +846,53 @@ class TestDirectories:
         volume.tree.mkdir(ROOT_ID, b"d", 0o755)
         handle = volume.tree.opendir(volume.id(b"d"))
         volume.tree.rmdir(ROOT_ID, b"d")
+        volume.tree.readdir(handle, 0, lambda *_: pytest.fail("an entry"))
+        volume.tree.release(handle)
+
+    def test_a_removed_root_is_no_empty_directory(self, volume: Volume) -> None:
+        handle = volume.tree.opendir(ROOT_ID)
+        volume.backing.rmdir()
+        with refused(errno.ENOENT):
+            volume.tree.opendir(ROOT_ID)
         with refused(errno.ENOENT):
             volume.tree.readdir(handle, 0, lambda *_: pytest.fail("an entry"))
         volume.tree.release(handle)
+
+    def test_no_holes_where_there_was_no_room(self, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was sent behind a block that did not fit fails like that one, even if there is room for it."""
+        room = [10]
+        real = os.pwrite
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            if not room[0]:
+                raise OSError(errno.EDQUOT, "quota")
+            written = real(fd, data[: room[0]], offset)
+            room[0] -= written
+            return written
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        handle, _ = volume.create(b"file")
+        assert volume.tree.write(handle, 0, b"12345678") == 8
+        assert volume.tree.write(handle, 8, b"9abc") == 2, "as much as fits"
+        room[0] = 100
+        for offset in (12, 16):
+            with refused(errno.ENOSPC):
+                volume.tree.write(handle, offset, b"behind")
+        assert volume.tree.write(handle, 10, b"bc") == 2, "what is missing can be written"
+        assert volume.tree.write(handle, 12, b"def") == 3
+        room[0] = 0
+        with refused(errno.EDQUOT):
+            volume.tree.write(handle, 15, b"g")
+        room[0] = 100
+        with refused(errno.EDQUOT):
+            volume.tree.write(handle, 16, b"h")
+        assert volume.tree.write(handle, 0, b"1") == 1, "before it, as always"
+        with refused(errno.EDQUOT):
+            volume.tree.write(handle, 16, b"h")
+        assert volume.tree.write(handle, 15, b"g") == 1
+        assert volume.tree.write(handle, 20, b"x") == 1, "a hole that the client wants"
+        volume.tree.release(handle)
+        assert volume.get(b"file") == b"123456789abcdefg\0\0\0\0x"
 
     def test_synchronising(self, volume: Volume) -> None:
         handle = volume.tree.opendir(ROOT_ID)
@@ -941,6 +985,26 @@ class TestRestrictions:
         assert _state(volume.backing) == before
         volume.tree.restrict(refuse=False, read_only=False)
         assert volume.tree.setattr(volume.id(b"file"), size=0).stat.st_size == 0
+
+    def test_nothing_is_open_for_writing_after_read_only(self, volume: Volume) -> None:
+        volume.put(b"file", b"content")
+        handles = [volume.tree.open(volume.id(b"file"), how) for how in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY)]
+        gone, _ = volume.create(b"gone")
+        volume.tree.write(gone, 0, b"unlinked")
+        volume.tree.unlink(ROOT_ID, b"gone")
+        volume.tree.restrict(refuse=False, read_only=True)
+        for handle in (*handles, gone):
+            flags = fcntl.fcntl(handle, fcntl.F_GETFL)
+            assert flags & os.O_ACCMODE == os.O_RDONLY
+            assert volume.tree.read(handle, 0, 100) == (b"unlinked" if handle == gone else b"content")
+        volume.tree.restrict(refuse=False, read_only=False)
+        for handle in (*handles[1:], gone):
+            with refused(errno.EACCES):
+                volume.tree.write(handle, 0, b"x")
+            volume.tree.release(handle)
+        # By the file, which may be changed again, where the handle is of no use any more.
+        volume.tree.release(handles[0])
+        volume.put(b"file", b"new")
 
     def test_read_only_from_the_start(self, volume: Volume) -> None:
         tree = VolumeTree(
