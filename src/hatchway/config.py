@@ -56,6 +56,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     volume_devices: tuple[str, ...] = ()
     idle_unmount_s: int = 300
     umask: str = "022"
+    worker_timeout_s: int = 60
 
 
 class Ids(msgspec.Struct, frozen=True, kw_only=True):
@@ -331,6 +332,12 @@ def _check(config: Config, origin: str) -> None:
         "host.idle_unmount_s",
         config.host.idle_unmount_s,
         "seconds from 0 to 86400",
+    )
+    require(
+        2 <= config.host.worker_timeout_s <= 3600,
+        "host.worker_timeout_s",
+        config.host.worker_timeout_s,
+        "seconds from 2 to 3600",
     )
     for key in ("core_user", "catalog_user", "keys_user", "session_group"):
         name = getattr(config.ids, key)

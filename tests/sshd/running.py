@@ -59,6 +59,7 @@ class Hatchway:
         password_kind: str = "raw",
         labels: bool = False,
         volume_devices: tuple[str, ...] = (),
+        worker_timeout_s: int = 60,
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -81,6 +82,7 @@ class Hatchway:
         # Not beneath `directory`: every directory above must be root's alone, as /run is.
         self.access_dir = Path(f"{self.run_dir}-access")
         self.volume_devices = volume_devices
+        self.worker_timeout_s = worker_timeout_s
 
     # Running
 
@@ -103,6 +105,7 @@ bind_prefixes = ["{self.volumes}"]
 volume_roots = {roots}
 volume_devices = {json.dumps(self.volume_devices)}
 idle_unmount_s = {self.idle_unmount_s}
+worker_timeout_s = {self.worker_timeout_s}
 [ids]
 core_user = "hwtest"
 catalog_user = "hwtest-catalog"

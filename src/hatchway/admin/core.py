@@ -327,7 +327,10 @@ class Core:
             views = shares.host_views(record, self.inventory)
             await self.host.open_session(session, self.user_record(record), views, pid)
             self._applied[login] = views
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, HatchwayError):
+                # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
+                self._untold.update(self._latest)
             with trio.CancelScope(shield=True):
                 await self.session_ended(session)
             raise

@@ -74,7 +74,7 @@ def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounte
             os.close(control)
             raise
         adopted.placed[one.view.path] = one.places
-        adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid))
+        adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid, one.mount_id))
     for session, pid in kept.sessions.items():
         monitor = Process.adopt(pid, handover.descriptor(session_name(session)))
         adopted.sessions[session] = monitor
@@ -92,8 +92,12 @@ async def _ask_all(found: Iterable[Worker]) -> None:
             if not worker.process.alive():
                 # Its sessions see errors, which sftp-server tells as the end of a listing: they must not go on.
                 problems.append(f"the worker of {worker.view.path} has died")
-            elif (await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
+            elif (state := await worker.ping(workers.RESTRICT_TIMEOUT_S)).refused:
                 problems.append(f"{worker.view.path} was being taken away")
+            elif state.read_only != worker.view.read_only:
+                problems.append(f"{worker.view.path} was being made read-only or writable")
+            else:
+                await worker.hold()
         except HostError as exc:
             problems.append(str(exc))
 

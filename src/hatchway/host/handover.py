@@ -24,12 +24,13 @@ VERSION = 1
 
 
 class KeptWorker(msgspec.Struct, frozen=True):
-    """A worker that serves `view`. `uid` is its own; `places` as in wire.worker.Spawn."""
+    """A worker that serves `view`. `uid` is its own; `places` as in wire.worker.Spawn; `mount_id` as in Worker."""
 
     view: View
     pid: int
     uid: int
     places: tuple[str, ...] = ()
+    mount_id: int = 0
 
 
 class KeptRoot(msgspec.Struct, frozen=True, kw_only=True):

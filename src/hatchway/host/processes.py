@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import trio
@@ -96,6 +97,11 @@ def _stat(pid: int) -> tuple[str, int] | None:
         return fields[0].decode("ascii"), int(fields[1])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process; taken to be so for 0, which is what one of another pid namespace is called."""
+    return pid == 0 or _stat(pid) is not None
 
 
 def session_monitor(helper_pid: int, login: str, program: str) -> Process:
@@ -268,6 +274,30 @@ async def end(
             monitor.signal(signal.SIGCONT)
         for process in family.values():
             process.close()
+
+
+@asynccontextmanager
+async def paused(monitors: Collection[Process]) -> AsyncIterator[Callable[[Process], set[int]]]:
+    """Stop sessions, with all processes that belong to them, and let them go on afterwards.
+
+    Gives what tells the pids that belong to one of `monitors`. Those may be ended meanwhile (`end`). Raises OSError
+    when not all could be found. If this process dies meanwhile they stay stopped: whoever takes over ends them.
+    """
+    families: dict[int, dict[int, Process]] = {monitor.pid: {} for monitor in monitors}
+    for monitor in monitors:
+        monitor.signal(signal.SIGSTOP)
+    try:
+        for monitor in monitors:
+            await _stop_all_below([monitor], families[monitor.pid])
+        # What was sent SIGSTOP last must have stopped too.
+        await _until_stopped(process for family in families.values() for process in family.values())
+        yield lambda monitor: {monitor.pid, *families[monitor.pid]}
+    finally:
+        for monitor in monitors:
+            for process in families[monitor.pid].values():
+                process.signal(signal.SIGCONT)
+                process.close()
+            monitor.signal(signal.SIGCONT)
 
 
 async def _stop_all_below(monitors: Collection[Process], family: dict[int, Process]) -> None:

@@ -7,6 +7,9 @@ thread with a deadline: a stopped worker would hang it.
 Concurrency: every change of one login's root happens under that root's lock; different logins do not wait for each
 other. Order when something is taken away: the sessions are stopped, the worker refuses, the sessions are killed, then
 it is unmounted. Never the other way round: a client that mirrors would find an empty directory and delete its copy.
+Where a session may go on without it (`_withdraw`), only those are killed that have a directory of it open, and the
+others go on when it is unmounted and its mount point removed. Mount points have mode 0: what is not covered by a
+mount cannot be listed.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ import errno
 import functools
 import os
 import signal
+import stat
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
+from msgspec import structs
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import HostError, RefusedError
-from hatchway.host import processes, workers
+from hatchway.errors import HatchwayError, HostError, RefusedError
+from hatchway.host import processes, sources, workers
 from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name, process_name, session_name
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
@@ -36,7 +41,8 @@ SESSIONS_MAX = 128
 """Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
 
 WATCHDOG_S = 15.0
-"""How often a worker is asked how it is. It has workers.ANSWER_TIMEOUT_S to answer."""
+"""How often a worker is asked how it is, and whether its directory is where it was. It has host.worker_timeout_s to
+answer, and is asked as often as that if that is less."""
 
 FORGET_FROM = 500_000
 """Files of a volume that the kernel may know before it is told to forget those that nobody uses.
@@ -170,7 +176,7 @@ class LoginRoot:
             uid=self.uid,
             gid=self._gid,
             workers=tuple(
-                KeptWorker(one.view, one.process.pid, one.uid, self._placed[path].places)
+                KeptWorker(one.view, one.process.pid, one.uid, self._placed[path].places, one.mount_id)
                 for path, one in self._workers.items()
             ),
             # A root with something left in it is none to take over either.
@@ -234,13 +240,93 @@ class LoginRoot:
 
     async def _apply(self, views: tuple[View, ...]) -> None:
         wanted = placements(views)
-        dead = [path for path, worker in self._workers.items() if not worker.process.alive()]
-        gone = [path for path, placement in self._placed.items() if wanted.get(path) != placement]
-        if obsolete := {*dead, *gone}:
-            await self._remove(list(obsolete))
+        obsolete = []
+        for path, placement in list(self._placed.items()):
+            new = wanted.get(path)
+            if new == placement and self._workers[path].process.alive():
+                continue
+            if new is None or not await self._change_mode(placement, new):
+                obsolete.append(path)
+        if obsolete and not await self._withdraw(obsolete):
+            await self._remove(obsolete)
         for path, placement in wanted.items():
             if path not in self._workers:
                 await self._mount(placement)
+
+    async def _change_mode(self, old: Placement, new: Placement) -> bool:
+        """Make what is mounted read-only, or writable again, for whoever is in. False when it must be mounted anew."""
+        path, worker = old.view.path, self._workers[old.view.path]
+        same = structs.replace(old.view, read_only=new.view.read_only)
+        if dataclasses.replace(old, view=same) != new:
+            return False
+        if not worker.process.alive() or not worker.mount_id:
+            return False
+        try:
+            mount = new.view.read_only or await self._mountable_read_write(new.view)
+            if not new.view.read_only:
+                # Should we die half way, the next hostd must not take for read-only what is not.
+                self._placed[path], worker.view = new, new.view
+                self._keep()
+            await worker.set_read_only(new.view, mount=mount)
+        except (HatchwayError, OSError) as exc:
+            self._logger.error("cannot be changed while it is mounted", path=path, error=str(exc))
+            return False
+        self._placed[path] = new
+        self._keep()
+        self._logger.info("changed", path=path, read_only=new.view.read_only)
+        return True
+
+    async def _withdraw(self, paths: list[str]) -> bool:
+        """Take volumes away from sessions that go on without them. False when these must be ended instead.
+
+        That is so for volumes that stand in another one or have others in them, since the way to those leads through
+        a worker; when a worker is dead or does not obey; and when there is nobody to go on.
+        """
+        placed = [self._placed[path] for path in paths]
+        if not self._sessions or any(one.inside is not None or one.places for one in placed):
+            return False
+        leaving = [self._workers[path] for path in paths]
+        if not all(worker.process.alive() for worker in leaving):
+            return False
+        monitors = list(self._sessions.values())
+        try:
+            async with processes.paused(monitors) as family:
+                listing: set[int] = set()
+                obeying: list[workers.Worker] = []
+
+                async def refuse(worker: workers.Worker) -> None:
+                    if (state := await worker.refuse()) is not None:
+                        obeying.append(worker)
+                        listing.update(state.listing)
+
+                async with trio.open_nursery() as nursery:
+                    for worker in leaving:
+                        nursery.start_soon(refuse, worker)
+                known: set[int] = set().union(*(family(monitor) for monitor in monitors))
+                strangers = [pid for pid in listing - known if processes.exists(pid)]
+                if len(obeying) < len(leaving) or strangers:
+                    # The sessions must not go on before they are ended.
+                    await self._remove(paths)
+                    return True
+                # sftp-server would tell a listing that is refused as one that has ended.
+                await self._end_sessions(only=[one for one in monitors if not listing.isdisjoint(family(one))])
+                for path in paths:
+                    await self._unmount_under_sessions(path)
+        except OSError as exc:
+            self._logger.error("sessions cannot go on without it", paths=paths, error=str(exc))
+            return False
+        return True
+
+    async def _unmount_under_sessions(self, path: str) -> None:
+        """Unmount a volume whose worker refuses everything, whoever has files of it open. They are stopped now."""
+        try:
+            await self._unmount(path)
+        except OSError:
+            # Without MNT_FORCE: the answer to what is open is the worker's refusal, as long as it lives.
+            await self._unmount(path, mounts.MNT_DETACH)
+        self._remove_directories(path)
+        self._forget(path)
+        self._logger.info("unmounted, sessions go on", path=path)
 
     async def _mount(self, placement: Placement) -> None:
         view = placement.view
@@ -356,7 +442,7 @@ class LoginRoot:
         disobedient: list[workers.Worker] = []
 
         async def refuse(worker: workers.Worker) -> None:
-            if not await worker.refuse():
+            if await worker.refuse() is None:
                 disobedient.append(worker)
 
         async def refuse_all() -> None:
@@ -422,10 +508,14 @@ class LoginRoot:
             worker.close()
 
     async def _end_sessions(
-        self, stopped: Callable[[], Awaitable[None]] | None = None, killed: Callable[[], None] = lambda: None
+        self,
+        stopped: Callable[[], Awaitable[None]] | None = None,
+        killed: Callable[[], None] = lambda: None,
+        *,
+        only: Collection[Process] | None = None,
     ) -> None:
-        """End all sessions; `stopped` and `killed` as in `processes.end`."""
-        ending = dict(self._sessions)
+        """End all sessions, or those of the monitors `only`; `stopped` and `killed` as in `processes.end`."""
+        ending = {session: one for session, one in self._sessions.items() if only is None or one in only}
         if ending:
             self._logger.info("ending sessions", count=len(ending))
         if stopped is None:
@@ -461,22 +551,30 @@ class LoginRoot:
                 await self._remove([path])
 
     async def _watchdog(self, worker: workers.Worker) -> None:
-        pause = WATCHDOG_S
+        limit_s = self._config.host.worker_timeout_s
+        path, missed, pause_s = worker.view.path, "", min(WATCHDOG_S, limit_s)
         while True:
-            await trio.sleep(pause)
-            if self._workers.get(worker.view.path) is not worker:
+            await trio.sleep(pause_s)
+            if self._workers.get(path) is not worker:
                 return
+            before = missed
             try:
-                nodes = (await worker.ping()).nodes
+                nodes = (await worker.ping(limit_s)).nodes
+                missed = await self._vanished(worker.view)
+                if not missed or not before:
+                    if nodes > FORGET_FROM:
+                        await self._relieve(worker, nodes)
+                    pause_s = min(BUSY_WATCHDOG_S if nodes > FORGET_FROM // 4 else WATCHDOG_S, limit_s)
+                    continue
+                # Twice: where the engine mounts something there is a moment when it is not there.
+                event, problem = "its directory is gone, sessions end", missed
             except Exception as exc:
-                async with self._lock:
-                    if self._workers.get(worker.view.path) is worker and worker.process.alive():
-                        self._logger.error("worker taken away, it is stuck", path=worker.view.path, error=str(exc))
-                        await self._remove([worker.view.path])
-                return
-            if nodes > FORGET_FROM:
-                await self._relieve(worker, nodes)
-            pause = BUSY_WATCHDOG_S if nodes > FORGET_FROM // 4 else WATCHDOG_S
+                event, problem = "worker taken away, it is stuck", str(exc)
+            async with self._lock:
+                if self._workers.get(path) is worker and worker.process.alive():
+                    self._logger.error(event, path=path, source=worker.view.source, error=problem)
+                    await self._remove([path])
+            return
 
     async def _relieve(self, worker: workers.Worker, nodes: int) -> None:
         """Have the kernel forget the files of `worker` that nobody uses."""
@@ -498,6 +596,29 @@ class LoginRoot:
         else:
             self._logger.info("files forgotten", path=worker.view.path, files=nodes)
 
+    async def _vanished(self, view: View) -> str:
+        """Why a session must not go on with what is mounted, "" when it may or that is not certain."""
+        if not view.birth:
+            return ""
+        look = functools.partial(sources.vanished, self._config, view.source, view.birth)
+        try:
+            return await self._patience.text(view.source, look)
+        except HatchwayError as exc:
+            self._logger.debug("cannot be looked at now", path=view.path, error=str(exc))
+            return ""
+
+    async def _mountable_read_write(self, view: View) -> bool:
+        """Whether a mount of `view` that is not asked to be read-only can be written to. Raises HatchwayError."""
+        opening = functools.partial(
+            sources.open_volume, self._config, view.source, read_only=False, expected=view.birth
+        )
+        volume = await self._patience.descriptor(view.source, opening)
+        try:
+            return not os.fstatvfs(volume).f_flag & os.ST_RDONLY
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(os.close, volume)
+
     def _abort(self, targets: Collection[str]) -> None:
         """Fail the requests that wait for the workers of `targets`, without taking the mounts away."""
         if not targets:
@@ -511,15 +632,21 @@ class LoginRoot:
             self._logger.warning("connection not aborted", target=minors[minor], error=problem)
 
     def _make_directories(self, path: str) -> None:
-        """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask."""
-        current = self.directory
+        """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask.
+
+        Nobody in a session sees an empty directory where a volume is to be, or was: the mount point has mode 0.
+        """
+        current, target = self.directory, f"{self.directory}{path}"
         for part in ["", *path.strip("/").split("/")]:
             current = f"{current}/{part}" if part else current
+            mode = 0 if current == target else 0o755
             try:
-                os.mkdir(current, 0o755)
-                os.chmod(current, 0o755)
+                os.mkdir(current, mode)
             except FileExistsError:
-                pass
+                if current == target or not stat.S_IMODE(os.lstat(current).st_mode):
+                    os.chmod(current, mode)
+            else:
+                os.chmod(current, mode)
 
     def _remove_directories(self, path: str) -> None:
         """Remove a mount point and the parents it leaves empty, but not the root itself."""

@@ -102,6 +102,23 @@ def birth(config: Config, source: str) -> str:
         raise _failure(source, exc) from exc
 
 
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+def vanished(config: Config, source: str, expected: str) -> str:
+    """Why `source` is not the directory `expected` (as `birth` said) any more; "" when it is, or that is not certain.
+
+    Raises HatchwayError as `birth`, for which there may be other reasons than the directory's absence.
+    """
+    try:
+        found = birth(config, source)
+    except RefusedError as exc:
+        if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _GONE:
+            return str(exc)
+        raise
+    return "" if found == expected else str(_another(source))
+
+
 def _failure(source: str, exc: OSError) -> HatchwayError:
     if exc.errno in _OURS:
         return HostError(f"{source} cannot be looked at: {exc.strerror}")

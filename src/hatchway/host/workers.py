@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
 
 import trio
 
@@ -23,10 +22,10 @@ from hatchway.host.placement import Placement
 from hatchway.host.processes import Process
 from hatchway.host.sources import open_volume
 from hatchway.kernel import mounts
-from hatchway.wire.frames import decode
 from hatchway.wire.host import View
 from hatchway.wire.worker import (
     MAX_PACKET,
+    Lend,
     Ping,
     Restrict,
     Spawn,
@@ -40,9 +39,6 @@ from hatchway.wire.worker import (
 
 START_TIMEOUT_S = 10.0
 """Longest a worker may take from fork to its first word."""
-
-ANSWER_TIMEOUT_S = 60.0
-"""Longest a worker may take to answer: it may be waiting for a slow disk, one request at a time."""
 
 RESTRICT_TIMEOUT_S = 2.0
 """Longest a revocation waits for a worker; then the worker is killed."""
@@ -121,30 +117,103 @@ class Zygote:
 
 
 class Worker:
-    """One running worker and its mounted file system."""
+    """One running worker and its mounted file system.
 
-    def __init__(self, process: Process, control: trio.socket.SocketType, view: View, target: str, uid: int) -> None:
+    `fuse` is a copy of its FUSE connection, which becomes ours. As long as we have it, requests are not failed by the
+    worker's death but wait until we abort the connection: by then its sessions are being killed, and none tells its
+    client that a listing has ended which in truth was cut off.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        control: trio.socket.SocketType,
+        view: View,
+        target: str,
+        uid: int,
+        *,
+        mount_id: int = 0,
+        fuse: int = -1,
+    ) -> None:
         self.process = process
         self.view = view
         self.target = target
         self.uid = uid
+        self.mount_id = mount_id
+        """Of the volume's own mount, which the worker has and nobody else; 0 when it is not known."""
+        self._fuse = fuse
         self._control = control
         self._lock = trio.Lock()
         # Larger than any that an earlier hostd used, whose questions may still be in the socket.
         self._serial = time.monotonic_ns()
 
     @classmethod
-    def adopt(cls, pid: int, pidfd: int, control_fd: int, view: View, target: str, uid: int) -> Worker:
+    def adopt(
+        cls, pid: int, pidfd: int, control_fd: int, view: View, target: str, uid: int, mount_id: int = 0
+    ) -> Worker:
         """A worker an earlier hostd started, by its descriptors, which become ours."""
         control = trio.socket.from_stdlib_socket(socket.socket(fileno=control_fd))
-        return cls(Process.adopt(pid, pidfd), control, view, target, uid)
+        return cls(Process.adopt(pid, pidfd), control, view, target, uid, mount_id=mount_id)
+
+    async def hold(self) -> None:
+        """Get a copy of the FUSE connection of a worker that was taken over. Raises HostError."""
+        volume, fuse = await self._borrow(RESTRICT_TIMEOUT_S)
+        os.close(volume)
+        if self._fuse >= 0:
+            os.close(self._fuse)
+        self._fuse = fuse
+
+    async def set_read_only(self, view: View, *, mount: bool = True) -> None:
+        """Serve `view`, which is what it serves but for `read_only`, from now on. Raises HostError when it cannot.
+
+        The worker refuses first, open files included; then the kernel does, whatever the worker says. With `mount`
+        False the kernel goes on to refuse.
+        """
+        if not view.read_only and mount:
+            await self._set_mount(read_only=False)
+        state = await self._ask(Restrict(self._next(), refuse=False, read_only=view.read_only), RESTRICT_TIMEOUT_S)
+        if state.refused or state.read_only != view.read_only:
+            raise HostError(f"the worker of {self.target} does not obey")
+        if view.read_only:
+            await self._set_mount(read_only=True)
+        self.view = view
+
+    async def _set_mount(self, *, read_only: bool) -> None:
+        volume, fuse = await self._borrow(RESTRICT_TIMEOUT_S)
+        try:
+            # It could send us another mount than the volume's, and go on writing to that.
+            if not self.mount_id or mounts.mount_id(volume) != self.mount_id:
+                raise HostError(f"the worker of {self.target} has another mount")
+            flag = mounts.ATTR_RDONLY
+            mounts.set_attributes(volume, add=flag if read_only else 0, remove=0 if read_only else flag)
+        except OSError as exc:
+            # EBUSY: it has something open for writing although it says it has not.
+            raise HostError(f"the mount of {self.target} cannot be changed: {exc.strerror}") from exc
+        finally:
+            os.close(volume)
+            os.close(fuse)
+
+    async def _borrow(self, timeout_s: float) -> tuple[int, int]:
+        """Copies of the worker's volume and FUSE connection, the caller's to close. Raises HostError."""
+        lent: list[int] = []
+        good = False
+        try:
+            await self._ask(Lend(self._next()), timeout_s, lent)
+            good = len(lent) == 2 and os.fstat(lent[1]).st_rdev == os.stat("/dev/fuse").st_rdev
+        finally:
+            if not good:
+                for fd in lent:
+                    os.close(fd)
+        if not good:
+            raise HostError(f"the worker of {self.target} does not lend what it has")
+        return lent[0], lent[1]
 
     @property
     def descriptors(self) -> tuple[int, int]:
         """The control socket, and the pidfd of the worker's process."""
         return self._control.fileno(), self.process.fileno()
 
-    async def ping(self, timeout_s: float = ANSWER_TIMEOUT_S) -> WorkerState:
+    async def ping(self, timeout_s: float) -> WorkerState:
         """How it is. Raises HostError when it does not answer in `timeout_s` seconds."""
         return await self._ask(Ping(self._next()), timeout_s)
 
@@ -152,13 +221,16 @@ class Worker:
         self._serial += 1
         return self._serial
 
-    async def _ask(self, message: Ping | Restrict, timeout_s: float) -> WorkerState:
+    async def _ask(
+        self, message: Ping | Restrict | Lend, timeout_s: float, lent: list[int] | None = None
+    ) -> WorkerState:
+        """What it answers to `message`; descriptors that come with it are added to `lent`. Raises HostError."""
         # The time counts from here: another question that is not answered must not delay a revocation.
         with trio.move_on_after(timeout_s):
             async with self._lock:
                 try:
                     await self._control.send(pack(message))
-                    return await self._answer(message.serial)
+                    return await self._answer(message.serial, lent)
                 except (OSError, ProtocolError) as exc:
                     raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
         raise HostError(f"the worker of {self.target} did not answer in {timeout_s:g} s")
@@ -173,34 +245,43 @@ class Worker:
                 raise HostError(f"the worker of {self.target} did not start: {exc}") from exc
         raise HostError(f"the worker of {self.target} did not start in {START_TIMEOUT_S:g} s")
 
-    async def _answer(self, serial: int) -> WorkerState:
+    async def _answer(self, serial: int, lent: list[int] | None = None) -> WorkerState:
         while True:
-            data = await self._control.recv(MAX_PACKET)
-            if not data:
+            message, fds = await receive_with_fds_async(self._control, WorkerState | WorkerFailed, 2)
+            wanted = isinstance(message, WorkerState) and message.serial == serial
+            if wanted and lent is not None:
+                lent += fds
+            else:
+                for fd in fds:
+                    os.close(fd)
+            if message is None:
                 raise ProtocolError("it hung up")
-            message: Any = decode(data, WorkerState | WorkerFailed)
             if isinstance(message, WorkerFailed):
                 raise ProtocolError(message.text)
-            if message.serial == serial:
+            if wanted:
                 assert isinstance(message, WorkerState)
                 return message
 
-    async def refuse(self) -> bool:
-        """From now on the worker refuses everything, open handles included. Whether it obeys."""
+    async def refuse(self) -> WorkerState | None:
+        """From now on the worker refuses everything, open handles included. None when it does not obey."""
         try:
             refuse = Restrict(self._next(), refuse=True, read_only=True)
-            obeys = (await self._ask(refuse, RESTRICT_TIMEOUT_S)).refused
+            state = await self._ask(refuse, RESTRICT_TIMEOUT_S)
+            if state.refused:
+                return state
             problem = "it goes on"
         except HostError as exc:
-            obeys, problem = False, str(exc)
-        if not obeys:
-            log.get().error("worker does not obey", target=self.target, error=problem)
-        return obeys
+            problem = str(exc)
+        log.get().error("worker does not obey", target=self.target, error=problem)
+        return None
 
     def close(self) -> None:
-        """Let go of the control socket and the pidfd."""
+        """Let go of the control socket, the pidfd and the FUSE connection, which ends if the worker has ended."""
         self._control.close()
         self.process.close()
+        if self._fuse >= 0:
+            os.close(self._fuse)
+            self._fuse = -1
 
 
 class WorkerUids:
@@ -261,6 +342,7 @@ async def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control = trio.socket.from_stdlib_socket(ours)
     process: Process | None = None
+    fuse = -1
     try:
         spec = Spawn(
             login=login,
@@ -275,18 +357,19 @@ async def start(
             real=view.real,
             umask=int(config.host.umask, 8) if view.umask is None else view.umask,
         )
-        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:
+            fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
             mounts.mount_fuse(fuse, at, name=f"hatchway:{login}")
             process = await zygote.spawn(spec, (volume, fuse, theirs.fileno()))
         finally:
-            # A copy left open here would make every client hang for ever after the worker's death.
-            os.close(fuse)
             theirs.close()
-        worker = Worker(process, control, view, target, worker_uid)
+        worker = Worker(process, control, view, target, worker_uid, mount_id=mounts.mount_id(volume), fuse=fuse)
         await worker.ready()
         return worker
     except BaseException as exc:
+        if fuse >= 0:
+            # Left open, it would make every client hang for ever.
+            os.close(fuse)
         if process is not None:
             process.signal(signal.SIGKILL)
             process.close()

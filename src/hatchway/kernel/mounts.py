@@ -144,6 +144,13 @@ def set_attributes(fd: int, *, add: int = 0, remove: int = 0, propagation: int =
     syscall(_MOUNT_SETATTR, "mount_setattr", fd, b"", AT_EMPTY_PATH, ctypes.byref(attr), size)
 
 
+def mount_id(fd: int) -> int:
+    """The number of the mount `fd` is on, which no other mount has while this one is there (proc_pid_fdinfo(5))."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        fields = dict(line.partition(":")[::2] for line in file)
+    return int(fields["mnt_id"])
+
+
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     """mount(2). Raises OSError."""
     args = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data))

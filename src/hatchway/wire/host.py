@@ -59,7 +59,8 @@ class OpenSession(msgspec.Struct, frozen=True, tag="open-session"):
 class ApplyViews(msgspec.Struct, frozen=True, tag="apply-views"):
     """Make a login's root show exactly `views`, if it is mounted now.
 
-    A view that is gone or became read-only is refused at once, and the login's sessions end. Answer: Done.
+    A view that is gone or became read-only is refused at once. Sessions go on with the others, where that is safe: see
+    host/roots.py. Answer: Done.
     """
 
     login: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import signal
@@ -23,7 +24,7 @@ from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name,
 from hatchway.wire import notify
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
-from hatchway.wire.worker import MAX_PACKET, Ping, WorkerState, pack
+from hatchway.wire.worker import MAX_PACKET, Lend, Ping, WorkerState, pack
 
 LOGIN, GID, UIDS, SESSION = "shop-web-1", 4242, (1_901_000_001, 1_901_000_002), "a" * 32
 
@@ -67,7 +68,9 @@ class World:
             sessions={SESSION: self.monitor.pid},
         )
         self.mounted = [f"{self.config.mount_dir}/{LOGIN}{view.path}" for view in views]
-        self.refused = False
+        self.refused = self.read_only = False
+        self.lent = {path: os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in ("/dev/null", "/dev/fuse")}
+        self.lends = ["/dev/null", "/dev/fuse"]
         self.answers = [True, True]
 
     async def worker(self, number: int) -> None:
@@ -76,8 +79,13 @@ class World:
         with control:
             while data := await control.recv(MAX_PACKET):
                 if self.answers[number]:
-                    message = decode(data, Ping)
-                    await control.send(pack(WorkerState(message.serial, 0, self.refused, False)))
+                    message = decode(data, Ping | Lend)
+                    packet = pack(WorkerState(message.serial, 0, self.refused, self.read_only))
+                    if isinstance(message, Ping):
+                        await control.send(packet)
+                    else:
+                        rights = array.array("i", [self.lent[name] for name in self.lends])
+                        await control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
     async def adopt(self) -> tuple[list[int], list[int], dict[str, tuple[str, ...]]]:
         """Pids of workers and sessions, and places, that were taken over."""
@@ -111,6 +119,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield made
         for end in made.ends:
             end.close()
+        for fd in made.lent.values():
+            os.close(fd)
         made.handover.discard()
 
 
@@ -178,6 +188,18 @@ def _refusing(world: World) -> None:
     world.refused = True
 
 
+def _other_mode(world: World) -> None:
+    world.read_only = True
+
+
+def _lends_nothing(world: World) -> None:
+    world.lends = []
+
+
+def _lends_another_thing(world: World) -> None:
+    world.lends = ["/dev/fuse", "/dev/null"]
+
+
 def _silent(world: World) -> None:
     world.answers[1] = False
 
@@ -197,6 +219,9 @@ def _silent(world: World) -> None:
         (_stopped_session, "a session was being ended"),
         (_dead_worker, "the worker of /data/inner has died"),
         (_refusing, "/data was being taken away"),
+        (_other_mode, "/data was being made read-only or writable"),
+        (_lends_nothing, "does not lend what it has"),
+        (_lends_another_thing, "does not lend what it has"),
         (_silent, "did not answer in 0.3 s"),
     ],
 )

@@ -31,6 +31,7 @@ def test_an_empty_file_is_the_defaults() -> None:
         ("[paths]\nrun_dir = '/run/../etc'", ["paths.run_dir", "absolute"]),
         ("[host]\nbind_prefixes = ['/']", ["host.bind_prefixes", "'/'", "other than /"]),
         ("[host]\nidle_unmount_s = -1", ["host.idle_unmount_s", "-1"]),
+        ("[host]\nworker_timeout_s = 1", ["host.worker_timeout_s", "1", "2 to 3600"]),
         ("[host]\nvolume_devices = ['*']", ["host.volume_devices", "'*'", "below /dev"]),
         ("[host]\nvolume_devices = ['/dev/']", ["host.volume_devices", "below /dev"]),
         ("[host]\nvolume_devices = ['/dev/../*']", ["host.volume_devices", "without .."]),

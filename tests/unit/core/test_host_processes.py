@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -71,3 +72,35 @@ async def test_a_session_ends_though_its_processes_cannot_be_looked_for(monkeypa
         await processes.end([monitor], grace_s=1.0)
         monitor.close()
         assert program.wait(5) == -signal.SIGTERM
+
+
+async def test_paused_sessions_stand_still_and_then_go_on(tmp_path: Path) -> None:
+    """All that is below a monitor, also what is born while it is being stopped; and some may be ended meanwhile."""
+    with contextlib.ExitStack() as stack:
+        programs = []
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+            command = [sys.executable, "-c", _FORKING, str(tmp_path / name), "0"]
+            programs.append(stack.enter_context(subprocess.Popen(command)))
+            while not (tmp_path / name / str(programs[-1].pid)).exists():
+                time.sleep(0.001)
+        time.sleep(0.05)
+        monitors = [Process(program.pid) for program in programs]
+        try:
+            async with processes.paused(monitors) as family:
+                ours = [family(monitor) for monitor in monitors]
+                assert not ours[0] & ours[1]
+                assert all(len(pids) > 3 for pids in ours)
+                assert {state(pid) for pids in ours for pid in pids} <= {"T", "Z", "gone"}
+                born = {name: len(list((tmp_path / name).iterdir())) for name in ("one", "other")}
+                time.sleep(0.1)
+                assert {name: len(list((tmp_path / name).iterdir())) for name in born} == born, "nobody runs"
+                await processes.end([monitors[1]], grace_s=1.0)
+            assert monitors[0].alive()
+            assert "T" not in {state(pid) for pid in ours[0]}
+            assert not monitors[1].alive()
+            assert {state(pid) for pid in ours[1]} <= {"Z", "gone"}
+        finally:
+            await processes.end(monitors, grace_s=1.0)
+            for monitor in monitors:
+                monitor.close()

@@ -74,7 +74,7 @@ async def test_a_question_that_is_not_answered_delays_no_revocation(
 
     async def ping() -> None:
         with pytest.raises(HostError, match="did not answer in 60 s"):
-            await worker.ping()
+            await worker.ping(60)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ping)

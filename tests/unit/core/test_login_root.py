@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
 from hatchway.config import Config, Paths
-from hatchway.errors import HostError
-from hatchway.host import patience, roots, workers
+from hatchway.errors import HostError, RefusedError
+from hatchway.host import patience, roots, sources, workers
 from hatchway.host.handover import Handover
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement
@@ -32,6 +33,7 @@ from hatchway.wire.host import View
 from hatchway.wire.worker import WorkerState
 
 DATA = View("/data", "/srv/data", False)
+LOGS = View("/logs", "/srv/logs", False)
 INNER = View("/data/inner", "/srv/inner", False)
 SESSION = "0" * 32
 
@@ -79,15 +81,26 @@ class FakeWorker(Worker):
         self.stuck = False
         self.nodes = 1
         self.asked = 0
+        self.mount_id = 1
+        self.listing: tuple[int, ...] = ()
+        self.refused_when: list[str] = []
+        """What was to be known of other processes when it was told to refuse: see `watched`."""
+        self.watched: list[int] = []
 
-    async def ping(self, timeout_s: float = 0) -> WorkerState:
+    async def set_read_only(self, view: View, *, mount: bool = True) -> None:
+        if self.stuck:
+            raise HostError("no answer")
+        self.view = view
+
+    async def ping(self, timeout_s: float) -> WorkerState:
         self.asked += 1
         if self.stuck:
             raise HostError("no answer")
         return WorkerState(0, 0, False, False, self.nodes)
 
-    async def refuse(self) -> bool:
-        return not self.stuck
+    async def refuse(self) -> WorkerState | None:
+        self.refused_when = [state(pid) for pid in self.watched]
+        return None if self.stuck else WorkerState(0, 0, True, True, listing=self.listing)
 
 
 class Made:
@@ -269,3 +282,147 @@ async def test_a_stuck_worker_is_killed_only_when_its_sessions_are_stopped(
     assert seen[0][0] == signal.SIGKILL
     assert seen[0][1] in ("T", "Z", "gone"), "what a session's processes see fail they must not tell"
     assert made.root.sessions == ()
+
+
+class Session:
+    """A session with one process below its monitor."""
+
+    def __init__(self, made: Made, number: int) -> None:
+        self.id = f"{number:032}"
+        self.monitor = made.root._sessions[self.id].pid
+        self.child = 0
+
+    async def begin(self) -> None:
+        children = Path(f"/proc/{self.monitor}/task/{self.monitor}/children")
+        with trio.fail_after(5):
+            while not (found := children.read_text().split()):
+                await trio.sleep(0.01)
+        self.child = int(found[0])
+
+    def over(self) -> bool:
+        return state(self.child) in ("Z", "gone")
+
+
+async def two_sessions(made: Made, *views: View) -> list[Session]:
+    sessions = []
+    for number in range(2):
+        await made.open(*views, session=f"{number:032}")
+        session = Session(made, number)
+        await session.begin()
+        sessions.append(session)
+    return sessions
+
+
+def worker_at(made: Made, path: str) -> FakeWorker:
+    worker = made.root._workers[path]
+    assert isinstance(worker, FakeWorker)
+    return worker
+
+
+async def test_sessions_go_on_without_a_volume_that_is_taken_away(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    leaving, staying = worker_at(made, "/data"), worker_at(made, "/logs")
+    leaving.watched = [pid for one in sessions for pid in (one.monitor, one.child)]
+    await made.root.apply((LOGS,))
+    assert leaving.refused_when == ["T"] * 4, "nobody runs while the worker refuses and the mount goes"
+    assert worker_at(made, "/logs") is staying
+    assert staying.refused_when == []
+    assert made.started == ["/data", "/logs"]
+    assert made.table.targets == [f"{made.root.directory}/logs"]
+    assert os.listdir(made.root.directory) == ["logs"]
+    assert [one.over() for one in sessions] == [False, False]
+    assert all(state(pid) in "SR" for one in sessions for pid in (one.monitor, one.child)), "they run again"
+    assert len(made.root.sessions) == 2
+
+
+async def test_who_has_a_directory_of_it_open_is_ended_and_nobody_else(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    worker_at(made, "/data").listing = (sessions[1].child,)
+    await made.root.apply((LOGS,))
+    assert [one.over() for one in sessions] == [False, True]
+    assert made.root.sessions == (sessions[0].id,)
+
+
+async def test_a_listing_of_nobody_we_know_ends_all(made: Made, programs: Callable[[str], int]) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    worker_at(made, "/data").listing = (programs("exec sleep 1000"),)
+    await made.root.apply((LOGS,))
+    assert [one.over() for one in sessions] == [True, True]
+    assert made.table.targets == [f"{made.root.directory}/logs"]
+
+
+async def test_a_listing_of_a_process_that_has_ended_ends_nobody(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    worker_at(made, "/data").listing = (ended.pid,)
+    await made.root.apply((LOGS,))
+    assert [one.over() for one in sessions] == [False, False]
+
+
+async def test_a_worker_that_does_not_refuse_ends_all(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    worker_at(made, "/data").stuck = True
+    await made.root.apply((LOGS,))
+    assert [one.over() for one in sessions] == [True, True]
+    assert made.root.sessions == ()
+
+
+@pytest.mark.parametrize("left", [(DATA,), (INNER,)])
+async def test_sessions_do_not_go_on_when_a_volume_stands_in_another(made: Made, left: tuple[View, ...]) -> None:
+    sessions = await two_sessions(made, DATA, INNER)
+    await made.root.apply(left)
+    assert [one.over() for one in sessions] == [True, True]
+
+
+async def test_read_only_is_no_new_mount(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    before = worker_at(made, "/data")
+    await made.root.apply((structs.replace(DATA, read_only=True), LOGS))
+    assert worker_at(made, "/data") is before
+    assert [(mount.path, mount.read_only) for mount in made.root.mounts] == [("/data", True), ("/logs", False)]
+    assert [one.over() for one in sessions] == [False, False]
+    # One that does not obey is taken away, from everybody, and another is mounted.
+    await made.root.apply((DATA, LOGS))
+    before = worker_at(made, "/data")
+    before.stuck = True
+    await made.root.apply((structs.replace(DATA, read_only=True), LOGS))
+    assert worker_at(made, "/data") is not before
+    assert [one.over() for one in sessions] == [True, True]
+
+
+async def test_another_directory_at_the_same_path_is_mounted_anew_for_open_sessions(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    await made.root.apply((structs.replace(DATA, source="/srv/other"), LOGS))
+    assert made.started == ["/data", "/logs", "/data"]
+    assert [one.over() for one in sessions] == [False, False]
+    assert worker_at(made, "/data").view.source == "/srv/other"
+
+
+async def test_a_mount_point_is_no_directory_that_can_be_listed(made: Made) -> None:
+    await made.open(View("/srv/deep/data", "/srv/data", False), LOGS)
+    modes = {path: os.lstat(f"{made.root.directory}/{path}").st_mode & 0o7777 for path in ("srv", "srv/deep")}
+    assert set(modes.values()) == {0o755}
+    for path in ("srv/deep/data", "logs"):
+        assert os.lstat(f"{made.root.directory}/{path}").st_mode & 0o7777 == 0
+
+
+async def test_a_directory_that_is_gone_ends_its_sessions(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "WATCHDOG_S", 0.1)
+    looks: list[str] = []
+
+    def vanished(_config: Config, source: str, expected: str) -> str:
+        looks.append(f"{source} {expected}")
+        if len(looks) == 1:
+            raise RefusedError("not allowed")
+        return "" if len(looks) in (2, 4) else "another directory"
+
+    monkeypatch.setattr(sources, "vanished", vanished)
+    await made.open(structs.replace(DATA, birth="b"))
+    session = Session(made, 0)
+    await session.begin()
+    with trio.fail_after(5):
+        while made.table.targets:
+            await trio.sleep(0.02)
+    assert looks == ["/srv/data b"] * 6, "one look that says so is not enough"
+    assert session.over()
