@@ -12,6 +12,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 from tests.sshd.bench import Bench
 from tests.sshd.dockerd import client_of, running_engine, workshop
+from tests.sshd.place import kernel_read_only, worker_of
 from tests.sshd.running import running, wait_until
 from tests.sshd.test_lifecycle import restart
 
@@ -171,6 +172,17 @@ def test_read_only_by_grant_and_by_option(bench: Bench, disk: Disk, tmp_path: Pa
     done = bench.hatchway.sftp(login, f"-put {tmp_path}/new\nls -1\n")
     assert "Permission denied" in done.stdout + done.stderr
     assert "theirs" in done.stdout
+    # Access that becomes read-only and writable again takes nothing off what the option says.
+    with bench.hatchway.open_sftp(login) as session:
+        wait_until(lambda: bench.hatchway.sessions() == 1, "a session")
+        worker = worker_of(bench.hatchway, login, "/data")
+        for read_only in (True, False):
+            bench.hatchway.enable(instance, "/data", read_only=read_only)
+            assert worker_of(bench.hatchway, login, "/data") == worker
+            assert kernel_read_only(worker)
+        output, _ = session.communicate(f"-put {tmp_path}/new\nls -1\nbye\n", timeout=30)
+        assert "Permission denied" in output
+        assert "theirs" in output
     container_of(bench, "ro").remove(force=True)
 
 
