@@ -199,7 +199,7 @@ class Worker:
         good = False
         try:
             await self._ask(Lend(self._next()), timeout_s, lent)
-            good = len(lent) == 2 and os.fstat(lent[1]).st_rdev == os.stat("/dev/fuse").st_rdev
+            good = len(lent) == 2 and os.fstat(lent[1]).st_rdev == mounts.FUSE_DEVICE
         finally:
             if not good:
                 for fd in lent:

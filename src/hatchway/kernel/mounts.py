@@ -171,6 +171,9 @@ def unmount(target: str, flags: int = 0) -> None:
 FUSE_KIND = "fuse.hatchway"
 """The type our file systems have in the mount table."""
 
+FUSE_DEVICE = os.makedev(10, 229)
+"""The number of /dev/fuse (Documentation/admin-guide/devices.txt)."""
+
 
 def mount_fuse(fuse_fd: int, target: str, *, name: str) -> None:
     """Mount the FUSE connection `fuse_fd` at the directory `target`; `name` is its source in the mount table.

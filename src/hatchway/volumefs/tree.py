@@ -137,12 +137,13 @@ class VolumeTree:
         """From now on answer everything (`refuse`) or every change (`read_only`) with EACCES, open handles included.
 
         Handles can still be released and nodes forgotten. Calling it again with False lifts a restriction. From
-        `read_only` on no file is open for writing, so that the mount itself can be made read-only; nothing can be
-        written with handles from before, then or later.
+        `read_only` without `refuse` on no file is open for writing, so that the mount itself can be made read-only;
+        nothing can be written with handles from before, then or later.
         """
         self._refused = refuse
         self._read_only = read_only
-        if read_only:
+        if read_only and not refuse:
+            # What is refused altogether must not wait for a file system that does not answer.
             self._handles.stop_writing(self._proc_fd_dir)
 
     def close(self) -> None:

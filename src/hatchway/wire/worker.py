@@ -61,8 +61,8 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 class Restrict(msgspec.Struct, frozen=True, tag="restrict"):
     """From now on answer every request (`refuse`), or every change (`read_only`), with EACCES. Answer: WorkerState.
 
-    Open handles are included. There is no way back from `refuse`. When the answer says read-only, the worker has no
-    file open for writing any more. `serial` as in Ping.
+    Open handles are included. There is no way back from `refuse`. When the answer says read-only and not
+    refused, the worker has no file open for writing any more. `serial` as in Ping.
     """
 
     serial: int

@@ -21,6 +21,7 @@ from hatchway.errors import HatchwayError
 from hatchway.host import workers
 from hatchway.host.adoption import adopt
 from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name, kept_names, process_name, session_name
+from hatchway.kernel import mounts
 from hatchway.wire import notify
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
@@ -69,8 +70,10 @@ class World:
         )
         self.mounted = [f"{self.config.mount_dir}/{LOGIN}{view.path}" for view in views]
         self.refused = self.read_only = False
-        self.lent = {path: os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in ("/dev/null", "/dev/fuse")}
-        self.lends = ["/dev/null", "/dev/fuse"]
+        self.lent = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in ("/dev/null", "/dev/zero")}
+        # The second stands for /dev/fuse, which only root may open.
+        patch.setattr(mounts, "FUSE_DEVICE", os.stat("/dev/zero").st_rdev)
+        self.lends = ["/dev/null", "/dev/zero"]
         self.answers = [True, True]
 
     async def worker(self, number: int) -> None:
@@ -197,7 +200,7 @@ def _lends_nothing(world: World) -> None:
 
 
 def _lends_another_thing(world: World) -> None:
-    world.lends = ["/dev/fuse", "/dev/null"]
+    world.lends = ["/dev/zero", "/dev/null"]
 
 
 def _silent(world: World) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import array
+import errno
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 import trio
+from tests import leftovers
 from trio.testing import MockClock
 
 from hatchway.errors import HostError
 from hatchway.host import workers
 from hatchway.host.processes import Process
 from hatchway.host.workers import Worker, WorkerUids
+from hatchway.kernel import mounts
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
-from hatchway.wire.worker import MAX_PACKET, Restrict, WorkerState, pack
+from hatchway.wire.worker import MAX_PACKET, Lend, Restrict, WorkerState, pack
 
 
 @pytest.fixture
@@ -82,6 +87,103 @@ async def test_a_question_that_is_not_answered_delays_no_revocation(
         begin = trio.current_time()
         assert not await worker.refuse()
         assert trio.current_time() - begin <= workers.RESTRICT_TIMEOUT_S
+    worker.close()
+
+
+class Lending:
+    """What a worker does that is told to be read-only and lends its descriptors. `happened` is the order of it all."""
+
+    def __init__(self, sock: socket.socket, patch: pytest.MonkeyPatch) -> None:
+        self.happened: list[str] = []
+        self.obeys = True
+        self.problem: OSError | None = None
+        self._sock = sock
+        self._volume = os.open("/dev/null", os.O_RDONLY)
+        self.mount_id = mounts.mount_id(self._volume)
+        patch.setattr(mounts, "set_attributes", self._set_attributes)
+        patch.setattr(mounts, "FUSE_DEVICE", os.stat("/dev/zero").st_rdev)
+
+    def _set_attributes(self, _fd: int, *, add: int = 0, remove: int = 0) -> None:
+        assert {add, remove} == {0, mounts.ATTR_RDONLY}
+        if self.problem is not None:
+            raise self.problem
+        self.happened.append("the mount is read-only" if add else "the mount is writable")
+
+    async def serve(self) -> None:
+        control = trio.socket.from_stdlib_socket(self._sock.dup())
+        fuse = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            read_only = False
+            while data := await control.recv(MAX_PACKET):
+                message = decode(data, Restrict | Lend)
+                if isinstance(message, Restrict):
+                    assert not message.refuse
+                    self.happened.append(f"read-only: {message.read_only}")
+                    read_only = message.read_only if self.obeys else not message.read_only
+                packet = pack(WorkerState(serial=message.serial, handles=0, refused=False, read_only=read_only))
+                if isinstance(message, Lend):
+                    rights = array.array("i", [self._volume, fuse])
+                    await control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                else:
+                    await control.send(packet)
+        finally:
+            os.close(fuse)
+            os.close(self._volume)
+            control.close()
+
+
+async def changed(worker: Worker, lending: Lending, *, read_only: bool, mount: bool = True) -> str:
+    """Why `worker` could not be changed, "" when it could. Nothing it lent stays open."""
+    before = leftovers.descriptors()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lending.serve)
+        try:
+            await worker.set_read_only(View("/data", "/srv/x", read_only), mount=mount)
+            problem = ""
+        except HostError as exc:
+            problem = str(exc)
+        nursery.cancel_scope.cancel()
+    assert set(leftovers.descriptors()) <= set(before)
+    return problem
+
+
+async def test_the_worker_refuses_before_the_kernel_does_and_the_other_way_round(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for read_only, mount, order in (
+        (True, True, ["read-only: True", "the mount is read-only"]),
+        (False, True, ["the mount is writable", "read-only: False"]),
+        (False, False, ["read-only: False"]),
+    ):
+        worker, lending = made(pair, program), Lending(pair[1], monkeypatch)
+        worker.mount_id = lending.mount_id
+        assert await changed(worker, lending, read_only=read_only, mount=mount) == ""
+        assert lending.happened == order
+        assert worker.view.read_only is read_only
+        worker.close()
+
+
+@pytest.mark.parametrize("how", ["another mount", "cannot be changed", "does not obey", "unknown"])
+async def test_a_worker_that_cheats_is_not_taken_for_read_only(
+    pair: tuple[socket.socket, socket.socket],
+    program: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    worker, lending = made(pair, program), Lending(pair[1], monkeypatch)
+    worker.mount_id = lending.mount_id
+    if how == "another mount":
+        worker.mount_id += 1
+    elif how == "unknown":
+        worker.mount_id = 0
+        how = "another mount"
+    elif how == "cannot be changed":
+        lending.problem = OSError(errno.EBUSY, "a file is open for writing")
+    else:
+        lending.obeys = False
+    assert how in await changed(worker, lending, read_only=True)
+    assert "the mount is read-only" not in lending.happened
+    assert not worker.view.read_only
     worker.close()
 
 
