@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from msgspec import structs
 from tests.unit.core.stage import WEB, snapshot, staged, volume
 from trio.testing import MockClock
 
+from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
-from hatchway.errors import HostError
+from hatchway.errors import ConflictError, HostError
 from hatchway.model import AccessRule, InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
+from hatchway.registry.store import Registry
 from hatchway.wire.admin import Apply, Enable
 from hatchway.wire.frames import Channel, encode
 from hatchway.wire.host import HostStatus, Watch
@@ -44,6 +47,30 @@ async def test_news_that_hostd_did_not_identify_is_told_again(tmp_path: Path, au
             while (info := stage.inventory.get(WEB)) is None or len(info.volumes) != 2:
                 await trio.sleep(0.1)
         assert [one.created for one in info.volumes] == ["inode:2:1.0"] * 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_directory_that_hostd_would_not_mount_is_looked_at_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells of a directory that was replaced; a login is what shows it."""
+
+    async def refuse(*_: object) -> None:
+        raise ConflictError("it is another directory than the one access was given to")
+
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.born[volume("/data").source or ""] = "inode:2:2.0"
+        monkeypatch.setattr(stage.host, "open_session", refuse)
+        (record,) = await stage.core.db(Registry.instances)
+        nursery.start_soon(stage.core.keep_in_step)
+        await trio.sleep(10)
+        assert shares.host_views(record, stage.inventory), "so far it is not known"
+        with pytest.raises(ConflictError):
+            await stage.core.open_session(record, address="192.0.2.1", method="publickey", key=None, pid=1)
+        with trio.fail_after(10):
+            while shares.host_views(record, stage.inventory):
+                await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
 
 
