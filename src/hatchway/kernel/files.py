@@ -183,7 +183,7 @@ class DirectoryReader:
     The reader does not own `fd`: whoever opened it closes it.
     """
 
-    __slots__ = ("_buffer", "_checked", "_entries", "_fd", "_index", "_start")
+    __slots__ = ("_buffer", "_entries", "_fd", "_index", "_start")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -191,35 +191,25 @@ class DirectoryReader:
         self._entries: list[DirectoryEntry] = []
         self._index = 0
         self._start = 0
-        # What was read by `check` and not been read from yet.
-        self._checked = False
 
     def check(self) -> None:
         """Read it to the end once, before anything is told of it. Raises OSError: ENOENT when it is removed, EIO.
 
-        Who lists a directory is not always told that reading it failed half way. What is read again after this comes
-        from the page cache. A directory that takes longer than CHECK_S is not read to its end.
+        Who lists a directory is not always told that reading it failed half way. Nothing read here is told: what
+        is made until somebody lists it must be in that list. It is read again from the page cache. A directory that
+        takes longer than CHECK_S is not read to its end.
         """
-        if self._fill() and not self._skip_rest():
-            # All of it is in memory, and need not be read again.
-            self._checked = True
-        else:
-            self._rewind(0)
-
-    def _skip_rest(self) -> bool:
-        """Whether there was more than what is in memory."""
         end = time.monotonic() + CHECK_S
-        more = False
+        if self._buffer is None:
+            self._buffer = ctypes.create_string_buffer(_DIRENTS_BYTES)
         while _call(_getdents64, self._fd, self._buffer, _DIRENTS_BYTES):
-            more = True
             if time.monotonic() > end:
                 break
-        return more
+        self._rewind(0)
 
     def seek(self, offset: int) -> None:
         """Continue at `offset`: 0, or the offset of an entry read before. 0 reads everything afresh."""
-        checked, self._checked = self._checked, False
-        if (offset or checked) and offset == self._before(self._index):
+        if offset and offset == self._before(self._index):
             return
         self._rewind(offset)
 
