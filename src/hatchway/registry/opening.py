@@ -7,14 +7,11 @@ files with the database's mode (os_unix.c, findCreateFileMode), and they hold th
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from typing import Any
 
-import alembic.command
-import alembic.config
-import alembic.script
-from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -41,7 +38,7 @@ def open_database(path: str) -> Engine:
     engine = _engine(path, foreign_keys=False)
     try:
         with engine.execution_options(**{WRITES: True}).begin() as connection:
-            _upgrade(connection, path)
+            _bring_up_to_date(connection, path)
     except DBAPIError as exc:
         raise ConfigError(f"{path}: cannot be used as the registry: {exc.orig}") from exc
     finally:
@@ -117,23 +114,27 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _upgrade(connection: Connection, path: str) -> None:
+def _bring_up_to_date(connection: Connection, path: str) -> None:
     """Bring the tables up to date in the transaction that `connection` is in. Raises ConfigError."""
-    config = alembic.config.Config(attributes={"connection": connection})
-    place = os.path.dirname(os.path.abspath(migrations.__file__))
-    config.set_main_option("script_location", place.replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    current = MigrationContext.configure(connection).get_current_revision()
-    script = alembic.script.ScriptDirectory.from_config(config)
-    if current is None and inspect(connection).get_table_names():
-        raise ConfigError(f"{path}: a database, but no registry of Hatchway; move it away, or name another path")
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
-        raise ConfigError(
-            f"{path}: written by a newer Hatchway (version {current} of the tables, this one knows "
-            f"{script.get_current_head()}); install that one again, or restore the registry from before"
-        )
-    alembic.command.upgrade(config, "head")
+    if _version(connection) != _newest_version():
+        # Here, not above: it takes a quarter of the core's start, and nobody can log in meanwhile.
+        from hatchway.registry.upgrading import upgrade
+
+        upgrade(connection, path)
     dangling: Any = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
     if dangling is not None:
         raise ConfigError(f"{path}: a row of {dangling[0]} refers to a row of {dangling[2]} that does not exist")
+
+
+def _version(connection: Connection) -> str | None:
+    """The version of the tables (Alembic's record of it), None when there are none or it is not known."""
+    if "alembic_version" not in inspect(connection).get_table_names():
+        return None
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _newest_version() -> str:
+    """The version this Hatchway knows: `versions/rev_<version>.py`, counted up."""
+    versions = os.listdir(os.path.join(os.path.dirname(os.path.abspath(migrations.__file__)), "versions"))
+    return max(found[1] for name in versions if (found := re.fullmatch(r"rev_([0-9]{4})\.py", name)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +15,13 @@ from types import SimpleNamespace
 import alembic.autogenerate
 import pytest
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from hatchway.errors import ConfigError
 from hatchway.model import InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
-from hatchway.registry import migrations, opening
+from hatchway.registry import migrations, opening, upgrading
 from hatchway.registry.records import CredentialKind, CredentialRecord, GrantRecord, NewLogin, SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.registry.tables import metadata
@@ -150,7 +153,8 @@ def with_0005(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
             'import sqlalchemy as sa\nfrom alembic import op\nrevision = "0005"\ndown_revision = "0004"\n\n'
             f"def upgrade():\n{body}\n"
         )
-        monkeypatch.setattr(opening, "migrations", SimpleNamespace(__file__=str(place / "__init__.py")))
+        for module in (opening, upgrading):
+            monkeypatch.setattr(module, "migrations", SimpleNamespace(__file__=str(place / "__init__.py")))
 
     return make
 
@@ -203,3 +207,21 @@ def test_a_new_registry_goes_through_every_version(path: str, with_0005: Upgrade
         new = NewLogin(Login("shop-web-1"), Uid(70000))
         key = InstanceKey("shop", "web", 1)
         assert registry.enable(key, [(volume, Mode.READ_ONLY)], by="root", now=1.0, new=new).login == "shop-web-1"
+
+
+def test_the_newest_version_is_known_without_alembic(path: str, registry: Registry) -> None:
+    script = ScriptDirectory(os.path.dirname(migrations.__file__))
+    assert opening._newest_version() == script.get_current_head()
+    with registry._read() as connection:
+        assert opening._version(connection) == script.get_current_head()
+
+
+def test_a_registry_of_this_version_needs_no_alembic(path: str, registry: Registry) -> None:
+    registry.close()
+    code = f"""
+import sys
+from hatchway.registry.store import Registry
+Registry.open({path!r}).close()
+sys.exit("alembic" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
