@@ -60,6 +60,7 @@ class Hatchway:
         labels: bool = False,
         volume_devices: tuple[str, ...] = (),
         worker_timeout_s: int = 60,
+        python: str = sys.executable,
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -83,6 +84,8 @@ class Hatchway:
         self.access_dir = Path(f"{self.run_dir}-access")
         self.volume_devices = volume_devices
         self.worker_timeout_s = worker_timeout_s
+        # The interpreter of `hatchway run`, and so of the daemons it starts.
+        self.python = python
 
     # Running
 
@@ -157,7 +160,7 @@ level = "debug"
         """Start, and wait until logins are possible and every static instance is known."""
         self.write_config()
         with self.log_path.open("ab") as log:
-            command = [sys.executable, "-I", "-m", "hatchway.cli.main", "--config", str(self.config_path), "run"]
+            command = [self.python, "-I", "-m", "hatchway.cli.main", "--config", str(self.config_path), "run"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
         wait_until(lambda: self.process is None or self.process.poll() is not None or self._answers(), "start")
         assert self.process is not None

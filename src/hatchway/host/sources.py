@@ -35,7 +35,7 @@ from hatchway.kernel.superblock import journal_elsewhere, uuid_on
 from hatchway.model import below
 
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-_ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
+_ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
 
 LOOKS_MAX = 1024
 """Parts of file systems that `birth` remembers, instead of mounting those file systems each time it is asked."""
@@ -48,7 +48,7 @@ FAILED_S = 300.0
 
 
 def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
-    """A detached, private mount of the directory `source`: nosymfollow, nosuid, nodev, read-only if asked.
+    """A detached, private mount of the directory `source`: nosymfollow, nosuid, nodev, noexec, read-only if asked.
 
     With `expected` it must be that very directory, as `birth` said: a path can have been removed and made again for
     somebody else since the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids

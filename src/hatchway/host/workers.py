@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import functools
 import os
 import random
@@ -39,6 +40,9 @@ from hatchway.wire.worker import (
 
 START_TIMEOUT_S = 10.0
 """Longest a worker may take from fork to its first word."""
+
+_SO_PASSRIGHTS = 83
+"""include/uapi/asm-generic/socket.h, since Linux 6.16."""
 
 RESTRICT_TIMEOUT_S = 2.0
 """Longest a revocation waits for a worker; then the worker is killed."""
@@ -229,10 +233,15 @@ class Worker:
         with trio.move_on_after(timeout_s):
             async with self._lock:
                 try:
+                    if lent is not None:
+                        take_descriptors(self._control, True)
                     await self._control.send(pack(message))
                     return await self._answer(message.serial, lent)
                 except (OSError, ProtocolError) as exc:
                     raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
+                finally:
+                    if lent is not None:
+                        take_descriptors(self._control, False)
         raise HostError(f"the worker of {self.target} did not answer in {timeout_s:g} s")
 
     async def ready(self) -> None:
@@ -317,6 +326,19 @@ class WorkerUids:
         self._used.discard(uid)
 
 
+def take_descriptors(control: socket.socket | trio.socket.SocketType, wanted: bool) -> None:
+    """Whether the kernel lets a worker send us descriptors: only while it was asked for some.
+
+    Until a message is read, which drops them, they would keep a dead worker's FUSE connection alive, and its clients
+    waiting. Before Linux 6.16 it always does.
+    """
+    try:
+        control.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, int(wanted))
+    except OSError as exc:
+        if exc.errno != errno.ENOPROTOOPT:
+            raise
+
+
 async def start(
     config: Config,
     zygote: Zygote,
@@ -340,6 +362,7 @@ async def start(
     volume = await patience.descriptor(view.source, opening)
     worker_uid = uids.take()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    take_descriptors(ours, False)
     control = trio.socket.from_stdlib_socket(ours)
     process: Process | None = None
     fuse = -1

@@ -21,6 +21,7 @@ from tests.sshd.hostile.driving import Met, Progress, Recorder, kind_of
 
 from hatchway.kernel import files
 from hatchway.volumefs.nodes import ROOT_ID
+from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.tree import Entry, VolumeTree
 
 WRITTEN = b"written through the tree\n"
@@ -43,7 +44,11 @@ class TreeVisitor:
         self.root_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.tree = VolumeTree(
-            root_fd=self.root_fd, proc_fd_dir=self.proc_fd, uid=SESSION, gid=SESSION, keep_sgid=_as_is, max_handles=256
+            root_fd=self.root_fd,
+            proc_fd_dir=self.proc_fd,
+            view=SquashView(SESSION, SESSION),
+            keep_sgid=_as_is,
+            max_handles=256,
         )
         self.known: deque[tuple[int, str]] = deque()
         self.handles: deque[tuple[int, int]] = deque()
