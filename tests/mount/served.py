@@ -74,7 +74,7 @@ class Served:
             stack.callback(os.close, directory)
             volume_fd = mounts.clone_tree(directory)
             stack.callback(os.close, volume_fd)
-            attributes = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
+            attributes = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
             attributes |= mounts.ATTR_RDONLY if read_only else 0
             mounts.set_attributes(volume_fd, add=attributes, propagation=mounts.MS_PRIVATE)
             fuse_fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -341,6 +342,63 @@ def test_the_filter_leaves_files_and_nothing_else(tmp_path: Path) -> None:
     assert allowed == {"file", "mkdir"}
     assert found.pop("clone3") == "ENOSYS"  # so that glibc falls back to clone, whose flags the filter can see
     assert {result for name, result in found.items() if name not in allowed} == {"EPERM"}
+
+
+def test_the_filter_looks_at_what_a_call_is_for(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_PATH)
+    (tmp_path / "file").write_text("x")
+    file = os.open(tmp_path / "file", os.O_RDWR)
+
+    def attempts() -> dict[str, str]:
+        privileges.no_new_privileges()
+        seccomp.confine()
+        one, two = socket.socketpair()
+        return {
+            "dup": outcome(lambda: os.close(os.dup(file))),
+            "O_NONBLOCK": outcome(lambda: os.set_blocking(one.fileno(), False)),
+            "F_GETFL": outcome(lambda: fcntl.fcntl(two, fcntl.F_GETFL)),
+            "own limit": outcome(lambda: resource.getrlimit(resource.RLIMIT_NOFILE)),
+            "own processors": outcome(lambda: os.sched_getaffinity(0)),
+            "chmod 1777": outcome(lambda: os.fchmod(file, 0o1777)),
+            "chmod 2755": outcome(lambda: os.chmod("file", 0o2755, dir_fd=directory)),
+            "create": outcome(lambda: os.close(os.open("new", os.O_CREAT | os.O_WRONLY, 0o777, dir_fd=directory))),
+            "thread": outcome(lambda: threading.Thread(target=int).start()),
+            "lease": outcome(lambda: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)),
+            "owner of signals": outcome(lambda: fcntl.fcntl(file, fcntl.F_SETOWN, 1)),
+            "notices": outcome(lambda: fcntl.fcntl(file, fcntl.F_NOTIFY, 0)),
+            "FS_IOC_GETFLAGS": outcome(lambda: fcntl.ioctl(file, 0x80086601, bytes(8))),
+            "FS_IOC_FIEMAP": outcome(lambda: fcntl.ioctl(file, 0xC020660B, bytes(32))),
+            "another's limit": outcome(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)),
+            "another's processors": outcome(lambda: os.sched_getaffinity(os.getppid())),
+            "fchmod 4755": outcome(lambda: os.fchmod(file, 0o4755)),
+            "fchmodat 6755": outcome(lambda: os.chmod("file", 0o6755, dir_fd=directory)),
+            "fchmodat2 4755": outcome(lambda: raw(452, directory, b"file", 0o4755, 0)),
+            "create 4755": outcome(lambda: os.open("suid", os.O_CREAT | os.O_WRONLY, 0o4755, dir_fd=directory)),
+            "mkdir 4755": outcome(lambda: os.mkdir("suid", 0o4755, dir_fd=directory)),
+            "mknod 4755": outcome(lambda: os.mknod("suid", 0o104755, dir_fd=directory)),
+            "openat2": outcome(lambda: raw(437, directory, b"file", bytes(24), 24)),
+            "inet pair": outcome(lambda: socket.socketpair(socket.AF_INET)),
+            "thread with name spaces": outcome(
+                lambda: raw(56 if MACHINE == "x86_64" else 220, 0x40000000 | 0x10000 | 0x900, 0, 0, 0, 0)
+            ),
+        }
+
+    found = in_child(attempts)
+    os.close(file)
+    os.close(directory)
+    worked = {
+        "dup",
+        "O_NONBLOCK",
+        "F_GETFL",
+        "own limit",
+        "own processors",
+        "chmod 1777",
+        "chmod 2755",
+        "create",
+        "thread",
+    }
+    assert {name for name, result in found.items() if result == "worked"} == worked
+    assert {result for name, result in found.items() if name not in worked} == {"EPERM"}
 
 
 def test_the_filter_refuses_other_machines() -> None:
