@@ -5,6 +5,7 @@ The long version, a million operations, is tests/long/test_hostile_container.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.figures import note
 from tests.sshd.dockerd import client_of, running_engine, workshop
 from tests.sshd.hostile import bed as beds
 from tests.sshd.hostile import operations, tree_operations
+from tests.sshd.hostile.canaries import Breach
 from tests.sshd.hostile.driving import KINDS, Met
 from tests.sshd.running import running, wait_until
 
@@ -34,6 +36,7 @@ def check_it_was_a_race(met: Met, names: set[str], never: set[str], counted: dic
     assert {name for name in names - never if not met.succeeded(name)} == set()
     assert {name for name in never if met.succeeded(name)} == set()
     assert counted["swaps"] > 1000
+    assert counted["flickers"] > 1000
     assert counted["woken-fifos"] == 0, "somebody had a FIFO open"
 
 
@@ -76,6 +79,21 @@ def test_a_server_that_checks_paths_is_broken_at_once(engine: str, tmp_path: Pat
         note(f"hostile container: a server that checks paths let out: {', '.join(sorted(done))}")
         assert {"shown", "opened", "read", "written", "attributes changed", "created in"} <= done
         assert bed.canaries.differences()
+
+
+@pytest.mark.parametrize("mistake", sorted(tree_operations.CARELESS))
+def test_one_name_used_once_more_is_found_out(engine: str, tmp_path: Path, mistake: str) -> None:
+    """That the bed can tell: a tree that makes one mistake, between two system calls, in one operation."""
+    began = time.monotonic()
+    with (
+        client_of(engine) as client,
+        workshop(client) as shop,
+        beds.made(shop, f"careless-{mistake}", tmp_path) as bed,
+        pytest.raises(Breach) as caught,
+    ):
+        beds.tree_alone(bed, drivers=2, seconds=60, most=FOREVER, mistake=mistake)
+    what = str(caught.value).splitlines()[-1].strip()[-70:]
+    note(f"hostile container: a careless {mistake} is found out after {time.monotonic() - began:.1f} s: {what}")
 
 
 def test_sessions_stay_inside(engine: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.sshd.dockerd import Workshop
 from tests.sshd.hostile import driving, tree_operations
-from tests.sshd.hostile.canaries import Canaries
+from tests.sshd.hostile.canaries import Breach, Canaries
 from tests.sshd.hostile.container import SLOTS, Racer, compiled, racing
 from tests.sshd.hostile.driving import Met, Progress, Recorder, look_at
 from tests.sshd.hostile.operations import OPERATIONS, Visitor
@@ -163,18 +163,19 @@ def sessions(hatchway: Hatchway, bed: Bed, login: str, *, drivers: int, seconds:
     return driving.run(drive, drivers, seconds, most, lambda: _untouched(bed))
 
 
-def tree_alone(bed: Bed, *, drivers: int, seconds: float, most: int) -> Met:
-    """Let the tree loose on the plain directory, without any of what confines a worker."""
+def tree_alone(bed: Bed, *, drivers: int, seconds: float, most: int, mistake: str | None = None) -> Met:
+    """Let the tree loose on the plain directory, without any of what confines a worker. Raises Breach."""
 
     def drive(number: int, progress: Progress, until: float, most: int) -> Met:
-        return tree_operations.drive(bed.volume, SLOTS, bed.canaries.word, number, progress, until, most)
+        return tree_operations.drive(bed.volume, SLOTS, bed.canaries.word, number, progress, until, most, mistake)
 
     return driving.run(drive, drivers, seconds, most, lambda: _untouched(bed))
 
 
 def _untouched(bed: Bed) -> None:
     found = bed.canaries.events()
-    assert not found, "canaries were touched:\n  " + "\n  ".join(found[:20])
+    if found:
+        raise Breach("canaries were touched:\n  " + "\n  ".join(found[:20]))
 
 
 class Naive:

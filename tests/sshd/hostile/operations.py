@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable
 from hatchway.kernel import files
 
 AT_FDCWD = -100
+FLICKERING = 2
+"""How many of the first names the racer swaps to and fro in bursts (PAIRS in racer.c)."""
 WRITTEN = b"written by a session\n"
 RESTS = (b"", b"", b"", b"/leaf", b"/leaf", b"/sub", b"/sub/leaf", b"/new")
 
@@ -34,9 +36,8 @@ class Visitor:
         self.held: list[int] = []
 
     def slot(self) -> bytes:
-        """One of the racer's names; every second time one of the few that never stay the same."""
-        few = self.random.random() < 0.5
-        return b"s%03d" % self.random.randrange(min(8, self.slots) if few else self.slots)
+        """One of the racer's names; mostly one of the few that never stay the same."""
+        return b"s%03d" % self.random.randrange(self.random.choice((FLICKERING, 8, self.slots, self.slots)))
 
     def path(self) -> bytes:
         """A name at most three levels deep, sometimes by way of another directory's `..`."""

@@ -32,8 +32,13 @@ static const enum kind turns[] = {PLAIN, LINK_DIR, FILE_, LINK_FILE, LINKS, PIPE
     BLOCK, SPECIALS, FILE_, EMPTY, SOCKET, LINK_FILE};
 #define TURNS (sizeof turns / sizeof turns[0])
 
+/* Names that flicker between two things for a while, some hundred thousand times a second: for what happens between two
+   system calls. */
+static const enum kind pairs[][2] = {{FILE_, LINK_FILE}, {PLAIN, LINK_DIR}};
+#define PAIRS (sizeof pairs / sizeof pairs[0])
+
 static volatile sig_atomic_t ended;
-static uint64_t state, swaps, inner, moved, failed, woken, made[KINDS];
+static uint64_t flickers, state, swaps, inner, moved, failed, woken, made[KINDS];
 static const char *directories[64], *files[64];
 static int n_directories, n_files;
 static dev_t block;
@@ -135,6 +140,22 @@ static void make(int at, const char *name, enum kind kind)
     close(fd);
 }
 
+static void flicker(int root, int aside, unsigned pair)
+{
+    char slot[16], spare[16];
+    snprintf(slot, sizeof slot, "s%03u", pair);
+    snprintf(spare, sizeof spare, "q%03u", pair);
+    clear(root, slot, 0);
+    clear(aside, spare, 0);
+    make(root, slot, pairs[pair][0]);
+    make(aside, spare, pairs[pair][1]);
+    for (int i = 0; i < 2000 && !ended; i++)
+        if (renameat2(root, slot, aside, spare, RENAME_EXCHANGE) == 0)
+            flickers++;
+        else
+            break; /* the session has removed it */
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 8)
@@ -204,12 +225,14 @@ int main(int argc, char **argv)
             clear(aside, spare, 0);
             make(aside, spare, turns[turn++ % TURNS]);
         }
+        if (i % 512 == 0)
+            flicker(root, aside, i / 512 % PAIRS);
         if (i % 1024 == 0) { /* a name of the session's own choice is gone some time, too */
             snprintf(slot, sizeof slot, "s%03d", below(slots));
             clear(root, slot, 0);
         }
     }
-    printf("swaps %lu\ninner-swaps %lu\nmoves %lu\nmisses %lu\nwoken-fifos %lu\n", swaps, inner, moved, failed, woken);
+    printf("flickers %lu\nswaps %lu\ninner-swaps %lu\nmoves %lu\nmisses %lu\nwoken-fifos %lu\n", flickers, swaps, inner, moved, failed, woken);
     for (int kind = 0; kind < KINDS; kind++)
         printf("%s %lu\n", words[kind], made[kind]);
     return 0;

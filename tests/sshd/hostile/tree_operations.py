@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.sshd.hostile.driving import Met, Progress, Recorder, kind_of
+from tests.sshd.hostile.operations import FLICKERING
 
 from hatchway.kernel import files
 from hatchway.volumefs.nodes import ROOT_ID
@@ -88,8 +89,7 @@ class TreeVisitor:
         """A name that `parent` may have."""
         if parent != ROOT_ID:
             return self.random.choice((b"leaf", b"sub", b"new"))
-        few = self.random.random() < 0.5
-        return b"s%03d" % self.random.randrange(min(8, self.slots) if few else self.slots)
+        return b"s%03d" % self.random.randrange(self.random.choice((FLICKERING, 8, self.slots, self.slots)))
 
     def keep(self, handle: int, node: int) -> None:
         """Keep a handle for later operations, and release an old one."""
@@ -277,11 +277,54 @@ OPERATIONS: dict[str, Callable[[TreeVisitor], Seen]] = {
 }
 
 
-def drive(directory: Path, slots: int, word: bytes, number: int, progress: Progress, until: float, most: int) -> Met:
-    """Do them in random order. Counted as met is what a node was when it was looked up."""
+def _checked_name(v: TreeVisitor, kind: int) -> bytes:
+    """The name of a node in the root that is of type `kind` at this moment. Raises OSError."""
+    entry = v.tree.getattr(v.node())
+    if entry.node.parent != ROOT_ID or entry.node.name is None or stat.S_IFMT(entry.stat.st_mode) != kind:
+        raise FileNotFoundError(2, "another kind")
+    return entry.node.name
+
+
+def _careless_chmod(v: TreeVisitor) -> Seen:
+    os.chmod(_checked_name(v, stat.S_IFREG), 0o600, dir_fd=v.root_fd)
+    return None
+
+
+def _careless_read(v: TreeVisitor) -> Seen:
+    fd = os.open(_checked_name(v, stat.S_IFREG), os.O_RDONLY | os.O_NONBLOCK, dir_fd=v.root_fd)
+    try:
+        return (os.read(fd, 4096),)
+    finally:
+        os.close(fd)
+
+
+def _careless_list(v: TreeVisitor) -> Seen:
+    fd = os.open(_checked_name(v, stat.S_IFDIR), os.O_RDONLY | os.O_DIRECTORY, dir_fd=v.root_fd)
+    try:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
+
+
+CARELESS: dict[str, Callable[[TreeVisitor], Seen]] = {
+    "chmod": _careless_chmod,
+    "read": _careless_read,
+    "list": _careless_list,
+}
+"""What a tree would do that looks a node up with all care, and then uses its name once more: one mistake, each in one
+operation only, as others have made it."""
+
+
+def drive(directory: Path, slots: int, word: bytes, number: int, progress: Progress, until: float, most: int,
+          mistake: str | None = None) -> Met:  # fmt: skip
+    """Do them in random order. Counted as met is what a node was when it was looked up.
+
+    With `mistake`, one of CARELESS, do nothing but look-ups and that.
+    """
     visitor = TreeVisitor(directory, number + 1000, slots)
     recorder = Recorder(word, progress)
-    names = list(OPERATIONS)
+    operations = OPERATIONS if mistake is None else {"lookup": _lookup, mistake: CARELESS[mistake]}
+    names = list(operations)
     try:
         while recorder.met.operations < most and time.monotonic() < until:
             name = visitor.random.choice(names)
@@ -289,7 +332,7 @@ def drive(directory: Path, slots: int, word: bytes, number: int, progress: Progr
             if visitor.random.random() < 0.4:
                 name = "lookup"
             visitor.chosen.clear()
-            if not recorder.do(name, lambda name=name: OPERATIONS[name](visitor), None):  # type: ignore[misc]
+            if not recorder.do(name, lambda name=name: operations[name](visitor), None):  # type: ignore[misc]
                 break
             for kind in visitor.chosen:
                 recorder.met.leaves[name, kind] += 1
