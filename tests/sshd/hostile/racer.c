@@ -149,7 +149,7 @@ static void flicker(int root, int aside, unsigned pair)
     clear(aside, spare, 0);
     make(root, slot, pairs[pair][0]);
     make(aside, spare, pairs[pair][1]);
-    for (int i = 0; i < 2000 && !ended; i++)
+    for (int i = 0; i < 10000 && !ended; i++)
         if (renameat2(root, slot, aside, spare, RENAME_EXCHANGE) == 0)
             flickers++;
         else
@@ -225,8 +225,8 @@ int main(int argc, char **argv)
             clear(aside, spare, 0);
             make(aside, spare, turns[turn++ % TURNS]);
         }
-        if (i % 512 == 0)
-            flicker(root, aside, i / 512 % PAIRS);
+        if (i % 2048 == 0)
+            flicker(root, aside, i / 2048 % PAIRS);
         if (i % 1024 == 0) { /* a name of the session's own choice is gone some time, too */
             snprintf(slot, sizeof slot, "s%03d", below(slots));
             clear(root, slot, 0);

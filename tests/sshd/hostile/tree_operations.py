@@ -67,11 +67,16 @@ class TreeVisitor:
         if len(self.known) > 400:
             self.tree.forget(self.known.popleft()[0], 1)
 
+    def any_known(self) -> tuple[int, str]:
+        """A node's id and kind, every second time one that was looked up just now. Some must be known."""
+        newest = min(len(self.known), self.random.choice((8, len(self.known))))
+        return self.known[-1 - self.random.randrange(newest)]
+
     def node(self) -> int:
         """Some node, of whatever kind."""
         if not self.known:
             return ROOT_ID
-        node, kind = self.random.choice(self.known)
+        node, kind = self.any_known()
         self.chosen.append(kind)
         return node
 
@@ -79,7 +84,7 @@ class TreeVisitor:
         """The root, or a node that was a directory when it was looked up."""
         for _ in range(8):
             if self.known:
-                node, kind = self.random.choice(self.known)
+                node, kind = self.any_known()
                 if kind == "directory":
                     self.chosen.append(kind)
                     return node
