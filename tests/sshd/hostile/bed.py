@@ -10,6 +10,7 @@ import contextlib
 import os
 import pwd
 import random
+import signal
 import stat
 import subprocess
 import time
@@ -140,6 +141,8 @@ def sessions(hatchway: Hatchway, bed: Bed, login: str, *, drivers: int, seconds:
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
         os.umask(0o022)
+        # What the holder of a lease is sent when another driver opens the file.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         visitor = Visitor(number, SLOTS)
         recorder = Recorder(bed.canaries.word, progress)
         names = list(OPERATIONS)

@@ -141,7 +141,8 @@ def run(drive: Drive, drivers: int, seconds: float, most: int, watch: Callable[[
                 if not part:
                     number = waiting.pop(reader)
                     os.close(reader)
-                    os.waitpid(pids.pop(number), 0)
+                    _, status = os.waitpid(pids.pop(number), 0)
+                    assert received[reader], f"driver {number} ended with {os.waitstatus_to_exitcode(status)}"
                     answer = pickle.loads(received[reader])  # noqa: S301 - our own child's
                     if isinstance(answer, str):
                         raise AssertionError(f"driver {number}: {answer}")
