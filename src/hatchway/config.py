@@ -77,6 +77,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     url: str = "unix:///var/run/docker.sock"
     timeout_s: int = 20
+    container_users: bool = False
 
 
 class Static(msgspec.Struct, frozen=True, kw_only=True):

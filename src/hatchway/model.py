@@ -199,8 +199,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One instance as the catalog sees it now. `user` is the container's configured user ("", "1000", "app:app").
 
     `access_label` is the container's own word on which volumes to share, see ACCESS_LABEL; "" when it has none.
-    `owner` is that user as the container counts, None when it cannot be told, for the reason `owner_problem`; `uid_map`
-    and `gid_map` say which ids of the host the container's are.
+    `owner` is that user as the container counts, None when it cannot be told, for the reason `owner_problem`. `uid_map`
+    and `gid_map` say which ids of the host the container's are; `ids_problem` why that cannot be told, "" when it can.
     `provisional`: it is a throw-away container, one that is just being replaced, or has another key than its name or
     labels ask for, since that is taken; no rule and no label is about it.
     """
@@ -216,6 +216,7 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[VolumeInfo, ...] = ()
     owner: IdPair | None = None
     owner_problem: str = ""
+    ids_problem: str = ""
     uid_map: tuple[IdRange, ...] = ()
     gid_map: tuple[IdRange, ...] = ()
 

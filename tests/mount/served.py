@@ -31,7 +31,7 @@ from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs import adapter
 from hatchway.volumefs.nodes import Node
-from hatchway.volumefs.ownership import RealView, SquashView, View
+from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 
 SESSION_UID = 1_900_100_001
@@ -273,7 +273,7 @@ def _worker(volume: Served, base: Path, volume_fd: int, fuse_fd: int, control: s
             permitted=privileges.WORKER_CAPS,
             effective=privileges.WORKER_EFFECTIVE,
         )
-        seccomp.confine(suid=isinstance(volume.view, RealView))
+        seccomp.confine()
         tree = VolumeTree(
             root_fd=volume_fd,
             proc_fd_dir=proc_fd,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,7 +123,7 @@ def test_real_is_as_on_disk(real: Served) -> None:
         with refused(errno.EPERM):
             os.chown(b"theirs", SESSION_UID, -1)
         put(b"mine", b"x")
-        os.chmod(b"mine", 0o4755)
+        os.chmod(b"mine", 0o6750)
         with refused(errno.EPERM):
             os.chown(b"mine", 0, -1)
         os.mkfifo(b"pipe")
@@ -131,9 +133,24 @@ def test_real_is_as_on_disk(real: Served) -> None:
     real.as_session(session)
     for name in ("mine", "pipe", "socket"):
         assert owner(real.backing / name) == (SESSION_UID, SESSION_UID), name
-    assert bits(real.backing / "mine") == 0o4755
+    assert bits(real.backing / "mine") == 0o750, "suid and sgid cannot be set"
     assert stat.S_ISFIFO((real.backing / "pipe").lstat().st_mode)
     assert stat.S_ISSOCK((real.backing / "socket").lstat().st_mode)
+
+
+def test_real_directories_inherit_sgid(real: Served) -> None:
+    shared = real.backing / "shared"
+    shared.mkdir()
+    os.chown(shared, 5, 6)
+    shared.chmod(0o2777)
+
+    def session() -> None:
+        os.mkdir(b"shared/below")
+        put(b"shared/file", b"x")
+
+    real.as_session(session)
+    assert bits(shared / "below") & stat.S_ISGID
+    assert [owner(shared / name) for name in ("below", "file")] == [(SESSION_UID, 6)] * 2
 
 
 def test_real_chown_is_roots(real: Served) -> None:
@@ -148,15 +165,42 @@ def test_real_chown_is_roots(real: Served) -> None:
 
 
 def test_real_suid_goes_when_a_file_is_written(real: Served) -> None:
+    (real.backing / "file").write_bytes(b"x")
+    os.chown(real.backing / "file", SESSION_UID, SESSION_UID)
+    (real.backing / "file").chmod(0o6755)
+
     def session() -> None:
-        put(b"file", b"x")
-        os.chmod(b"file", 0o6755)
         with open("file", "r+b") as file:
             file.write(b"y")
         assert stat.S_IMODE(os.lstat(b"file").st_mode) == 0o755
 
     real.as_session(session)
     assert bits(real.backing / "file") == 0o755
+
+
+def test_real_does_not_believe_what_the_kernel_believes_of_an_owner(real: Served) -> None:
+    """fuse_setattr() checks by attributes that it does not ask for anew."""
+    disk = str(real.backing.resolve())
+
+    def session() -> None:
+        with open("mine", "wb") as file:
+            ready.set()
+            assert given.wait(10)
+            with refused(errno.EPERM):
+                os.fchmod(file.fileno(), 0o777)
+
+    ready, given = multiprocessing.Event(), multiprocessing.Event()
+
+    def give_away() -> None:
+        assert ready.wait(10)
+        os.chown(f"{disk}/mine", 0, 0)
+        given.set()
+
+    thread = threading.Thread(target=give_away)
+    thread.start()
+    real.as_session(session)
+    thread.join()
+    assert bits(real.backing / "mine") == 0o644
 
 
 def test_no_view_makes_devices(real: Served, named: Served) -> None:

@@ -60,6 +60,7 @@ class Hatchway:
         labels: bool = False,
         volume_devices: tuple[str, ...] = (),
         worker_timeout_s: int = 60,
+        container_users: bool = False,
         python: str = sys.executable,
     ) -> None:
         self.directory = directory
@@ -84,6 +85,7 @@ class Hatchway:
         self.access_dir = Path(f"{self.run_dir}-access")
         self.volume_devices = volume_devices
         self.worker_timeout_s = worker_timeout_s
+        self.container_users = container_users
         # The interpreter of `hatchway run`, and so of the daemons it starts.
         self.python = python
 
@@ -120,6 +122,7 @@ worker_uids = [1910200000, 1910299999]
 [engine]
 {engine}
 timeout_s = {self.engine_timeout_s}
+container_users = {str(self.container_users).lower()}
 [static]
 file = "{self.instances_path}"
 [access]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with benched(tmp_path_factory.mktemp("e") / "d") as made:
+    with benched(tmp_path_factory.mktemp("e") / "d", container_users=True) as made:
         yield made
 
 

@@ -28,6 +28,8 @@ def resolve(owner: str | None, info: InstanceInfo | None) -> IdPair | None:
         return None
     if info is None:
         raise ConflictError(f"the instance is not there now, so it is not known who {owner} is")
+    if info.ids_problem:
+        raise ConflictError(f"which ids of the host those of {info.key} are cannot be told: {info.ids_problem}")
     ids = info.owner if owner == Owning.CONTAINER else owner_ids(owner)
     if ids is None:
         why = info.owner_problem or "it is not known who that is"
@@ -39,7 +41,7 @@ def resolve(owner: str | None, info: InstanceInfo | None) -> IdPair | None:
 
 
 def now(grants: Iterable[GrantRecord], info: InstanceInfo | None) -> IdPair | None:
-    """Whom new files of a volume belong to, by its `grants`: as the container is now, else as it was when granted.
+    """Whom new files of a volume belong to, by its `grants`: as the container is now, else as it was known last.
 
     Raises ConflictError when neither is known.
     """
@@ -48,6 +50,8 @@ def now(grants: Iterable[GrantRecord], info: InstanceInfo | None) -> IdPair | No
     try:
         return resolve(owner, info)
     except ConflictError:
+        if info is not None and info.ids_problem:
+            raise
         known = next((one.owner_ids for one in listed if one.ownership.owner == owner and one.owner_ids), None)
         if known is None:
             raise

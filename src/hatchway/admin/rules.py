@@ -106,6 +106,8 @@ def plan(
                 steps = _toward(info, volume, origin, wish, grants.get((volume.path, origin)), key in fresh)
                 changes += [_held_back(step, same, given) for step in steps]
             changes += _following(key, volume, grants.values(), key in fresh)
+            if info is not None and key in fresh:
+                changes += _noted(info, volume, grants.get((volume.path, Origin.COMMAND)))
         for (path, origin), grant in grants.items():
             if (path, origin) in wished:
                 continue
@@ -282,6 +284,21 @@ def _following(key: InstanceKey, volume: VolumeInfo, grants: Iterable[GrantRecor
         for grant in grants
         if fresh and grant.origin is Origin.COMMAND and grant.path == volume.path and _succeeds(volume, grant)
     ]
+
+
+def _noted(info: InstanceInfo, volume: VolumeInfo, grant: GrantRecord | None) -> list[Change]:
+    """What is to be known of a grant by command while nothing is known of its container: whom its owner means now, and
+    that the container has the volume read-only."""
+    if grant is None or grant.identity != volume.identity:
+        return []
+    try:
+        ids = owners.resolve(grant.ownership.owner, info)
+    except ConflictError:
+        ids = grant.owner_ids
+    mode = Mode.READ_ONLY if volume.read_only else grant.mode
+    if (ids, mode) == (grant.owner_ids, grant.mode):
+        return []
+    return [replace(_change(ChangeKind.ALTER, info.key, grant), mode=mode, owner_ids=ids)]
 
 
 def _succeeds(volume: VolumeInfo, grant: GrantRecord) -> bool:

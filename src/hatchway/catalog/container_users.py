@@ -7,6 +7,7 @@ volumes belong to.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -40,15 +41,19 @@ def resolve(user: str, read: Callable[[str], str]) -> IdPair:
     if (known := numeric(user)) is not None:
         return known
     name, _, group = user.partition(":")
+    name = name or "0"
+    # What is a number is never a name, for groups too.
     gid, uid = 0, _number(name)
-    entry = next((one for one in _entries(read("/etc/passwd"), 4) if name in (one[0], one[2])), None)
-    if entry is not None and (found := _number(entry[2])) is not None:
-        uid, gid = found, _number(entry[3]) or 0
+    for entry in _entries(read("/etc/passwd"), 4):
+        found = _number(entry[2])
+        if found is not None and (found == uid if uid is not None else entry[0] == name):
+            uid, gid = found, _number(entry[3]) or 0
+            break
     if uid is None:
         raise UnknownUserError(f"the container has no user {name!r}")
     if group:
-        line = next((one for one in _entries(read("/etc/group"), 3) if group in (one[0], one[2])), None)
-        found = _number(group) if line is None else _number(line[2])
+        named = [_number(one[2]) for one in _entries(read("/etc/group"), 3) if one[0] == group]
+        found = _number(group) if _number(group) is not None or not named else named[0]
         if found is None:
             raise UnknownUserError(f"the container has no group {group!r}")
         gid = found
@@ -59,7 +64,8 @@ def remapped(data_root: str | None, subordinate: str, column: int) -> tuple[IdRa
     """The map of an engine with userns-remap, whose data root ends in "/<uid>.<gid>" of its root. `column` is 0 for
     uids, 1 for gids; `subordinate` is the text of /etc/subuid or /etc/subgid.
 
-    All ranges of that user, in their order, make one map.
+    All ranges of that user make one map, in their order or, as older engines have it, sorted. Empty when the root's id
+    does not begin it.
     """
     found = re.search(r"/([0-9]{1,10})\.([0-9]{1,10})$", data_root or "", re.ASCII)
     if found is None:
@@ -67,17 +73,19 @@ def remapped(data_root: str | None, subordinate: str, column: int) -> tuple[IdRa
     first = int(found[column + 1])
     lines = [(one[0], _number(one[1]), _number(one[2])) for one in _entries(subordinate, 3)]
     name = next((name for name, start, _ in lines if start == first), None)
-    ranges: list[IdRange] = []
-    inside = 0
-    for whose, start, count in lines:
-        if whose == name and start is not None and count:
-            ranges.append(IdRange(inside, start, count))
-            inside += count
-    return tuple(ranges) or (IdRange(0, first, REMAP_COUNT),)
+    if name is None:
+        return (IdRange(0, first, REMAP_COUNT),)
+    listed = [(start, count) for whose, start, count in lines if whose == name and start is not None and count]
+    for order in (listed, sorted(listed)):
+        if order and order[0][0] == first:
+            inside = itertools.accumulate((count for _, count in order), initial=0)
+            return tuple(IdRange(at, start, count) for at, (start, count) in zip(inside, order, strict=False))
+    return ()
 
 
 def _entries(text: str, fields: int) -> Iterator[list[str]]:
-    for line in text.splitlines():
+    # As the C library has it; str.splitlines() also ends lines where somebody's full name may say so.
+    for line in text.split("\n"):
         parts = line.strip().split(":")
         if len(parts) >= fields and not line.startswith("#"):
             yield parts

@@ -1,4 +1,5 @@
-"""The engine's socket through the `docker` SDK: reading calls only, none of which can change anything.
+"""The engine's socket through the `docker` SDK: reading calls only, none of which can change anything but `file`, for
+which the engine mounts what a container has (see engine.container_users in the configuration).
 
 The SDK blocks, so each call runs in a thread; a cancelled call returns at once and leaves its thread to end by itself
 (threads of trio do not keep a process alive). The stream of events has a client and a thread of its own.
@@ -37,6 +38,9 @@ with every file made in it (moby/moby#38274, fixed by #44719)."""
 
 ANSWER_MAX = 64 * 1024 * 1024
 """Bytes of one answer. A list of 2,000 containers with ten mounts and some labels each has about 12 MB."""
+
+FILE_TIMEOUT_S = 2
+"""How long one file of a container may take: news of all others wait for that."""
 
 EVENT_MAX = 1024 * 1024
 """Bytes of one event, which holds all labels of its container."""
@@ -174,7 +178,8 @@ class DockerEngine:
 
     async def file(self, container_id: str, path: str) -> str:
         """See Engine."""
-        return str(await self._ask(partial(_file, self._client, container_id, path, self._timeout_s)))
+        timeout_s = min(self._timeout_s, FILE_TIMEOUT_S)
+        return str(await self._ask(partial(_file, self._client, container_id, path, timeout_s)))
 
     async def volumes(self) -> list[Any]:
         """See Engine."""
@@ -335,7 +340,7 @@ def _first_file(archive: bytes) -> str:
                 return ""
             start = first.offset_data
             return archive[start : start + first.size].decode(errors="replace")
-    except (tarfile.TarError, ValueError):
+    except Exception:
         return ""
 
 

@@ -110,6 +110,8 @@ class Namespaces(NamedTuple):
 
 SAME_IDS = Namespaces()
 
+NOT_LOOKED = "the name was not looked up (engine.container_users); name the ids instead, UID:GID"
+
 
 class _Mount(msgspec.Struct, frozen=True, rename="pascal"):
     type: str
@@ -234,8 +236,8 @@ def _owner(container: Container, users: Mapping[str, IdPair | str], namespaces: 
     elif mode == "host":
         namespaces = Namespaces(problem=namespaces.problem)
     if namespaces.problem:
-        return {"owner": None, "owner_problem": namespaces.problem}
-    found = numeric(container.config.user) or users.get(container.id, "the container was not looked into yet")
+        return {"ids_problem": namespaces.problem}
+    found = numeric(container.config.user) or users.get(container.id, NOT_LOOKED)
     maps = {"uid_map": namespaces.uid_map, "gid_map": namespaces.gid_map}
     if isinstance(found, str):
         return {"owner": None, "owner_problem": found, **maps}

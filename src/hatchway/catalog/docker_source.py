@@ -119,6 +119,8 @@ class DockerSource:
         """By id, when to try again."""
         self._users: dict[str, IdPair | str] = {}
         """By id, of those that had to be looked up: who the configured user is, or why that is not known."""
+        self._unanswered: dict[str, float] = {}
+        """By id, of those that could not be looked up, when to try again."""
         self._namespaces = SAME_IDS
         self._nameless = 0
         self._odd_volumes = 0
@@ -187,7 +189,7 @@ class DockerSource:
         self._creation_times, self._options_in_files = about.creation_times, about.options_in_files
         self._namespaces = _namespaces(about)
         self._stuck.clear()
-        self._users = {ident: user for ident, user in self._users.items() if isinstance(user, IdPair)}
+        self._unanswered.clear()
         await self._list(engine, again=True)
         self._answered()
         self._logger.info("engine followed", containers=len(self._containers), volumes=len(self._volumes))
@@ -208,6 +210,7 @@ class DockerSource:
                 containers, volumes, everything = wanted.take()
                 for ident in containers:
                     self._stuck.pop(ident, None)
+                    self._unanswered.pop(ident, None)
                     await self._inspect(engine, ident)
                 if everything:
                     await self._list(engine)
@@ -284,14 +287,23 @@ class DockerSource:
         self._sink.alive(SOURCE)
 
     def _unknown_users(self) -> list[Container]:
+        if not self._config.container_users:
+            return []
+        now = trio.current_time()
         return [
             container
-            for container in self._containers.values()
-            if container is not None and container.id not in self._users and numeric(container.config.user) is None
+            for ident, container in self._containers.items()
+            if container is not None
+            and ident not in self._users
+            and numeric(container.config.user) is None
+            and self._unanswered.get(ident, now) <= now
         ]
 
     async def _look_up_users(self, engine: Engine, unknown: list[Container], wanted: _Wanted) -> None:
-        """Look up, in the containers, who users are that have names, until something happens."""
+        """Look up, in the containers, who users are that have names, until something happens.
+
+        One container's files may take FILE_TIMEOUT_S each; it is then left alone for a while.
+        """
         end = trio.current_time() + USERS_SLICE_S
         for container in unknown:
             if wanted.woken.is_set() or trio.current_time() >= end:
@@ -302,12 +314,13 @@ class DockerSource:
             except UnknownUserError as exc:
                 self._users[container.id] = str(exc)
             except AnswerError as exc:
-                self._users[container.id] = "the container's list of users cannot be read"
+                self._unanswered[container.id] = trio.current_time() + RETRY_STUCK_S
                 self._logger.warning("user not looked up", container=container.id, error=str(exc))
 
     def _forget(self, ident: str) -> None:
         self._containers.pop(ident, None)
         self._users.pop(ident, None)
+        self._unanswered.pop(ident, None)
         self._stuck.pop(ident, None)
 
     def _answered(self) -> None:

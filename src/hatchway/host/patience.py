@@ -91,7 +91,14 @@ class Patience:
         if waiting.cancelled_caught:
             raise HostError(f"{path} does not answer in {DEADLINE_S:g} s")
         shift = _Shift(self._turns, {path: call}, deque(), first=path)
-        await self._work(shift)
+        try:
+            await self._work(shift)
+        except BaseException:
+            # The caller is cancelled, and does not take what was opened.
+            opened = shift.answers.get(path)
+            if isinstance(opened, int):
+                os.close(opened)
+            raise
         answer = shift.answers[path]
         if isinstance(answer, Exception):
             raise answer
@@ -100,10 +107,10 @@ class Patience:
     async def _work(self, shift: _Shift[T]) -> bool:
         """Have a thread do `shift`. Whether it began: all threads may hang."""
         try:
-            with trio.move_on_after(DEADLINE_S):
+            with trio.move_on_after(DEADLINE_S) as waiting:
                 await trio.to_thread.run_sync(shift.run, limiter=self._limiter, abandon_on_cancel=True)
         finally:
-            begun = shift.leave()
+            begun = shift.leave(too_late=waiting.cancelled_caught)
         return begun
 
 
@@ -218,17 +225,17 @@ class _Shift(Generic[T]):
         self._turns.give_back(path)
         return not left
 
-    def leave(self) -> bool:
+    def leave(self, *, too_late: bool) -> bool:
         """The loop's part: it waits no longer, because the thread is done or because it takes too long.
 
-        Whether the thread ever began.
+        Whether the thread ever began. `too_late`: what it is at hangs.
         """
         with self._lock:
             self._left = True
             if self._at is not None:
                 self.answers[self._at] = HostError(f"{self._at} does not answer in {DEADLINE_S:g} s")
-                if self._began:
-                    self._turns.hangs(self._at)
-                else:
+                if not self._began:
                     self._turns.give_back(self._at)
+                elif too_late:
+                    self._turns.hangs(self._at)
             return self._began

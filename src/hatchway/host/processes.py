@@ -283,21 +283,30 @@ async def paused(monitors: Collection[Process]) -> AsyncIterator[Callable[[Proce
     Gives what tells the pids that belong to one of `monitors`. Those may be ended meanwhile (`end`). Raises OSError
     when not all could be found. If this process dies meanwhile they stay stopped: whoever takes over ends them.
     """
-    families: dict[int, dict[int, Process]] = {monitor.pid: {} for monitor in monitors}
+    family: dict[int, Process] = {}
     for monitor in monitors:
         monitor.signal(signal.SIGSTOP)
     try:
-        for monitor in monitors:
-            await _stop_all_below([monitor], families[monitor.pid])
+        # All at once: each look at /proc is one at all processes of the host.
+        await _stop_all_below(monitors, family)
         # What was sent SIGSTOP last must have stopped too.
-        await _until_stopped(process for family in families.values() for process in family.values())
-        yield lambda monitor: {monitor.pid, *families[monitor.pid]}
+        await _until_stopped(family.values())
+        parents = {pid: status[1] for pid in family if (status := _stat(pid)) is not None}
+        roots = {monitor.pid for monitor in monitors}
+        yield lambda monitor: {monitor.pid, *(pid for pid in family if _belongs(pid, monitor.pid, parents, roots))}
     finally:
+        for process in family.values():
+            process.signal(signal.SIGCONT)
+            process.close()
         for monitor in monitors:
-            for process in families[monitor.pid].values():
-                process.signal(signal.SIGCONT)
-                process.close()
             monitor.signal(signal.SIGCONT)
+
+
+def _belongs(pid: int, monitor: int, parents: dict[int, int], roots: set[int]) -> bool:
+    """Whether `pid` is below `monitor`, or below none of `roots` that could be found: then it may be anybody's."""
+    while pid in parents:
+        pid = parents[pid]
+    return pid == monitor or pid not in roots
 
 
 async def _stop_all_below(monitors: Collection[Process], family: dict[int, Process]) -> None:

@@ -418,11 +418,8 @@ class LoginRoot:
 
     async def _unmount(self, path: str, flags: int = 0) -> None:
         """Unmount a volume. Raises OSError, ETIMEDOUT when the worker on the way there does not answer."""
-        target = self._workers[path].target
-        if self._placed[path].inside is None:
-            mounts.unmount(target, flags)
-        else:
-            await self._unmount_patiently(target, flags)
+        # In a thread: the kernel forgets all files it knows of it, which may be hundreds of thousands.
+        await self._unmount_patiently(self._workers[path].target, flags)
 
     async def _unmount_patiently(self, target: str, flags: int) -> None:
         def unmount() -> str:

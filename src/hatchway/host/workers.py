@@ -34,6 +34,7 @@ from hatchway.wire.worker import (
     SpawnFailed,
     WorkerFailed,
     WorkerState,
+    close_elsewhere,
     pack,
     receive_with_fds_async,
 )
@@ -109,7 +110,7 @@ class Zygote:
             raise HostError(f"no worker could be started: too many volumes stand in {spec.path}")
         with trio.move_on_after(START_TIMEOUT_S):
             await self._socket.sendmsg([packet], rights)
-            reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed, 1)
+            reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed)
             if isinstance(reply, Spawned) and len(received) == 1:
                 return Process.adopt(reply.pid, received[0])
             for fd in received:
@@ -162,7 +163,7 @@ class Worker:
     async def hold(self) -> None:
         """Get a copy of the FUSE connection of a worker that was taken over. Raises HostError."""
         volume, fuse = await self._borrow(RESTRICT_TIMEOUT_S)
-        os.close(volume)
+        close_elsewhere([volume])
         if self._fuse >= 0:
             os.close(self._fuse)
         self._fuse = fuse
@@ -183,19 +184,17 @@ class Worker:
         self.view = view
 
     async def _set_mount(self, *, read_only: bool) -> None:
+        if not self.mount_id:
+            raise HostError(f"it is not known which mount the worker of {self.target} has")
         volume, fuse = await self._borrow(RESTRICT_TIMEOUT_S)
         try:
-            # It could send us another mount than the volume's, and go on writing to that.
-            if not self.mount_id or mounts.mount_id(volume) != self.mount_id:
-                raise HostError(f"the worker of {self.target} has another mount")
             flag = mounts.ATTR_RDONLY
             mounts.set_attributes(volume, add=flag if read_only else 0, remove=0 if read_only else flag)
         except OSError as exc:
             # EBUSY: it has something open for writing although it says it has not.
             raise HostError(f"the mount of {self.target} cannot be changed: {exc.strerror}") from exc
         finally:
-            os.close(volume)
-            os.close(fuse)
+            close_elsewhere((volume, fuse))
 
     async def _borrow(self, timeout_s: float) -> tuple[int, int]:
         """Copies of the worker's volume and FUSE connection, the caller's to close. Raises HostError."""
@@ -203,11 +202,13 @@ class Worker:
         good = False
         try:
             await self._ask(Lend(self._next()), timeout_s, lent)
-            good = len(lent) == 2 and os.fstat(lent[1]).st_rdev == mounts.FUSE_DEVICE
+            with trio.move_on_after(timeout_s):
+                # In a thread: what it sent may be a file of a server that does not answer.
+                look = functools.partial(_are_volume_and_fuse, lent, self.mount_id)
+                good = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         finally:
             if not good:
-                for fd in lent:
-                    os.close(fd)
+                close_elsewhere(lent)
         if not good:
             raise HostError(f"the worker of {self.target} does not lend what it has")
         return lent[0], lent[1]
@@ -256,13 +257,13 @@ class Worker:
 
     async def _answer(self, serial: int, lent: list[int] | None = None) -> WorkerState:
         while True:
-            message, fds = await receive_with_fds_async(self._control, WorkerState | WorkerFailed, 2)
+            message, fds = await receive_with_fds_async(self._control, WorkerState | WorkerFailed)
             wanted = isinstance(message, WorkerState) and message.serial == serial
             if wanted and lent is not None:
                 lent += fds
-            else:
-                for fd in fds:
-                    os.close(fd)
+            elif fds:
+                close_elsewhere(fds)
+                raise ProtocolError("it sends descriptors nobody asked for")
             if message is None:
                 raise ProtocolError("it hung up")
             if isinstance(message, WorkerFailed):
@@ -286,7 +287,11 @@ class Worker:
 
     def close(self) -> None:
         """Let go of the control socket, the pidfd and the FUSE connection, which ends if the worker has ended."""
-        self._control.close()
+        # Messages that were not read may hold descriptors.
+        if self._control.fileno() >= 0:
+            last = os.dup(self._control.fileno())
+            self._control.close()
+            close_elsewhere([last])
         self.process.close()
         if self._fuse >= 0:
             os.close(self._fuse)
@@ -326,6 +331,13 @@ class WorkerUids:
         self._used.discard(uid)
 
 
+def _are_volume_and_fuse(lent: list[int], mount_id: int) -> bool:
+    if len(lent) != 2 or os.fstat(lent[1]).st_rdev != mounts.FUSE_DEVICE:
+        return False
+    # It could send us another mount than the volume's, and go on writing to that.
+    return not mount_id or mounts.mount_id(lent[0]) == mount_id
+
+
 def take_descriptors(control: socket.socket | trio.socket.SocketType, wanted: bool) -> None:
     """Whether the kernel lets a worker send us descriptors: only while it was asked for some.
 
@@ -337,6 +349,24 @@ def take_descriptors(control: socket.socket | trio.socket.SocketType, wanted: bo
     except OSError as exc:
         if exc.errno != errno.ENOPROTOOPT:
             raise
+
+
+def spawn_of(config: Config, placement: Placement, *, login: str, uid: int, gid: int, worker_uid: int) -> Spawn:
+    """What a worker is told that is to serve `placement` for `login`, whose `uid`:`gid` the session sees as owner."""
+    view = placement.view
+    return Spawn(
+        login=login,
+        path=view.path,
+        worker_uid=worker_uid,
+        uid=uid,
+        gid=gid,
+        read_only=view.read_only,
+        scratch=config.mount_dir,
+        places=placement.places,
+        owner=view.owner,
+        real=view.real,
+        umask=int(config.host.umask, 8) if view.umask is None else view.umask,
+    )
 
 
 async def start(
@@ -367,19 +397,7 @@ async def start(
     process: Process | None = None
     fuse = -1
     try:
-        spec = Spawn(
-            login=login,
-            path=view.path,
-            worker_uid=worker_uid,
-            uid=uid,
-            gid=gid,
-            read_only=view.read_only,
-            scratch=config.mount_dir,
-            places=placement.places,
-            owner=view.owner,
-            real=view.real,
-            umask=int(config.host.umask, 8) if view.umask is None else view.umask,
-        )
+        spec = spawn_of(config, placement, login=login, uid=uid, gid=gid, worker_uid=worker_uid)
         try:
             fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
             mounts.mount_fuse(fuse, at, name=f"hatchway:{login}")

@@ -2,9 +2,9 @@
 
 What matters most is absent: open_by_handle_at and name_to_handle_at, mount and namespace calls, ptrace, execve, new
 processes, sockets, bpf, io_uring, keyctl, userfaultfd, setns. Of calls that do many things (fcntl, ioctl, clone), or
-do them to other processes as well, only what is needed is allowed. Nothing can make a file suid, unless that is asked
-for: CAP_CHOWN and CAP_FOWNER together would else make a program of root's. EPERM instead of a kill: an overlooked
-harmless call then is an error in one operation, not the end of a customer's transfer.
+do them to other processes as well, only what is needed is allowed. Nothing can make a file suid: CAP_CHOWN and
+CAP_FOWNER together would else make a program of root's. EPERM instead of a kill: an overlooked harmless call then is
+an error in one operation, not the end of a customer's transfer.
 
 Sources: seccomp(2), Documentation/userspace-api/seccomp_filter.rst, arch/x86/entry/syscalls/syscall_64.tbl,
 include/uapi/asm-generic/unistd.h (aarch64), fcntl.h, ioctls.h, include/uapi/linux/sched.h.
@@ -139,11 +139,8 @@ def _conditional(call: _If, number: int) -> list[bytes]:
 
 
 @functools.cache
-def program(machine: str, *, suid: bool = False) -> bytes:
-    """The filter for `machine` ("x86_64" or "aarch64") as classic BPF; `suid`: files may be made suid.
-
-    Raises HostError for any other machine.
-    """
+def program(machine: str) -> bytes:
+    """The filter for `machine` ("x86_64" or "aarch64") as classic BPF. Raises HostError for any other."""
     if machine not in _ARCH:
         raise HostError(f"no system call filter for {machine}: Hatchway runs on x86_64 and aarch64")
     column = 0 if machine == "x86_64" else 1
@@ -157,11 +154,7 @@ def program(machine: str, *, suid: bool = False) -> bytes:
         # The x32 table has the same architecture number and other call numbers.
         parts += [_instruction(_JGE, 0x40000000, 0, 1), _instruction(_RET, _RET_KILL_PROCESS)]
     # First, for the kernel remembers of the others that they are allowed whatever their arguments are.
-    for call in _ALLOWED_IF.values():
-        if suid and call.without == stat.S_ISUID:
-            parts += [_instruction(_JEQ, call.numbers[column], 0, 1), _instruction(_RET, _RET_ALLOW)]
-        else:
-            parts += _conditional(call, call.numbers[column])
+    parts += [part for call in _ALLOWED_IF.values() for part in _conditional(call, call.numbers[column])]
     for numbers in _ALLOWED.values():
         if (number := numbers[column]) is not None:
             parts += [_instruction(_JEQ, number, 0, 1), _instruction(_RET, _RET_ALLOW)]
@@ -182,9 +175,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def confine(*, suid: bool = False) -> None:
+def confine() -> None:
     """Put the filter on this process for good. Needs no_new_privs; call it before any thread is started."""
-    code = program(MACHINE, suid=suid)
+    code = program(MACHINE)
     buffer = ctypes.create_string_buffer(code, len(code))
     prog = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     checked(

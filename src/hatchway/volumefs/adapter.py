@@ -141,6 +141,7 @@ class VolumeOperations(pyfuse3.Operations):
             # "Now" has become a time before it comes here.
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            caller=_caller(ctx),
         )
         return shown(self._tree, entry)
 

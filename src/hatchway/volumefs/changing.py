@@ -15,7 +15,7 @@ from hatchway.volumefs.finder import Finder
 from hatchway.volumefs.handles import HandleTable
 from hatchway.volumefs.making import O_OPEN
 from hatchway.volumefs.nodes import Node
-from hatchway.volumefs.ownership import DIRECTORY, REGULAR, SYMLINK, View
+from hatchway.volumefs.ownership import DIRECTORY, REGULAR, SYMLINK, Owner, View
 
 ChangeMode = Callable[[int, int, int], None]
 """Sets the mode of a descriptor (not a symlink's): descriptor, mode, the mode a directory has."""
@@ -42,12 +42,15 @@ class Changer:
         gid: int | None,
         atime_ns: int | None,
         mtime_ns: int | None,
+        caller: Owner,
     ) -> os.stat_result:
-        """Change what is not None, in this order: size, owner, mode (chown(2) clears suid), times."""
+        """Change what is not None, in this order: size, owner, mode, times. `caller` is who asked."""
         owner = self._view.chowned(uid, gid)
         self._view.check_changes(node.kind)
-        fd, ours, direct = self._to_change(node, handle)
+        fd, ours, direct = self._to_change(node, handle, resized=size is not None)
         try:
+            if mode is not None or owner is not None:
+                self._view.check_owner(os.fstat(fd), caller)
             if size is not None:
                 self._truncate(node, fd, direct, size)
             if owner is not None:
@@ -61,10 +64,12 @@ class Changer:
             if ours:
                 os.close(fd)
 
-    def _to_change(self, node: Node, handle: int | None) -> tuple[int, bool, bool]:
+    def _to_change(self, node: Node, handle: int | None, *, resized: bool) -> tuple[int, bool, bool]:
         """A descriptor of `node`, whether we must close it, and whether it is more than O_PATH."""
         if handle is not None:
             opened = self._handles.get(handle)
+            if opened.node is node and opened.stopped and resized:
+                raise failure(errno.EACCES)
             if opened.node is node and not opened.stopped:
                 return opened.fd, False, True
         if node.kind == DIRECTORY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 
 from hatchway.kernel.files import DirectoryReader, reopen
 from hatchway.volumefs.fault import failure
@@ -17,12 +18,15 @@ from hatchway.volumefs.nodes import Node
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+FULL_S = 10.0
+"""How long writes behind one that found no room fail: those that were sent before the client could hear of it."""
+
 
 class Handle:
     """An open file or directory. `reader` is there for a directory only.
 
     `stopped`: it was open for writing before access became read-only. `full`: the offset of the first byte for which
-    there was no room, and the error, None while there was.
+    there was no room, the error, and until when that counts (time.monotonic(), seconds); None while there was room.
     """
 
     __slots__ = ("fd", "full", "node", "reader", "stopped")
@@ -32,7 +36,7 @@ class Handle:
         self.node = node
         self.reader = reader
         self.stopped = False
-        self.full: tuple[int, int] | None = None
+        self.full: tuple[int, int, float] | None = None
 
 
 class HandleTable:
@@ -71,25 +75,34 @@ class HandleTable:
 
         Clients send many requests ahead. Once there is no room for one, those behind it would still fill what small
         room there is, and leave holes: a file that looks longer than what of it has arrived, which is then resumed
-        behind the holes. So they fail like that one, until what is missing has been written.
+        behind the holes. So for FULL_S seconds they fail like that one, unless what is missing has been written.
         Raises OSError: EBADF, EACCES when the handle was stopped, what pwrite(2) raises.
         """
         handle = self.get(number)
         if handle.stopped:
             raise failure(errno.EACCES)
-        if handle.full is not None and offset > handle.full[0]:
-            raise failure(handle.full[1])
+        if handle.full is not None:
+            missing, number_of_error, until = handle.full
+            if time.monotonic() >= until:
+                handle.full = None
+            elif offset > missing:
+                raise failure(number_of_error)
         try:
             written = os.pwrite(handle.fd, data, offset)
         except OSError as exc:
             if exc.errno in _NO_ROOM:
-                handle.full = offset, exc.errno or errno.ENOSPC
+                self._is_full(handle, offset, exc.errno or errno.ENOSPC)
             raise
         if written < len(data):
-            handle.full = offset + written, errno.ENOSPC
+            self._is_full(handle, offset + written, errno.ENOSPC)
         elif handle.full is not None and offset + written > handle.full[0]:
             handle.full = None
         return written
+
+    def _is_full(self, handle: Handle, missing: int, number_of_error: int) -> None:
+        # Of an append the kernel says where it believes the end to be, which says nothing of holes.
+        if not fcntl.fcntl(handle.fd, fcntl.F_GETFL) & os.O_APPEND:
+            handle.full = missing, number_of_error, time.monotonic() + FULL_S
 
     def release(self, number: int) -> None:
         """Close a handle. Raises OSError EBADF when there is none."""

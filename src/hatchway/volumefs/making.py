@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 
 from hatchway.kernel import files
 from hatchway.volumefs.fault import failure
-from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, SUID_SGID, SYMLINK, Owner
+from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, SYMLINK, Owner
 
 O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """With what everything is opened that is not only looked at: no open may wait for somebody."""
@@ -70,13 +70,13 @@ class Maker:
         """A regular file `name` in `parent`, of mode `bits`, opened for writing with `flags`. A descriptor, and it."""
         if self._tmpfile_works:
             try:
-                fd = os.open(b".", flags | os.O_TMPFILE | O_OPEN, bits & ~SUID_SGID, dir_fd=parent)
+                fd = os.open(b".", flags | os.O_TMPFILE | O_OPEN, bits, dir_fd=parent)
             except OSError as exc:
                 if exc.errno not in _NO_TMPFILE:
                     raise
             else:
                 try:
-                    self._own(fd, bits, owner)
+                    _give(fd, owner)
                     files.link(self._proc_fd_dir, fd, parent, name)
                     return fd, os.fstat(fd)
                 except BaseException:
@@ -98,16 +98,11 @@ class Maker:
 
         Without CAP_FSETID the kernel would clear sgid: we are in no group (chmod(2)).
         """
-        if (bits | current) & stat.S_ISGID:
+        if current & stat.S_ISGID:
             with self._keep_sgid():
                 files.chmod(self._proc_fd_dir, fd, bits)
         else:
             files.chmod(self._proc_fd_dir, fd, bits)
-
-    def _own(self, fd: int, bits: int, owner: Owner) -> None:
-        _give(fd, owner)
-        if bits & SUID_SGID:  # chown(2) clears them
-            self.chmod(fd, bits)
 
     def _owned(self, parent: int, name: bytes, kind: int, owner: Owner, bits: int | None = None) -> os.stat_result:
         try:

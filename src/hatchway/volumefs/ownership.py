@@ -4,7 +4,8 @@ The squash view. A session sees everything as its own uid and gid, so it may man
 owners stay, and what is new belongs to whom the directory belongs, or to the owner the grant names. Modes are real, but
 suid and sgid cannot be set on files, and what is no file, directory or symlink is shown without permissions.
 
-The real view. Owners and modes are what they are on disk, and the kernel decides by them (default_permissions).
+The real view. Owners and modes are what they are on disk, and the kernel decides by them (default_permissions); suid
+and sgid cannot be set even so.
 
 Pure functions of what they are given, no I/O, no state that changes.
 """
@@ -30,12 +31,9 @@ SYMLINK = stat.S_IFLNK >> KIND_SHIFT
 FIFO = stat.S_IFIFO >> KIND_SHIFT
 SOCKET = stat.S_IFSOCK >> KIND_SHIFT
 
-SUID_SGID = stat.S_ISUID | stat.S_ISGID
-
 _ORDINARY = frozenset({DIRECTORY, REGULAR, SYMLINK})
 _FILE_BITS = 0o777
 _DIRECTORY_BITS = 0o1777
-_ALL_BITS = 0o7777
 
 
 class Owner(NamedTuple):
@@ -70,13 +68,23 @@ class View(abc.ABC):
     def mode(self, mode: int) -> int:
         """st_mode as the session sees it; `mode` is that on disk."""
 
-    @abc.abstractmethod
     def file_bits(self, wanted: int) -> int:
-        """The mode anything but a directory gets when the session wants `wanted`."""
+        """The mode anything but a directory gets when the session wants `wanted`.
+
+        No suid, sgid or sticky bit: as chmod(2) does for somebody outside the file's group, silently.
+        """
+        return wanted & _FILE_BITS
+
+    def directory_bits(self, wanted: int, current: int) -> int:
+        """The mode a directory of mode `current` gets when the session wants `wanted`.
+
+        sgid is neither set nor cleared: it is how the container shares the directory.
+        """
+        return wanted & _DIRECTORY_BITS | current & stat.S_ISGID
 
     @abc.abstractmethod
-    def directory_bits(self, wanted: int, current: int) -> int:
-        """The mode a directory of mode `current` gets when the session wants `wanted`."""
+    def check_owner(self, st: os.stat_result, caller: Owner) -> None:
+        """Raise OSError EPERM unless `caller` may change mode and owner of what `st` is of."""
 
     @abc.abstractmethod
     def chowned(self, uid: int | None, gid: int | None) -> tuple[int, int] | None:
@@ -128,13 +136,8 @@ class SquashView(View):
             return mode
         return stat.S_IFMT(mode)
 
-    def file_bits(self, wanted: int) -> int:
-        """See View. No suid, sgid or sticky bit: as chmod(2) does for somebody outside the file's group, silently."""
-        return wanted & _FILE_BITS
-
-    def directory_bits(self, wanted: int, current: int) -> int:
-        """See View. sgid is neither set nor cleared: it is how the container shares the directory."""
-        return wanted & _DIRECTORY_BITS | current & stat.S_ISGID
+    def check_owner(self, st: os.stat_result, caller: Owner) -> None:
+        """See View. Everything is the session's."""
 
     def chowned(self, uid: int | None, gid: int | None) -> tuple[int, int] | None:
         """See View. A change that changes nothing the session sees is none."""
@@ -172,13 +175,10 @@ class RealView(View):
         """See View."""
         return mode
 
-    def file_bits(self, wanted: int) -> int:
-        """See View. The kernel has taken out what the session may not set."""
-        return wanted & _ALL_BITS
-
-    def directory_bits(self, wanted: int, current: int) -> int:
-        """See View."""
-        return wanted & _ALL_BITS
+    def check_owner(self, st: os.stat_result, caller: Owner) -> None:
+        """See View. The kernel has decided by what it believed of the owner, which may be long past (fuse_setattr)."""
+        if caller.uid not in (0, st.st_uid):
+            raise failure(errno.EPERM)
 
     def chowned(self, uid: int | None, gid: int | None) -> tuple[int, int] | None:
         """See View. Whether it may, the kernel has decided."""

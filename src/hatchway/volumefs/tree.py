@@ -79,7 +79,7 @@ def descriptor_limit() -> int:
 class VolumeTree:
     """One volume. Borrows `root_fd` (O_PATH, its root directory) and `proc_fd_dir` (this process's fd directory).
 
-    `view` says whose everything is; `caller`, of operations that make something, is who asked (None: this process).
+    `view` says whose everything is; `caller` of an operation is who asked for it (None: this process).
     `keep_sgid` is entered around a chmod that must keep an sgid bit (CAP_FSETID). The
     process's umask must be 0: modes arrive with the session's umask applied, and get the view's.
     `activity` counts operations and never goes back: an idle worker is one where it stays. `places` are where other
@@ -298,6 +298,7 @@ class VolumeTree:
         gid: int | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
+        caller: Owner | None = None,
     ) -> Entry:
         """Change what is not None: size, then owner, mode, times. `handle` is an open file of this node.
 
@@ -307,7 +308,15 @@ class VolumeTree:
         self._admit_change()
         node = self._nodes.get(node_id)
         st = self._changer.change(
-            node, handle=handle, size=size, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns
+            node,
+            handle=handle,
+            size=size,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            atime_ns=atime_ns,
+            mtime_ns=mtime_ns,
+            caller=caller or self._ourselves,
         )
         return self._entry(node, st)
 

@@ -110,7 +110,7 @@ def _confine(spec: Spawn, keep: set[int]) -> int:
         permitted=privileges.WORKER_CAPS,
         effective=privileges.WORKER_EFFECTIVE,
     )
-    seccomp.confine(suid=spec.real)
+    seccomp.confine()
     return proc_fd
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import array
 import os
 import socket
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +19,9 @@ from hatchway.model import IdPair
 from hatchway.wire.frames import decode
 
 MAX_PACKET = 65536
+
+FDS_MAX = 253
+"""Descriptors in one message (SCM_MAX_FD, unix(7))."""
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
@@ -117,12 +122,36 @@ def receive_with_fds(sock: socket.socket, kind: Any, count: int) -> tuple[Any, l
     return _decoded(data, fds, kind)
 
 
-async def receive_with_fds_async(sock: trio.socket.SocketType, kind: Any, count: int) -> tuple[Any, list[int]]:
-    """As `receive_with_fds`, for trio."""
+async def receive_with_fds_async(sock: trio.socket.SocketType, kind: Any) -> tuple[Any, list[int]]:
+    """As `receive_with_fds`, for trio, with as many descriptors as there may be: the kernel closes what has no room.
+
+    Closing may take as long as whoever sent them likes (a file that is removed with its last descriptor, a server that
+    does not answer): see `close_elsewhere`.
+    """
     data, ancillary, _flags, _address = await sock.recvmsg(
-        MAX_PACKET, socket.CMSG_SPACE(count * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        MAX_PACKET, socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
-    return _decoded(data, descriptors(ancillary), kind)
+    fds = descriptors(ancillary)
+    if not data:
+        close_elsewhere(fds)
+        return None, []
+    try:
+        return decode(data, kind), fds
+    except BaseException:
+        close_elsewhere(fds)
+        raise
+
+
+def close_elsewhere(fds: Iterable[int]) -> None:
+    """Close descriptors in a thread that nobody waits for."""
+    listed = list(fds)
+    if listed:
+        threading.Thread(target=_close_all, args=(listed,), daemon=True).start()
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -27,9 +27,9 @@ def install() -> None:
 
     serve, confine = worker._main, seccomp.confine
 
-    def maybe_confine(*, suid: bool = False) -> None:
+    def maybe_confine() -> None:
         if "bare" not in _login():
-            confine(suid=suid)
+            confine()
 
     async def attack_and_serve(tree: VolumeTree, volume_fd: int, fuse_fd: int, control: socket.socket) -> None:
         if "broken" in _login() or "bare" in _login():

@@ -11,7 +11,9 @@ from hatchway.model import ID_MAX, IdPair, IdRange, outside
 
 FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n# app:x:7:7::/:\n\nbroken\napp:x:1000:50::/home/app:/bin/sh\n"
-    "odd:x:many:50::/:\n4242:x:5:6::/:\n",
+    "odd:x:many:50::/:\n4242:x:5:6::/:\nhundred:x:100:9::/:\n"
+    # Only a line's end ends a line.
+    "me:x:55:55:I\x0bfake:x:0:0::/:\x85fake:x:0:0::\u2028fake:x:0:0:::/home/me:\n",
     "/etc/group": "root:x:0:\nstaff:x:50:\nweb:x:33:app\nodd:x:?:\n",
 }
 NOTHING = dict.fromkeys(FILES, "")
@@ -29,8 +31,10 @@ NOTHING = dict.fromkeys(FILES, "")
         ("app:7", (1000, 7)),
         ("7:web", (7, 33)),
         ("7", (7, 0)),
-        # A name that looks like a number is a name first (libcontainer/user).
-        ("4242", (5, 6)),
+        # What is a number is never a name (libcontainer/user).
+        ("4242", (4242, 0)),
+        (":web", (0, 33)),
+        ("0100", (100, 9)),
         ("root", (0, 0)),
     ],
 )
@@ -48,6 +52,7 @@ def test_numbers_need_no_files(user: str, expected: tuple[int, int]) -> None:
     [
         ("nobody", "no user 'nobody'"),
         ("odd", "no user 'odd'"),
+        ("fake", "no user 'fake'"),
         ("app:nogroup", "no group 'nogroup'"),
         ("app:odd", "no group 'odd'"),
         (f"{ID_MAX + 1}", "no user"),
@@ -89,3 +94,8 @@ def test_the_map_of_a_remapped_engine() -> None:
     assert remapped("/var/lib/docker", SUBUID, 0) == ()
     assert remapped(None, SUBUID, 0) == ()
     assert outside(7, ()) == 7
+    # Older engines sort the ranges.
+    unsorted = "dockremap:300000:10\ndockremap:100000:20\n"
+    assert remapped("/d/100000.100000", unsorted, 0) == (IdRange(0, 100000, 20), IdRange(20, 300000, 10))
+    # The root's id in the middle: nobody knows how that came about.
+    assert remapped("/d/300000.0", "dockremap:400000:10\ndockremap:300000:0\ndockremap:100000:1\n", 0) == ()

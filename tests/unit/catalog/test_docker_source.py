@@ -11,11 +11,12 @@ from trio.testing import MockClock
 
 from hatchway.catalog import docker_source
 from hatchway.catalog.docker_engine import About, AnswerError, Event
+from hatchway.catalog.docker_instances import Namespaces
 from hatchway.catalog.docker_source import DockerSource
 from hatchway.catalog.feeder import Sink
 from hatchway.config import Engine as EngineConfig
 from hatchway.errors import EngineError
-from hatchway.model import IdPair, InstanceState, Snapshot
+from hatchway.model import IdPair, IdRange, InstanceState, Snapshot
 
 from .conftest import Heard
 
@@ -38,6 +39,8 @@ class FakeEngine:
         self.stuck: dict[str, float] = {}
         """By id, seconds until an inspect fails."""
         self.files: dict[tuple[str, str], str] = {}
+        self.locked: set[str] = set()
+        """Containers that cannot be looked into."""
         self._hear: Callable[[Event], None] | None = None
         self._down = trio.Event()
         self.open = 0
@@ -61,6 +64,8 @@ class FakeEngine:
 
     async def file(self, container_id: str, path: str) -> str:
         await self._answer(f"file {container_id} {path}")
+        if container_id in self.locked:
+            raise AnswerError("the engine at fake does not answer: nothing within 2 s")
         return self.files.get((container_id, path), "")
 
     def happens(self, kind: str, id_: str) -> None:
@@ -134,8 +139,9 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-def source(engine: FakeEngine, sink: Sink) -> DockerSource:
-    return DockerSource(EngineConfig(url="unix:///fake"), sink, now=trio.current_time, connect=engine.connect)
+def source(engine: FakeEngine, sink: Sink, *, users: bool = False) -> DockerSource:
+    config = EngineConfig(url="unix:///fake", container_users=users)
+    return DockerSource(config, sink, now=trio.current_time, connect=engine.connect)
 
 
 async def test_the_first_list(
@@ -503,16 +509,24 @@ async def test_cancellation_ends_it_at_once(autojump_clock: MockClock, engine: F
     assert engine.open == 0
 
 
-async def test_users_with_names_are_looked_up_once_and_nothing_waits_for_that(
+async def test_users_with_names_are_looked_up_once_and_only_if_the_operator_says_so(
     autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
 ) -> None:
     for number, user in enumerate(("", "app", "7:8", "nobody"), 1):
         engine.add(number, f"c{number}")
         engine.containers_[ident(number)]["Config"]["User"] = user
     engine.files = {(ident(2), "/etc/passwd"): "app:x:1000:50::/:"}
-    nursery.start_soon(source(engine, heard).follow)
+    async with trio.open_nursery() as other:
+        other.start_soon(source(engine, heard).follow)
+        await trio.sleep(100)
+        other.cancel_scope.cancel()
+    assert [one.owner for one in heard.last().instances] == [IdPair(0, 0), None, IdPair(7, 8), None]
+    assert "engine.container_users" in heard.last().instances[1].owner_problem
+    assert not [call for call in engine.calls if call.startswith("file")]
+
+    engine.comes()
+    nursery.start_soon(source(engine, heard, users=True).follow)
     await trio.sleep(1)
-    assert heard.snapshots[0].instances[1].owner_problem == "the container was not looked into yet"
     assert [one.owner for one in heard.last().instances] == [IdPair(0, 0), IdPair(1000, 50), IdPair(7, 8), None]
     assert heard.last().instances[3].owner_problem == "the container has no user 'nobody'"
     await trio.sleep(200)
@@ -527,3 +541,28 @@ async def test_users_with_names_are_looked_up_once_and_nothing_waits_for_that(
     engine.files = {(ident(5), "/etc/passwd"): "app:x:2000:0::/:"}
     await trio.sleep(1)
     assert {one.runtime_name: one.owner for one in heard.last().instances}["c2"] == IdPair(2000, 0)
+
+
+async def test_a_container_that_cannot_be_looked_into_is_tried_again_later(
+    autojump_clock: MockClock, nursery: trio.Nursery, engine: FakeEngine, heard: Heard
+) -> None:
+    engine.add(1, "web")
+    engine.containers_[ident(1)]["Config"]["User"] = "app"
+    engine.files = {(ident(1), "/etc/passwd"): "app:x:1000:50::/:"}
+    engine.locked.add(ident(1))
+    nursery.start_soon(source(engine, heard, users=True).follow)
+    await trio.sleep(60)
+    assert len([call for call in engine.calls if call.startswith("file")]) == 1
+    assert heard.last().instances[0].owner is None
+    engine.locked.clear()
+    engine.happens("container", ident(1))
+    await trio.sleep(1)
+    assert heard.last().instances[0].owner == IdPair(1000, 50)
+
+
+def test_which_ids_an_engines_are() -> None:
+    assert docker_source._namespaces(About("/var/lib/docker", True, True)) == Namespaces()
+    assert "rootless" in docker_source._namespaces(About("/r", True, True, rootless=True)).problem
+    assert "does not tell" in docker_source._namespaces(About("/var/lib/docker", True, True, remapped=True)).problem
+    found = docker_source._namespaces(About("/var/lib/docker/4000000000.4100000000", True, True, remapped=True))
+    assert found == Namespaces((IdRange(0, 4000000000, 65536),), (IdRange(0, 4100000000, 65536),))

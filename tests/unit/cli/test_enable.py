@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hatchway.cli.listing import ownership_text
 from hatchway.errors import ConflictError, HostError, NotFoundError
+from hatchway.model import IdPair, Ownership
 from hatchway.wire.admin import (
     Access,
     Changed,
@@ -43,6 +45,41 @@ def test_enable(run: Cli, daemon: FakeDaemon, make: Any) -> None:
         "",
         "'hatchway show shop-web-1' has everything a client needs.",
     ]
+
+
+def test_enable_with_an_owner(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    said = Ownership("container", 0o002)
+    shared = make.volume(
+        access=Access.READ_WRITE, session_path="/home/work", ownership=said, owner_ids=IdPair(301000, 300050)
+    )
+    info = make.connection(instance=make.instance(shared, login="shop-web-1"))
+    daemon.answers[Enable] = Changed(instance=info.instance, changed=("/home/work",))
+    daemon.answers[Show] = info
+    done = run("enable", "shop/web/1", "work", "--owner", "container", "--umask", "002")
+    assert daemon.requests[0] == Enable(instance="shop/web/1", volumes=("work",), ownership=said)
+    assert "new files belong to the container's user (301000:300050 on the host), umask 002" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--owner=app", "--umask=22"])
+def test_what_is_no_owner_and_no_umask(run: Cli, daemon: FakeDaemon, option: str) -> None:
+    done = run("enable", "shop/web/1", "work", option)
+    assert (done.exit_code, daemon.requests) == (2, [])
+    assert "is not allowed: expected" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ownership", "ids", "text"),
+    [
+        (Ownership(), None, None),
+        (Ownership("inherit"), None, None),
+        (Ownership("real"), None, "owners and modes are as on disk"),
+        (Ownership("7:8"), IdPair(7, 8), "new files belong to 7:8"),
+        (Ownership("7:8"), IdPair(300007, 300008), "new files belong to 7:8 (300007:300008 on the host)"),
+        (Ownership(umask=0o077), None, "umask 077"),
+    ],
+)
+def test_owners_in_words(ownership: Ownership, ids: IdPair | None, text: str | None) -> None:
+    assert ownership_text(ownership, ids) == text
 
 
 def test_enable_all(run: Cli, daemon: FakeDaemon, make: Any) -> None:

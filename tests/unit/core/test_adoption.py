@@ -234,6 +234,8 @@ async def test_nothing_of_it(world: World, spoil: Callable[[World], None], why: 
         await world.adopt()
     assert world.forgotten == kept_names(world.kept)
     world.handover.discard()
-    assert still_held(world) == []
+    with trio.fail_after(5):
+        while still_held(world):
+            await trio.sleep(0.01)  # what a worker may have sent is closed in a thread
     assert world.monitor.poll() is None, "nothing is ended here"
     assert world.programs[0].poll() is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec import structs
 
 from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, RefusedError
 from hatchway.host import policy
-from hatchway.model import DEPTH_MAX, VOLUMES_MAX
+from hatchway.model import DEPTH_MAX, VOLUMES_MAX, IdPair
 from hatchway.wire.host import UserRecord, View
 
 CONFIG = Config(
@@ -149,3 +152,21 @@ def test_a_directory_named_by_a_volume_is_held_to_the_rules_for_bind_mounts() ->
     }.items():
         with pytest.raises(RefusedError, match=words):
             policy.check_directory(config, device)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"owner": IdPair(-1, 0)},
+        {"owner": IdPair(0, -1)},
+        {"owner": IdPair(2**32 - 1, 0)},
+        {"owner": IdPair(0, 2**32 - 1)},
+        {"umask": -1},
+        {"umask": 0o1000},
+    ],
+)
+def test_owners_and_umasks_that_are_none(wrong: dict[str, Any]) -> None:
+    view = View("/data", "/var/lib/docker/volumes/shop_data/_data", False)
+    policy.check_views(CONFIG, (structs.replace(view, owner=IdPair(0, 2**32 - 2), umask=0o777),))
+    with pytest.raises(RefusedError):
+        policy.check_views(CONFIG, (structs.replace(view, **wrong),))

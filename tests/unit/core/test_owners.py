@@ -101,6 +101,12 @@ def test_ids_are_the_containers() -> None:
         ("container", None, "not there now"),
         ("container", structs.replace(INFO, owner=None, owner_problem="it says so"), r"its user's \(app\): it says so"),
         ("70000:0", INFO, "no such ids"),
+        (
+            "1000:1000",
+            structs.replace(INFO, uid_map=(), gid_map=(), ids_problem="rootless"),
+            "cannot be told: rootless",
+        ),
+        ("container", structs.replace(INFO, ids_problem="rootless"), "cannot be told: rootless"),
         ("0:70000", INFO, "no such ids"),
     ],
 )
@@ -115,6 +121,12 @@ def test_who_it_was_stands_in_while_it_is_not_known_who_it_is() -> None:
     assert owners.now([known], None) == IdPair(9, 9)
     with pytest.raises(ConflictError):
         owners.now([grant(Origin.COMMAND, Ownership("container"))], None)
+    with pytest.raises(ConflictError, match="rootless"):
+        owners.now([known], structs.replace(INFO, ids_problem="rootless"))
+    # Whom another grant, with another owner, meant says nothing.
+    other = grant(Origin.FILE, Ownership("5:6"), IdPair(5, 6))
+    with pytest.raises(ConflictError):
+        owners.now([grant(Origin.COMMAND, Ownership("container")), other], None)
 
 
 def seen(**changes: object) -> Snapshot:
@@ -136,9 +148,12 @@ async def test_enable_hands_the_owner_to_the_host(tmp_path: Path) -> None:
         # A container made again as another user: from now on that one.
         await stage.core.feed(seen(user="7:7", owner=IdPair(7, 7)))
         assert shown(stage.core, record) == [(IdPair(7, 7), False, 0o002)]
-        # Gone: its last one is still known.
+        await stage.reconciler.reconcile()
+        record = await stage.core.db(lambda registry: registry.instance(WEB))
+        assert record is not None
+        # Not known for a while, or gone: its last one still is.
         await stage.core.feed(seen(user="?", owner=None, owner_problem="it says so"))
-        assert shown(stage.core, record) == [(IdPair(301000, 50), False, 0o002)]
+        assert shown(stage.core, record) == [(IdPair(7, 7), False, 0o002)]
         # Said anew, without an owner.
         await stage.do(Enable(instance="shop-web-1", volumes=("/data",)))
         record = await stage.core.db(lambda registry: registry.instance(WEB))
@@ -214,3 +229,40 @@ async def test_confirming_keeps_the_owner(tmp_path: Path) -> None:
         assert record is not None
         (one,) = record.grants
         assert (one.ownership, one.owner_ids, one.created) == (Ownership("7:8", 0o027), IdPair(7, 8), "inode:9:9.0")
+
+
+async def test_what_the_container_has_read_only_stays_so_while_nothing_is_known_of_it(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(seen(owner=IdPair(0, 0)))
+        await stage.do(Enable(instance="shop-web-1", volumes=("/data",)))
+        fixed = tuple(structs.replace(one, read_only=True) for one in seen().instances[0].volumes)
+        await stage.core.feed(seen(owner=IdPair(0, 0), volumes=fixed))
+        await stage.reconciler.reconcile()
+        record = await stage.core.db(lambda registry: registry.instance(WEB))
+        assert record is not None
+        assert [one.mode for one in record.grants] == [Mode.READ_ONLY]
+
+
+async def test_a_rule_narrowed_while_its_owner_is_not_known_keeps_the_owner(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(seen(user="app", owner=IdPair(1000, 50)))
+        await stage.do(Apply(rules=(rule(Ownership("container")),)))
+        await stage.core.feed(seen(user="app", owner=None, owner_problem="it says so"))
+        await stage.reconciler.reconcile()
+        narrowed = structs.replace(rule(Ownership("container")), read_only=True)
+        await stage.do(Apply(rules=(narrowed,)))
+        record = await stage.core.db(lambda registry: registry.instance(WEB))
+        assert record is not None
+        (one,) = record.grants
+        assert (one.mode, one.ownership, one.owner_ids) == (Mode.READ_ONLY, Ownership("container"), IdPair(1000, 50))
+
+
+async def test_a_rules_grant_follows_a_changed_user(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(seen(user="app", owner=IdPair(1000, 50)))
+        await stage.do(Apply(rules=(rule(Ownership("container")),)))
+        await stage.core.feed(seen(user="app", owner=IdPair(2000, 60)))
+        await stage.reconciler.reconcile()
+        record = await stage.core.db(lambda registry: registry.instance(WEB))
+        assert record is not None
+        assert record.grants[0].owner_ids == IdPair(2000, 60)

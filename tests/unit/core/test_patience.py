@@ -198,3 +198,24 @@ async def test_when_no_thread_is_left_all_paths_are_answered(release: threading.
         release.set()
         while isinstance((await waiting.texts({"/alive/1": quick("fine")}))["/alive/1"], HostError):
             pass
+
+
+async def test_a_caller_that_is_cancelled_leaves_nothing_open_and_nothing_hangs(
+    release: threading.Event, tmp_path: Path
+) -> None:
+    waiting, opened = Patience(), list[int]()
+
+    def opening() -> int:
+        release.wait(20)
+        opened.append(os.open(tmp_path, os.O_PATH))
+        return opened[0]
+
+    with trio.move_on_after(0.05):
+        await waiting.descriptor("/path", opening)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.text, "/path", quick("the next one waits"))
+        await trio.sleep(0.05)
+        release.set()
+    with trio.fail_after(5):
+        while os.path.exists(f"/proc/self/fd/{opened[0]}"):
+            await trio.sleep(0.01)

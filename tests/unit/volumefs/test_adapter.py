@@ -27,7 +27,7 @@ HANDLERS = {
     "lookup": (1, b"name", None),
     "forget": ([(5, 1)],),
     "getattr": (5, None),
-    "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, None),
+    "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, CONTEXT),
     "readlink": (5, None),
     "mknod": (1, b"name", stat.S_IFREG | 0o644, 0, CONTEXT),
     "mkdir": (1, b"name", 0o755, CONTEXT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -83,9 +84,18 @@ REAL = RealView(0o022)
 
 
 @given(mode=st.integers(0, 0o177777), current=st.integers(0, 0o7777))
-def test_real_is_what_is_on_disk(mode: int, current: int) -> None:
+def test_real_is_what_is_on_disk_but_nothing_gets_suid(mode: int, current: int) -> None:
     assert REAL.mode(mode) == mode
-    assert REAL.file_bits(mode) == REAL.directory_bits(mode, current) == mode & 0o7777
+    assert REAL.file_bits(mode) == mode & 0o777
+    assert REAL.directory_bits(mode, current) == mode & 0o1777 | current & stat.S_ISGID
+
+
+@pytest.mark.parametrize(("uid", "may"), [(999, True), (0, True), (1001, False)])
+def test_real_modes_and_owners_are_the_owners_to_change(tmp_path: Path, uid: int, may: bool) -> None:
+    os.chown(tmp_path, 999, 998)
+    with contextlib.nullcontext() if may else refused(errno.EPERM):
+        REAL.check_owner(tmp_path.stat(), Owner(uid, 998))
+    VIEW.check_owner(tmp_path.stat(), Owner(uid, 998))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.volumefs.harness import SHOWN_GID, SHOWN_UID, Volume, bits, refused
@@ -574,9 +575,11 @@ class TestAttributes:
     def test_chown(self, volume: Volume) -> None:
         volume.put(b"file")
         before = (volume.backing / "file").stat()
-        for ids in ({"uid": SHOWN_UID}, {"gid": SHOWN_GID}, {"uid": SHOWN_UID, "gid": SHOWN_GID}):
+        ours: list[dict[str, Any]] = [{"uid": SHOWN_UID}, {"gid": SHOWN_GID}, {"uid": SHOWN_UID, "gid": SHOWN_GID}]
+        others: list[dict[str, Any]] = [{"uid": 0}, {"gid": 0}, {"uid": SHOWN_UID, "gid": 0}]
+        for ids in ours:
             volume.tree.setattr(volume.id(b"file"), **ids)
-        for ids in ({"uid": 0}, {"gid": 0}, {"uid": SHOWN_UID, "gid": 0}):
+        for ids in others:
             with refused(errno.EPERM):
                 volume.tree.setattr(volume.id(b"file"), mode=0o777, **ids)
         after = (volume.backing / "file").stat()
@@ -586,7 +589,8 @@ class TestAttributes:
     def test_special_files_cannot_be_changed(self, volume: Volume, kind: str) -> None:
         node_id = volume.id(special(volume, kind))
         before = os.lstat(volume.disk(kind.encode()))
-        for change in ({"mode": 0o777}, {"size": 0}, {"mtime_ns": 5}, {"uid": SHOWN_UID}):
+        changes: list[dict[str, Any]] = [{"mode": 0o777}, {"size": 0}, {"mtime_ns": 5}, {"uid": SHOWN_UID}]
+        for change in changes:
             with refused(errno.EACCES):
                 volume.tree.setattr(node_id, **change)
         assert os.lstat(volume.disk(kind.encode())) == before
