@@ -210,7 +210,13 @@ class Disk:
     def mount(self, target: Path) -> None:
         """Mount it there."""
         self.target = target
-        run("mount", "-o", "loop", self.path, target)
+        # Through the page cache, a loop device would give zeros where its file has ended (drivers/block/loop.c).
+        device = run("losetup", "--find", "--show", "--direct-io=on", self.path)
+        try:
+            run("mount", device, target)
+        finally:
+            # Now, or when it is unmounted.
+            run("losetup", "--detach", device)
 
     def unmount(self) -> None:
         """Unmount it, as soon as nobody uses it."""
