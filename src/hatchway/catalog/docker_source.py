@@ -189,7 +189,6 @@ class DockerSource:
         self._creation_times, self._options_in_files = about.creation_times, about.options_in_files
         self._namespaces = _namespaces(about)
         self._stuck.clear()
-        self._unanswered.clear()
         await self._list(engine, again=True)
         self._answered()
         self._logger.info("engine followed", containers=len(self._containers), volumes=len(self._volumes))
@@ -308,13 +307,14 @@ class DockerSource:
         for container in unknown:
             if wanted.woken.is_set() or trio.current_time() >= end:
                 return
+            # Before it is asked: should the connection break at it, the next one is not to break at it at once.
+            self._unanswered[container.id] = trio.current_time() + RETRY_STUCK_S
             try:
                 texts = {path: await engine.file(container.id, path) for path in ("/etc/passwd", "/etc/group")}
                 self._users[container.id] = resolve(container.config.user, texts.__getitem__)
             except UnknownUserError as exc:
                 self._users[container.id] = str(exc)
             except AnswerError as exc:
-                self._unanswered[container.id] = trio.current_time() + RETRY_STUCK_S
                 self._logger.warning("user not looked up", container=container.id, error=str(exc))
 
     def _forget(self, ident: str) -> None:

@@ -87,7 +87,7 @@ class Lend(msgspec.Struct, frozen=True, tag="lend"):
 class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     """Sent once when the worker is ready to serve (`serial` 0), then as an answer to the question with that serial.
 
-    `handles` are open files and directories, `nodes` the files the kernel knows; an older worker does not count them.
+    `handles` are open files and directories, `nodes` the files the kernel knows.
     `listing` are the processes that have a directory open.
     """
 
