@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -291,6 +292,8 @@ def test_system_calls_by_another_table_are_the_end(which: str, tmp_path: Path) -
     if pid == 0:
         try:
             privileges.bound(privileges.ZYGOTE_CAPS)
+            # This process is pytest's, which may be larger than a worker may get.
+            worker.MAX_MEMORY = resource.RLIM_INFINITY
             spec = Spawn(
                 login="x",
                 path="/data",
