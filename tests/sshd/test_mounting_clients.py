@@ -6,11 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.sshd.running import Hatchway, running, wait_until
+
+from hatchway.volumefs.adapter import CACHE_S
 
 CLIENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 
@@ -102,6 +105,8 @@ def check(volume: Path) -> None:
     assert left["a/zeros"].stat().st_size == 100_010
     for path in sorted(left.values(), reverse=True):
         (path.rmdir if path.is_dir() else path.unlink)()
+    # What is removed behind a session's back, it may believe in for so long.
+    time.sleep(CACHE_S + 0.2)
 
 
 def test_sshfs(hatchway: Hatchway, tmp_path: Path) -> None:
