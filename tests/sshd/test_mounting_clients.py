@@ -145,17 +145,3 @@ def pairs(options: list[str]) -> list[str]:
         value = next(at)
         found += ["-o", {"-F": f"ssh_command=ssh -F {value}", "-i": f"IdentityFile={value}"}.get(option, value)]
     return found
-
-
-def test_rclone_mount(hatchway: Hatchway, tmp_path: Path) -> None:
-    known_hosts = hatchway.options()[3].partition("=")[2]
-    remote = (
-        f":sftp,host=127.0.0.1,port={hatchway.port},user=shop-web-1,key_file={hatchway.keys}/shop-web-1,"
-        f"known_hosts_file={known_hosts},shell_type=none:/data"
-    )
-    command = ["rclone", "mount", remote, str(tmp_path / "mnt"), "--config", "/dev/null", "--cache-dir", str(tmp_path)]
-    # Writes are complete when close returns, for `check` looks at the disk.
-    command += ["--vfs-cache-mode", "writes", "--vfs-write-back", "0", "--dir-cache-time", "1s"]
-    with mounted(command, tmp_path / "mnt"):
-        work(tmp_path / "mnt")
-    check(hatchway.volumes / "shop-web-1-data")
