@@ -59,6 +59,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     worker_timeout_s: int = 60
 
 
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How sizes of volumes are told. `index_reserve` in percent, times in seconds."""
+
+    index_reserve: float = 7.5
+    measure_every_s: int = 300
+
+
 class Ids(msgspec.Struct, frozen=True, kw_only=True):
     """Names and uid ranges. Each range is first and last uid, inclusive."""
 
@@ -117,6 +124,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     paths: Paths = Paths()
     sshd: Sshd = Sshd()
     host: Host = Host()
+    sizes: Sizes = Sizes()
     ids: Ids = Ids()
     engine: Engine = Engine()
     static: Static = Static()
@@ -254,7 +262,7 @@ def _allowed(kind: Any) -> str:
         return f"a list of {len(inner)}, each item {_allowed(inner[0])}"
     if isinstance(kind, types.UnionType):
         return " or ".join(_allowed(part) for part in typing.get_args(kind) if part is not type(None))
-    return {bool: "true or false", int: "a whole number", str: "a text in quotes"}.get(
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}.get(
         kind, getattr(kind, "__name__", str(kind))
     )
 
@@ -339,6 +347,18 @@ def _check(config: Config, origin: str) -> None:
         "host.worker_timeout_s",
         config.host.worker_timeout_s,
         "seconds from 2 to 3600",
+    )
+    require(
+        0 <= config.sizes.index_reserve <= 50,
+        "sizes.index_reserve",
+        config.sizes.index_reserve,
+        "a percentage from 0 to 50",
+    )
+    require(
+        10 <= config.sizes.measure_every_s <= 86400,
+        "sizes.measure_every_s",
+        config.sizes.measure_every_s,
+        "seconds from 10 to 86400",
     )
     for key in ("core_user", "catalog_user", "keys_user", "session_group"):
         name = getattr(config.ids, key)

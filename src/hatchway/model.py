@@ -9,6 +9,7 @@ import enum
 import hashlib
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import NewType
 
 import msgspec
@@ -165,6 +166,63 @@ def parse_umask(text: str) -> int:
     if re.fullmatch(r"0?[0-7]{3}", text, re.ASCII) is None:
         raise UsageError(f"umask {text!r} is not allowed: expected three octal digits, such as 022")
     return int(text, 8)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How large SFTP may make a volume. None: nothing is said.
+
+    `size` is the nominal size in bytes, of which sizes.index_reserve is kept for the index; `files` counts files,
+    directories and symlinks.
+    """
+
+    size: int | None = None
+    files: int | None = None
+
+
+NO_LIMITS = Limits()
+
+SIZE_MIN, SIZE_MAX = 1 << 20, 1 << 50
+"""The least and the greatest size limit, in bytes."""
+
+FILES_MAX = 1 << 40
+"""The greatest limit of files."""
+
+_UNITS: dict[str, int] = {"": 1, "b": 1} | {
+    unit: base**power
+    for power, letter in enumerate("kmgt", 1)
+    for unit, base in ((letter, 1024), (f"{letter}ib", 1024), (f"{letter}b", 1000))
+}
+
+
+def strictest(limits: Iterable[Limits]) -> Limits:
+    """The limits that hold when each of `limits` does."""
+    found = list(limits)
+    sizes = [one.size for one in found if one.size is not None]
+    files = [one.files for one in found if one.files is not None]
+    return Limits(min(sizes, default=None), min(files, default=None))
+
+
+def parse_size(text: str) -> int:
+    """`text` in bytes: a number with K, M, G or T (or KiB, …: powers of 1024), or kB, MB, GB or TB (powers of 1000).
+
+    Raises UsageError.
+    """
+    found = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))? ?([a-z]{0,3})", text.lower(), re.ASCII)
+    if found is not None and found[3] in _UNITS:
+        scale: int = 10 ** len(found[2] or "")
+        size = int(found[1] + (found[2] or "")) * _UNITS[found[3]] // scale
+        if SIZE_MIN <= size <= SIZE_MAX:
+            return size
+    raise UsageError(f"size {text!r} is not allowed: expected 1M to 1024T in a form such as 500M, 1.5G or 20GB")
+
+
+def check_limits(limits: Limits) -> Limits:
+    """`limits`, as they came from outside. Raises UsageError."""
+    if limits.size is not None and not SIZE_MIN <= limits.size <= SIZE_MAX:
+        raise UsageError(f"size {limits.size} is not allowed: expected {SIZE_MIN} to {SIZE_MAX} bytes")
+    if limits.files is not None and not 1 <= limits.files <= FILES_MAX:
+        raise UsageError(f"{limits.files} files are not allowed: expected 1 to {FILES_MAX}")
+    return limits
 
 
 class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):

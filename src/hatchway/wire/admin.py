@@ -6,8 +6,20 @@ import enum
 
 import msgspec
 
-from hatchway.model import UNSAID, AccessRule, IdPair, InstanceKey, InstanceState, Mode, Origin, Ownership, VolumeKind
-from hatchway.wire.host import Leftovers
+from hatchway.model import (
+    NO_LIMITS,
+    UNSAID,
+    AccessRule,
+    IdPair,
+    InstanceKey,
+    InstanceState,
+    Limits,
+    Mode,
+    Origin,
+    Ownership,
+    VolumeKind,
+)
+from hatchway.wire.host import Leftovers, VolumeSize
 
 
 class Access(enum.StrEnum):
@@ -39,8 +51,9 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` is inside the container, `session_path` where a session finds it (None when access is off). `present` is
     False for a granted volume the instance no longer has. `ownership` is what the grants in force say together, and
-    `owner_ids` whom that means, as the host counts. `refusal` says why access cannot be enabled, `held_back` why
-    a rule or label does not give access by itself.
+    `owner_ids` whom that means, as the host counts. `limits` are those of the volume, whoever's grant says so; `size`
+    is None when it is not shared or hostd is away. `refusal` says why access cannot be enabled, `held_back` why a rule
+    or label does not give access by itself.
     """
 
     path: str
@@ -57,6 +70,8 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     grants: tuple[GrantStatus, ...] = ()
     ownership: Ownership = UNSAID
     owner_ids: IdPair | None = None
+    limits: Limits = NO_LIMITS
+    size: VolumeSize | None = None
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from hatchway.model import IdPair
+from hatchway.model import NO_LIMITS, IdPair, Limits
 
 
 class UserRecord(msgspec.Struct, frozen=True, tag="user"):
@@ -23,6 +23,7 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     `birth` is which directory that must be, see Births; "" for whichever is there. What a session makes belongs to
     `owner`, ids of the host; None: to whom the directory belongs. With `real` it belongs to whoever makes it, and
     owners and modes are shown as they are. `umask` are the permission bits taken from it; None: as configured.
+    `limits` are those of the volume, the same in every view of it.
     """
 
     path: str
@@ -32,6 +33,7 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     owner: IdPair | None = None
     real: bool = False
     umask: int | None = None
+    limits: Limits = NO_LIMITS
 
 
 class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):
@@ -89,6 +91,61 @@ class Births(msgspec.Struct, frozen=True, tag="births"):
     births: dict[str, str]
     refused: dict[str, str] = {}
     unknown: dict[str, str] = {}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What was counted in a volume at `measured_at` (Unix seconds), and has come and gone over SFTP since.
+
+    `size` is in bytes: that of each regular file, holes included, in whole blocks of 4096. `files` are files,
+    directories, symlinks and whatever else has an inode.
+    """
+
+    size: int
+    files: int
+    measured_at: float
+
+
+class SharedVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume somebody has access to. `source`, `birth` and `limits` as in View, `known` what was counted last."""
+
+    source: str
+    birth: str
+    limits: Limits = NO_LIMITS
+    known: Usage | None = None
+
+
+class Measure(msgspec.Struct, frozen=True, tag="measure"):
+    """These and no other volumes are shared: know their sizes, now and from now on. Answer: Sizes, without waiting."""
+
+    volumes: tuple[SharedVolume, ...]
+
+
+class VolumeSize(msgspec.Struct, frozen=True, kw_only=True):
+    """The size of a volume, in bytes and files; None where it is not known, or not known yet.
+
+    `nominal` is what the volume is called: its limit, or the device its own file system is on; `usable` what files may
+    use of that, `available` what is left of it for a session. Those of a directory without a limit are None, but for
+    `available`. `used` is more than `usable` when the container, which nothing limits, has gone beyond the limit.
+    `limits` are those that hold, `own` whether the volume is a file system of its own. `counted` is what was counted,
+    `problem` why it could not be.
+    """
+
+    used: int | None = None
+    usable: int | None = None
+    nominal: int | None = None
+    available: int | None = None
+    files_used: int | None = None
+    files_usable: int | None = None
+    limits: Limits = NO_LIMITS
+    own: bool = False
+    counted: Usage | None = None
+    problem: str = ""
+
+
+class Sizes(msgspec.Struct, frozen=True, tag="sizes"):
+    """One for each volume that was asked for, in that order."""
+
+    sizes: tuple[VolumeSize, ...]
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
