@@ -30,6 +30,7 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs import adapter
+from hatchway.volumefs.ledger import Ledger
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import VolumeTree
@@ -53,7 +54,9 @@ class HungError(AssertionError):
 class Served:
     """A mounted volume. `path` is where a session sees it, `backing` where it is on disk."""
 
-    def __init__(self, base: Path, uid: int, view: View, worker_uid: int = WORKER_UID) -> None:
+    def __init__(
+        self, base: Path, uid: int, view: View, worker_uid: int = WORKER_UID, ledger: Ledger | None = None
+    ) -> None:
         self.path = base / "seen"
         self.backing = base / "backing"
         self.log = base / "log"
@@ -61,6 +64,7 @@ class Served:
         self.worker_uid = worker_uid
         self.worker_pid = 0
         self.view = view
+        self.ledger = ledger
         self._base = base
         self._control, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE_S)
@@ -188,8 +192,10 @@ def served(
     expect_log: bool = False,
     hold: bool = False,
     view: View | None = None,
+    ledger: Ledger | None = None,
 ) -> Iterator[Served]:
     """Mount and serve a new, empty volume; `on` is a directory of the file system to put it on. `view`: see `View`.
+    `ledger` is its account, the caller's.
 
     With `beside` it is that one's volume once more, as for a second login: with a worker of its own.
 
@@ -206,7 +212,7 @@ def served(
         (base / "seen").mkdir()
         (base / "scratch").mkdir()
         seen = SquashView(uid, uid) if view is None else view
-        here = Served(base, uid, seen, WORKER_UID if beside is None else beside.worker_uid + 1)
+        here = Served(base, uid, seen, WORKER_UID if beside is None else beside.worker_uid + 1, ledger)
         stack.callback(here.end)
         here.start(read_only, hold=hold)
         try:
@@ -254,6 +260,8 @@ def _worker(volume: Served, base: Path, volume_fd: int, fuse_fd: int, control: s
         structlog.contextvars.clear_contextvars()
         log.configure("worker", "info")
         keep = {volume_fd, fuse_fd, control.fileno(), 2}
+        if volume.ledger is not None:
+            keep.add(volume.ledger.fileno())
         for name in os.listdir("/proc/self/fd"):
             if int(name) not in keep:
                 with contextlib.suppress(OSError):
@@ -280,6 +288,7 @@ def _worker(volume: Served, base: Path, volume_fd: int, fuse_fd: int, control: s
             view=volume.view,
             keep_sgid=lambda: privileges.effective(privileges.Cap.FSETID),
             read_only=read_only,
+            ledger=None if volume.ledger is None else Ledger(volume.ledger.fileno()),
         )
         trio.run(_main, tree, fuse_fd, control)
         status = 0

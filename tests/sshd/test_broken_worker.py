@@ -34,8 +34,8 @@ from tests.sshd.running import Hatchway, running, wait_until
 
 from hatchway.kernel import privileges
 from hatchway.kernel.libc import MACHINE
-from hatchway.volumefs import worker
-from hatchway.wire.worker import Spawn
+from hatchway.volumefs import confinement
+from hatchway.volumefs.confinement import confine
 
 AT_FDCWD = -100
 
@@ -293,18 +293,9 @@ def test_system_calls_by_another_table_are_the_end(which: str, tmp_path: Path) -
         try:
             privileges.bound(privileges.ZYGOTE_CAPS)
             # This process is pytest's, which may be larger than a worker may get.
-            worker.MAX_MEMORY = resource.RLIM_INFINITY
-            spec = Spawn(
-                login="x",
-                path="/data",
-                worker_uid=1910299998,
-                uid=1,
-                gid=1,
-                read_only=False,
-                scratch=str(tmp_path),
-                umask=0,
-            )
-            worker._confine(spec, {writer})
+            confinement.MAX_MEMORY = resource.RLIM_INFINITY
+            caps = privileges.WORKER_CAPS
+            confine({writer}, uid=1910299998, scratch=str(tmp_path), permitted=caps, effective=caps)
             os.write(writer, b"confined ")
             _other_table(which)
             os.write(writer, b"went on")

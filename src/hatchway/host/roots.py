@@ -48,7 +48,7 @@ FORGET_FROM = 500_000
 """Files of a volume that the kernel may know before it is told to forget those that nobody uses.
 
 A worker remembers some 400 bytes for each, and a session that walks a tree of millions would use up the worker's
-memory (volumefs.worker.MAX_MEMORY) on a host that is not short of memory itself."""
+memory (volumefs.confinement.MAX_MEMORY) on a host that is not short of memory itself."""
 
 BUSY_WATCHDOG_S = 3.0
 """How often a worker is asked that is on the way there: it may list 100,000 files a second."""

@@ -21,8 +21,8 @@ import trio  # noqa: F401 - imported for the workers
 from hatchway import log
 from hatchway.kernel import privileges, seccomp
 from hatchway.kernel.libc import MACHINE
-from hatchway.volumefs import worker
-from hatchway.wire.worker import Spawn, Spawned, SpawnFailed, pack, receive_with_fds
+from hatchway.volumefs import counter, worker
+from hatchway.wire.worker import Count, Spawn, Spawned, SpawnFailed, pack, receive_with_fds
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     gc.disable()
     while True:
         try:
-            spec, fds = receive_with_fds(requests, Spawn, 3)
+            spec, fds = receive_with_fds(requests, Spawn | Count, 4)
         except Exception as exc:
             logger.error("bad spawn request", error=str(exc))
             continue
@@ -58,16 +58,19 @@ def main() -> None:
         _spawn(requests, spec, fds)
 
 
-def _spawn(requests: socket.socket, spec: Spawn, fds: list[int]) -> None:
+def _spawn(requests: socket.socket, spec: Spawn | Count, fds: list[int]) -> None:
     try:
-        if len(fds) != 3:
-            requests.send(pack(SpawnFailed(f"expected 3 descriptors, got {len(fds)}")))
+        expected = 4 if isinstance(spec, Spawn) else 3
+        if len(fds) != expected:
+            requests.send(pack(SpawnFailed(f"expected {expected} descriptors, got {len(fds)}")))
             return
         pid = os.fork()
         if pid == 0:
             requests.close()
-            volume_fd, fuse_fd, control_fd = fds
-            worker.run(spec, volume_fd, fuse_fd, control_fd)
+            if isinstance(spec, Spawn):
+                worker.run(spec, *fds)
+            else:
+                counter.run(spec, *fds)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as exc:

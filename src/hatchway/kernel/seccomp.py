@@ -101,9 +101,10 @@ _TCGETS, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x5401, 0x5421, 0x5450, 0x5451
 
 _ALLOWED_IF: dict[str, _If] = {
     "openat": _If((257, 56), 3, without=stat.S_ISUID),
-    # F_SETLEASE, F_NOTIFY, F_SETOWN and F_SETSIG are for signals, and leases hold up whoever opens the file.
+    # F_SETLEASE, F_NOTIFY, F_SETOWN and F_SETSIG are for signals, and leases hold up whoever opens the file. F_SETLK is
+    # for the ledger: a filter cannot see which file it is for. F_SETLKW would wait.
     "fcntl": _If((72, 25), 1, (fcntl.F_DUPFD, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL,
-                               _F_DUPFD_CLOEXEC, _F_SETPIPE_SZ, _F_GETPIPE_SZ)),
+                               _F_DUPFD_CLOEXEC, _F_SETPIPE_SZ, _F_GETPIPE_SZ, fcntl.F_GETLK, fcntl.F_SETLK)),
     # What CPython does to descriptors. File systems have many more: flags, project ids, extents, snapshots.
     "ioctl": _If((16, 29), 1, (_TCGETS, _FIONBIO, _FIONCLEX, _FIOCLEX)),
     "mkdirat": _If((258, 34), 2, without=stat.S_ISUID),

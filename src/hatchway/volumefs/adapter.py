@@ -27,7 +27,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from hatchway import log
 from hatchway.volumefs.complaints import Complaints
-from hatchway.volumefs.fault import client_errno, failure
+from hatchway.volumefs.fault import StillCountingError, client_errno, failure
 from hatchway.volumefs.ownership import Owner
 from hatchway.volumefs.tree import Entry, VolumeTree
 from hatchway.volumefs.waiting import polling
@@ -71,12 +71,15 @@ def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[An
     """Make a synchronous method a handler: nothing but FUSEError leaves it, and it waits a little for a lease."""
 
     async def again(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        for pause in LEASE_WAITS_S:
-            await trio.sleep(pause)
+        pauses = list(LEASE_WAITS_S)
+        while pauses:
+            await trio.sleep(pauses[0])
             try:
                 return method(self, *args, **kwargs)
-            except BlockingIOError:
+            except StillCountingError:
                 continue
+            except BlockingIOError:
+                del pauses[0]
         raise failure(errno.EBUSY)
 
     @functools.wraps(method)
@@ -266,9 +269,9 @@ class VolumeOperations(pyfuse3.Operations):
         answer.f_bsize = space.block_size
         answer.f_frsize = space.fragment_size
         answer.f_blocks = space.blocks
-        answer.f_bfree = answer.f_bavail = space.available
+        answer.f_bfree, answer.f_bavail = space.free, space.available
         answer.f_files = space.files
-        answer.f_ffree = answer.f_favail = space.files_available
+        answer.f_ffree, answer.f_favail = space.files_free, space.files_available
         answer.f_namemax = space.name_max
         return answer
 

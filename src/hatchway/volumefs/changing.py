@@ -16,6 +16,7 @@ from hatchway.volumefs.handles import HandleTable
 from hatchway.volumefs.making import O_OPEN
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import DIRECTORY, REGULAR, SYMLINK, Owner, View
+from hatchway.volumefs.quota import Quota
 
 ChangeMode = Callable[[int, int, int], None]
 """Sets the mode of a descriptor (not a symlink's): descriptor, mode, the mode a directory has."""
@@ -24,9 +25,18 @@ ChangeMode = Callable[[int, int, int], None]
 class Changer:
     """For one volume. `proc_fd_dir` as of `VolumeTree`, `chmod` as `Maker.chmod`."""
 
-    def __init__(self, finder: Finder, handles: HandleTable, view: View, proc_fd_dir: int, chmod: ChangeMode) -> None:
+    def __init__(
+        self,
+        finder: Finder,
+        handles: HandleTable,
+        quota: Quota,
+        view: View,
+        proc_fd_dir: int,
+        chmod: ChangeMode,
+    ) -> None:
         self._finder = finder
         self._handles = handles
+        self._quota = quota
         self._view = view
         self._proc_fd_dir = proc_fd_dir
         self._chmod = chmod
@@ -80,11 +90,11 @@ class Changer:
         if node.kind != REGULAR:
             raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EINVAL)
         if direct:
-            os.ftruncate(fd, size)
+            self._quota.resize(fd, size, lambda: os.ftruncate(fd, size))
             return
         writable = files.reopen(self._proc_fd_dir, fd, os.O_WRONLY | O_OPEN)
         try:
-            os.ftruncate(writable, size)
+            self._quota.resize(writable, size, lambda: os.ftruncate(writable, size))
         finally:
             os.close(writable)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchway import log
+from hatchway.volumefs.fault import LimitError
 
 PERIOD_S: Final = 60.0
 
@@ -47,8 +48,8 @@ class Complaints:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        # By errno: when it was last told, and how often it happened since.
-        self._told: dict[int, tuple[float, int]] = {}
+        # By what is said: when it was last told, and how often it happened since.
+        self._told: dict[str, tuple[float, int]] = {}
 
     def heard(self, operation: str, exc: OSError) -> None:
         """`operation` failed with `exc`, which a client is answered. Says so if an operator must know."""
@@ -56,12 +57,15 @@ class Complaints:
         if number is None or (number not in _WARNED and number not in _FAILING):
             return
         now = self._now()
-        last, times = self._told.get(number, (-PERIOD_S, 0))
-        if now - last < PERIOD_S:
-            self._told[number] = last, times + 1
-            return
-        self._told[number] = now, 0
         words = _WARNED.get(number, "the file system of the volume fails")
+        if isinstance(exc, LimitError):
+            words = exc.reason
+        kind = words if number in _WARNED else str(number)
+        last, times = self._told.get(kind, (-PERIOD_S, 0))
+        if now - last < PERIOD_S:
+            self._told[kind] = last, times + 1
+            return
+        self._told[kind] = now, 0
         say = log.get().warning if number in _WARNED else log.get().error
         say(words, operation=operation, error=os.strerror(number), times=times + 1)
 

@@ -28,6 +28,18 @@ _LARGEST = 511
 """fuse_dev_do_write() refuses an answer with a larger number, and its client then waits for ever (fs/fuse/dev.c)."""
 
 
+class LimitError(OSError):
+    """EDQUOT: a limit of the volume leaves no room. `reason` is for the operator's log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        self.reason = reason
+
+
+class StillCountingError(BlockingIOError):
+    """EAGAIN: to be tried again until it becomes another error, or none."""
+
+
 def failure(number: int) -> OSError:
     """An OSError as the kernel would raise it; `number` is an errno."""
     return OSError(number, os.strerror(number))

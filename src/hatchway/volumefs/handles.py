@@ -6,6 +6,7 @@ Changed by one operation at a time, on the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,6 +16,7 @@ from hatchway.kernel.files import DirectoryReader, reopen
 from hatchway.volumefs.fault import failure
 from hatchway.volumefs.fixed import NothingToRead
 from hatchway.volumefs.nodes import Node
+from hatchway.volumefs.quota import Quota
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -25,15 +27,19 @@ FULL_S = 10.0
 class Handle:
     """An open file or directory. `reader` is there for a directory only.
 
-    `stopped`: it was open for writing before access became read-only. `full`: the offset of the first byte for which
-    there was no room, the error, and until when that counts (time.monotonic(), seconds); None while there was room.
+    `append`: it was opened with O_APPEND. `stopped`: it was open for writing before access became read-only. `full`:
+    the offset of the first byte for which there was no room, the error, and until when that counts (time.monotonic(),
+    seconds); None while there was room.
     """
 
-    __slots__ = ("fd", "full", "node", "reader", "stopped")
+    __slots__ = ("append", "fd", "full", "node", "reader", "stopped")
 
-    def __init__(self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None) -> None:
+    def __init__(
+        self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None, *, append: bool = False
+    ) -> None:
         self.fd = fd
         self.node = node
+        self.append = append
         self.reader = reader
         self.stopped = False
         self.full: tuple[int, int, float] | None = None
@@ -42,8 +48,9 @@ class Handle:
 class HandleTable:
     """The open handles, at most `limit`."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, quota: Quota) -> None:
         self._limit = limit
+        self._quota = quota
         self._open: dict[int, Handle] = {}
 
     def __len__(self) -> int:
@@ -54,12 +61,16 @@ class HandleTable:
         if len(self._open) >= self._limit:
             raise failure(errno.ENFILE)
 
-    def add(self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None) -> int:
-        """A handle's number for `fd`, which it now owns."""
-        handle = Handle(fd, node, reader)
+    def add(
+        self, fd: int, node: Node, reader: DirectoryReader | NothingToRead | None = None, *, append: bool = False
+    ) -> int:
+        """A handle's number for `fd`, which it now owns; `append` as of Handle."""
+        handle = Handle(fd, node, reader, append=append)
         self._open[fd] = handle
         if node.handles is None:
             node.handles = []
+            if reader is None:
+                self._quota.opened(node.key)
         node.handles.append(handle)
         return fd
 
@@ -88,20 +99,23 @@ class HandleTable:
             elif offset > missing:
                 raise failure(number_of_error)
         try:
-            written = os.pwrite(handle.fd, data, offset)
+            if self._quota.active:
+                written = self._quota.write(handle.fd, handle.node.key, offset, data, append=handle.append)
+            else:
+                written = os.pwrite(handle.fd, data, offset)
         except OSError as exc:
             if exc.errno in _NO_ROOM:
                 self._is_full(handle, offset, exc.errno or errno.ENOSPC)
             raise
         if written < len(data):
-            self._is_full(handle, offset + written, errno.ENOSPC)
+            self._is_full(handle, offset + written, errno.EDQUOT if self._quota.active else errno.ENOSPC)
         elif handle.full is not None and offset + written > handle.full[0]:
             handle.full = None
         return written
 
     def _is_full(self, handle: Handle, missing: int, number_of_error: int) -> None:
         # Of an append the kernel says where it believes the end to be, which says nothing of holes.
-        if not fcntl.fcntl(handle.fd, fcntl.F_GETFL) & os.O_APPEND:
+        if not handle.append:
             handle.full = missing, number_of_error, time.monotonic() + FULL_S
 
     def release(self, number: int) -> None:
@@ -113,6 +127,9 @@ class HandleTable:
             handles.remove(handle)
             if not handles:
                 handle.node.handles = None
+                if handle.reader is None:
+                    with contextlib.suppress(OSError):
+                        self._quota.closing(handle.fd, handle.node.key)
         os.close(handle.fd)
 
     def stop_writing(self, proc_fd_dir: int) -> None:

@@ -31,11 +31,13 @@ from hatchway.volumefs.fault import failure
 from hatchway.volumefs.finder import Finder
 from hatchway.volumefs.fixed import FixedDirectories
 from hatchway.volumefs.handles import HandleTable
+from hatchway.volumefs.ledger import Ledger
 from hatchway.volumefs.listing import Lister
 from hatchway.volumefs.making import O_OPEN, Maker
 from hatchway.volumefs.names import component
 from hatchway.volumefs.nodes import Node, NodeTable
 from hatchway.volumefs.ownership import DIRECTORY, KIND_SHIFT, REGULAR, SYMLINK, Owner, View
+from hatchway.volumefs.quota import Quota, Space
 
 KEPT_DIRECTORIES = 256
 """Descriptors kept for directories in use."""
@@ -55,21 +57,6 @@ class Entry(NamedTuple):
     stat: os.stat_result
 
 
-class Space(NamedTuple):
-    """Room of the file system. Block counts in units of `fragment_size` bytes; `files` are inodes.
-
-    `available` is what a session can use: blocks kept back for root count as used.
-    """
-
-    block_size: int
-    fragment_size: int
-    blocks: int
-    available: int
-    files: int
-    files_available: int
-    name_max: int
-
-
 def descriptor_limit() -> int:
     """Open handles this process has room for, by its RLIMIT_NOFILE."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -83,7 +70,7 @@ class VolumeTree:
     `keep_sgid` is entered around a chmod that must keep an sgid bit (CAP_FSETID). The
     process's umask must be 0: modes arrive with the session's umask applied, and get the view's.
     `activity` counts operations and never goes back: an idle worker is one where it stays. `places` are where other
-    volumes stand in this one, see `fixed`.
+    volumes stand in this one, see `fixed`. `ledger`, borrowed, is the volume's account; None: it has no limits.
     """
 
     def __init__(
@@ -96,6 +83,7 @@ class VolumeTree:
         read_only: bool = False,
         max_handles: int | None = None,
         places: Iterable[bytes] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.view = view
         self.activity = 0
@@ -106,10 +94,11 @@ class VolumeTree:
         self._nodes = NodeTable(os.fstat(root_fd))
         self._fixed = FixedDirectories(self._nodes, places)
         self._finder = Finder(self._nodes, root_fd, KEPT_DIRECTORIES)
-        self._handles = HandleTable(descriptor_limit() if max_handles is None else max_handles)
+        self._quota = Quota(ledger)
+        self._handles = HandleTable(descriptor_limit() if max_handles is None else max_handles, self._quota)
         self._ourselves = Owner(os.geteuid(), os.getegid())
         self._maker = Maker(proc_fd_dir, keep_sgid)
-        self._changer = Changer(self._finder, self._handles, view, proc_fd_dir, self._maker.chmod)
+        self._changer = Changer(self._finder, self._handles, self._quota, view, proc_fd_dir, self._maker.chmod)
         self._lister = Lister(self._nodes, self._finder, self._handles, self._fixed, self._fixed_stat, root_fd)
         self.flush_matters = files.reports_errors_at_close(root_fd)
 
@@ -183,18 +172,21 @@ class VolumeTree:
             os.close(fd)
 
     def statfs(self) -> Space:
-        """Room on the file system the root directory is on (statvfs(3))."""
+        """Room on the file system the root directory is on (statvfs(3)), or within the volume's limits."""
         self._admit()
         st = os.fstatvfs(self._root_fd)
-        return Space(
+        space = Space(
             block_size=st.f_bsize,
             fragment_size=st.f_frsize,
             blocks=st.f_blocks,
+            free=st.f_bfree,
             available=st.f_bavail,
             files=st.f_files,
+            files_free=st.f_ffree,
             files_available=st.f_favail,
             name_max=st.f_namemax,
         )
+        return space if not self._quota.active else self._quota.within(space)
 
     def forget(self, node_id: int, count: int) -> None:
         """The kernel takes back `count` times it was told of a node. Never refused, never raises."""
@@ -208,9 +200,11 @@ class VolumeTree:
         self._check_free(parent_id, name, errno.EEXIST)
         directory, owner = self._place(parent_id, caller)
         wanted = mode & ~self.view.umask
-        st = self._maker.directory(
-            directory, component(name), lambda current: self.view.directory_bits(wanted, current), owner
-        )
+        with self._quota.making() as made:
+            st = self._maker.directory(
+                directory, component(name), lambda current: self.view.directory_bits(wanted, current), owner
+            )
+            made(st)
         return self._told(self._nodes.made(parent_id, name, st), st)
 
     def symlink(self, parent_id: int, name: bytes, target: bytes, caller: Owner | None = None) -> Entry:
@@ -218,7 +212,9 @@ class VolumeTree:
         self._admit_change()
         self._check_free(parent_id, name, errno.EEXIST)
         directory, owner = self._place(parent_id, caller)
-        st = self._maker.symlink(directory, component(name), target, owner)
+        with self._quota.making() as made:
+            st = self._maker.symlink(directory, component(name), target, owner)
+            made(st)
         return self._told(self._nodes.made(parent_id, name, st), st)
 
     def mknod(self, parent_id: int, name: bytes, mode: int, caller: Owner | None = None) -> Entry:
@@ -230,11 +226,13 @@ class VolumeTree:
             raise failure(errno.EPERM)
         directory, owner = self._place(parent_id, caller)
         bits = self.view.file_bits(mode & ~self.view.umask)
-        if kind == REGULAR:
-            fd, st = self._maker.file(directory, component(name), bits, os.O_WRONLY, owner)
-            os.close(fd)
-        else:
-            st = self._maker.node(directory, component(name), kind, bits, owner)
+        with self._quota.making() as made:
+            if kind == REGULAR:
+                fd, st = self._maker.file(directory, component(name), bits, os.O_WRONLY, owner)
+                os.close(fd)
+            else:
+                st = self._maker.node(directory, component(name), kind, bits, owner)
+            made(st)
         return self._told(self._nodes.made(parent_id, name, st), st)
 
     def link(self, node_id: int, parent_id: int, name: bytes) -> Entry:
@@ -258,13 +256,17 @@ class VolumeTree:
         """Remove a name that is no directory. Raises OSError."""
         self._admit_change()
         self._check_free(parent_id, name, errno.EBUSY)
-        os.unlink(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
+        directory = self._finder.directory(self._nodes.get(parent_id))
+        with self._quota.removing(directory, component(name), self._is_open):
+            os.unlink(name, dir_fd=directory)
 
     def rmdir(self, parent_id: int, name: bytes) -> None:
         """Remove an empty directory. Raises OSError ENOTEMPTY."""
         self._admit_change()
         self._check_free(parent_id, name, errno.EBUSY)
-        os.rmdir(component(name), dir_fd=self._finder.directory(self._nodes.get(parent_id)))
+        directory = self._finder.directory(self._nodes.get(parent_id))
+        with self._quota.removing(directory, component(name), self._is_open):
+            os.rmdir(name, dir_fd=directory)
 
     def rename(self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int = 0) -> None:
         """rename(2), with `flags` 0, RENAME_NOREPLACE or RENAME_EXCHANGE. Raises OSError, EINVAL for other flags."""
@@ -280,7 +282,8 @@ class VolumeTree:
         if flags:
             files.renameat2(old, name, new, new_name, flags)
         else:
-            os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
+            with self._quota.removing(new, new_name, self._is_open):
+                os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
         self._moved(parent_id, name, new, new_parent_id, new_name)
         if flags == files.RENAME_EXCHANGE:
             self._moved(new_parent_id, new_name, old, parent_id, name)
@@ -335,7 +338,7 @@ class VolumeTree:
         self._handles.check_room()
         if node.kind != REGULAR:
             raise failure(errno.EISDIR if node.kind == DIRECTORY else errno.EACCES)
-        return self._handles.add(self._open_file(node, flags), node)
+        return self._handles.add(self._open_file(node, flags), node, append=_appends(flags))
 
     def create(
         self, parent_id: int, name: bytes, mode: int, flags: int, caller: Owner | None = None
@@ -354,13 +357,15 @@ class VolumeTree:
             flags_of_new = flags & _O_CLIENT & ~os.O_ACCMODE & ~os.O_TRUNC | access
             bits = self.view.file_bits(mode & ~self.view.umask)
             directory, owner = self._place(parent_id, caller)
-            fd, st = self._maker.file(directory, component(name), bits, flags_of_new, owner)
+            with self._quota.making() as made:
+                fd, st = self._maker.file(directory, component(name), bits, flags_of_new, owner)
+                made(st)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
             return self._open_existing(parent_id, name, flags)
         node = self._nodes.made(parent_id, name, st)
-        return self._handles.add(fd, node), self._told(node, st)
+        return self._handles.add(fd, node, append=_appends(flags)), self._told(node, st)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`; fewer only at the end of the file. Raises OSError EBADF."""
@@ -465,6 +470,10 @@ class VolumeTree:
     def _open_file(self, node: Node, flags: int) -> int:
         path = self._finder.open(node)
         try:
+            if flags & os.O_TRUNC:
+                return self._quota.resize(
+                    path, 0, lambda: files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN)
+                )
             return files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN)
         finally:
             os.close(path)
@@ -486,8 +495,13 @@ class VolumeTree:
         except BaseException:
             self._dropped(self._nodes.drop_unused(node))
             raise
-        handle = self._handles.add(fd, node)
+        handle = self._handles.add(fd, node, append=_appends(flags))
         return handle, self._told(node, os.fstat(fd))
+
+    def _is_open(self, st: os.stat_result) -> bool:
+        """Whether a file, of which a handle keeps what is in it, has one."""
+        node = self._nodes.known(st)
+        return node is not None and node.kind == REGULAR and bool(node.handles)
 
     def _moved(self, parent_id: int, name: bytes, new_directory: int, new_parent_id: int, new_name: bytes) -> None:
         """Note that what was `name` is now `new_name`. What was replaced loses its name when next looked for."""
@@ -499,6 +513,10 @@ class VolumeTree:
         if node is not None:
             node.drop_name(parent_id, name)
             node.add_name(new_parent_id, new_name)
+
+
+def _appends(flags: int) -> bool:
+    return bool(flags & os.O_APPEND)
 
 
 def _writes(flags: int) -> bool:

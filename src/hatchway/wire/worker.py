@@ -25,7 +25,8 @@ FDS_MAX = 253
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
-    """Fork a worker. Sent with three descriptors: the volume's mount, the FUSE connection, the worker's control end.
+    """Fork a worker. Sent with four descriptors: the volume's mount, the FUSE connection, the worker's control end,
+    the volume's ledger.
 
     `worker_uid` is what the worker runs as (uid and gid); `uid` and `gid` are what the session sees as owner of
     everything; `owner`, `real` and `umask` are as in wire.host.View. `scratch` is a directory to mount an empty root
@@ -43,6 +44,40 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     places: tuple[str, ...] = ()
     owner: IdPair | None = None
     real: bool = False
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
+    """Fork a counter. Sent with three descriptors: a read-only mount of the volume, its ledger, the control end.
+
+    Fields as in Spawn; `source` is for the log.
+    """
+
+    source: str
+    worker_uid: int
+    scratch: str
+
+
+class Counting(msgspec.Struct, frozen=True, tag="counting"):
+    """The counter goes on, and has found so many files."""
+
+    files: int
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """What is in the volume, without what the ledger says has grown meanwhile. `least`: there is more.
+
+    `blocks` and `files` as in volumefs.ledger.
+    """
+
+    blocks: int
+    files: int
+    least: bool
+
+
+class CounterFailed(msgspec.Struct, frozen=True, tag="counter-failed"):
+    """The volume cannot be counted."""
+
+    text: str
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):

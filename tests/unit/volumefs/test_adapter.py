@@ -19,7 +19,8 @@ from hatchway.volumefs import adapter
 from hatchway.volumefs.adapter import LEASE_WAITS_S, ListingFailedError, VolumeOperations, shown
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView
-from hatchway.volumefs.tree import Entry, Space, VolumeTree
+from hatchway.volumefs.quota import Space
+from hatchway.volumefs.tree import Entry, VolumeTree
 
 CONTEXT = types.SimpleNamespace(uid=1001, gid=1002, pid=1, umask=0o022)
 
@@ -231,10 +232,10 @@ def test_attributes(ns: int, size: int) -> None:
 async def test_space() -> None:
     class Tree(FakeTree):
         def statfs(self) -> Space:
-            return Space(4096, 1024, 973, 906, 100, 90, 255)
+            return Space(4096, 1024, 973, 957, 906, 100, 90, 80, 255)
 
     answer = await operations(Tree()).statfs(None)
     assert (answer.f_bsize, answer.f_frsize, answer.f_blocks) == (4096, 1024, 973)
-    assert answer.f_bfree == answer.f_bavail == 906
-    assert answer.f_ffree == answer.f_favail == 90
+    assert (answer.f_bfree, answer.f_bavail) == (957, 906)
+    assert (answer.f_files, answer.f_ffree, answer.f_favail) == (100, 90, 80)
     assert answer.f_namemax == 255

@@ -1,0 +1,520 @@
+"""Limits of a volume: nothing is added beyond them, whatever the operation and whoever does it at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+import stat
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.figures import note
+from tests.mount.served import Served, get, put, refused, served
+
+from hatchway.volumefs.counter import Counter
+from hatchway.volumefs.ledger import BLOCK, Ledger
+
+LIMIT = 40
+FILES = 30
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    ledger = Ledger.make()
+    ledger.suppose(0, 0, 1)
+    ledger.limit(LIMIT, FILES)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def volume(ledger: Ledger) -> Iterator[Served]:
+    with served(ledger=ledger, expect_log=True) as volume:
+        yield volume
+
+
+@pytest.fixture
+def second(ledger: Ledger, volume: Served) -> Iterator[Served]:
+    """The same volume for a second login."""
+    with served(beside=volume, ledger=ledger, expect_log=True) as second:
+        yield second
+
+
+def on_disk(volume: Served) -> tuple[int, int]:
+    """Blocks and files that are there, by other means than those under test."""
+    blocks, inodes = 0, set()
+    for directory, subdirectories, names in os.walk(volume.backing):
+        for name in (*subdirectories, *names):
+            st = os.lstat(f"{directory}/{name}")
+            if stat.S_ISREG(st.st_mode) and st.st_ino not in inodes:
+                blocks += (st.st_size + BLOCK - 1) // BLOCK
+            inodes.add(st.st_ino)
+    return blocks, len(inodes)
+
+
+def entered(ledger: Ledger) -> tuple[int, int]:
+    figures = ledger.figures()
+    return figures.blocks, figures.files
+
+
+def count(ledger: Ledger, volume: Served, during: Callable[[int], None] = lambda _files: None) -> bool:
+    """Count the volume as hostd has it counted. Whether the result is exact."""
+    ledger.begin()
+    counter = Counter(ledger, during)
+    root = os.open(volume.backing, os.O_PATH | os.O_DIRECTORY)
+    try:
+        counter.count(root)
+    finally:
+        os.close(root)
+    return ledger.finish(counter.blocks, counter.files, int(time.time()), least=counter.least)
+
+
+def test_filled_to_the_last_byte(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        put(b"first", b"x" * (LIMIT - 2) * BLOCK)
+        fd = os.open(b"second", os.O_WRONLY | os.O_CREAT, 0o600)
+        assert os.write(fd, b"y" * 100) == 100
+        # What there is no room for is not written, what there is room for is.
+        assert os.write(fd, b"y" * 4 * BLOCK) == 2 * BLOCK - 100
+        with refused(errno.EDQUOT):
+            os.write(fd, b"z")
+        # What is there can be written anew.
+        assert os.pwrite(fd, b"z" * 2 * BLOCK, 0) == 2 * BLOCK
+        os.close(fd)
+        df = os.statvfs(b".")
+        assert (df.f_frsize, df.f_blocks, df.f_bfree, df.f_bavail) == (BLOCK, LIMIT, 0, 0)
+        os.unlink(b"second")
+        assert os.statvfs(b".").f_bavail == 2
+        put(b"third", b"w" * 2 * BLOCK)
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 2)
+    assert "reached its size limit" in volume.log.read_text()
+
+
+def test_a_single_file_of_the_limits_size(volume: Served, ledger: Ledger) -> None:
+    volume.as_session(lambda: put(b"file", b"x" * LIMIT * BLOCK))
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 1)
+
+
+def test_appends(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        fd = os.open(b"log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for _ in range(LIMIT):
+            assert os.write(fd, b"x" * BLOCK) == BLOCK
+        with refused(errno.EDQUOT):
+            os.write(fd, b"x")
+        os.close(fd)
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 1)
+
+
+def test_sizes_and_holes_count_in_full(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        put(b"file", b"x")
+        with refused(errno.EDQUOT):
+            os.truncate(b"file", LIMIT * BLOCK + 1)
+        fd = os.open(b"file", os.O_RDWR)
+        with refused(errno.EDQUOT):
+            os.ftruncate(fd, 1 << 40)
+        with refused(errno.EDQUOT):
+            os.pwrite(fd, b"x", LIMIT * BLOCK)
+        assert os.fstat(fd).st_size == 1
+        assert os.pwrite(fd, b"x", LIMIT * BLOCK - 1) == 1
+        with refused(errno.EDQUOT):
+            put(b"other", b"x")
+        # The hole was counted, so it may be filled.
+        assert os.pwrite(fd, b"y" * (LIMIT - 1) * BLOCK, 0) == (LIMIT - 1) * BLOCK
+        os.ftruncate(fd, 10)
+        os.close(fd)
+        os.truncate(b"file", BLOCK)
+        put(b"other", b"y" * (LIMIT - 1) * BLOCK)
+        # Opened anew with O_TRUNC, as by an upload over it.
+        put(b"other", b"z" * BLOCK)
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (2, 2)
+
+
+def test_what_is_replaced_makes_room(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        put(b"old", b"x" * 30 * BLOCK)
+        put(b"new", b"y" * 10 * BLOCK)
+        os.link(b"old", b"other name")
+        os.rename(b"new", b"old")
+        with refused(errno.EDQUOT):
+            put(b"more", b"z")
+        os.unlink(b"more")
+        os.rename(b"old", b"other name")
+        put(b"more", b"z" * 30 * BLOCK)
+        # Two names of one file: nothing happens (rename(2)).
+        os.link(b"more", b"same")
+        os.rename(b"more", b"same")
+        os.mkdir(b"a")
+        os.mkdir(b"b")
+        os.rename(b"a", b"b")
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 3)
+
+
+def test_files_are_counted(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        makers: list[Callable[[bytes], None]] = [
+            os.mkdir,
+            lambda name: os.symlink(b"target", name),
+            lambda name: put(name, b""),
+            lambda name: os.mknod(name, stat.S_IFREG | 0o600),
+        ]
+        for number in range(FILES):
+            makers[number % 4](b"%d" % number)
+        df = os.statvfs(b".")
+        assert (df.f_files, df.f_ffree, df.f_favail) == (FILES, 0, 0)
+        for maker in makers:
+            with refused(errno.EDQUOT):
+                maker(b"one too many")
+        assert not os.path.lexists(b"one too many")
+        # Another name is no other file.
+        os.link(b"2", b"another name")
+        os.unlink(b"2")
+        with refused(errno.EDQUOT):
+            os.mkdir(b"one too many")
+        with refused(errno.EEXIST):
+            os.mkdir(b"1")
+        os.rmdir(b"0")
+        os.mkdir(b"one again")
+        # An upload over what is there makes nothing.
+        put(b"another name", b"x")
+        os.unlink(b"another name")
+        os.unlink(b"1")
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (0, FILES - 2)
+    assert "reached its limit of files" in volume.log.read_text()
+
+
+def test_what_fails_leaves_no_entry(volume: Served, ledger: Ledger) -> None:
+    def session() -> None:
+        put(b"file", b"x")
+        os.mkdir(b"dir")
+        put(b"dir/inner", b"")
+        for number, call in (
+            (errno.EEXIST, lambda: os.mkdir(b"file")),
+            (errno.EEXIST, lambda: os.symlink(b"x", b"file")),
+            (errno.EEXIST, lambda: os.open(b"file", os.O_WRONLY | os.O_CREAT | os.O_EXCL)),
+            (errno.ENOTEMPTY, lambda: os.rmdir(b"dir")),
+            (errno.ENOTEMPTY, lambda: os.rename(_made(b"empty"), b"dir")),
+            (errno.EISDIR, lambda: os.rename(b"file", b"dir")),
+            (errno.ENOENT, lambda: os.unlink(b"nothing")),
+            (errno.ENAMETOOLONG, lambda: os.mkdir(b"n" * 256)),
+        ):
+            with refused(number):
+                call()
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (1, 4)
+
+
+def _made(name: bytes) -> bytes:
+    os.mkdir(name)
+    return name
+
+
+def test_removed_while_it_is_open(volume: Served, second: Served, ledger: Ledger) -> None:
+    """It takes its room until whoever has it open, here or in another login's session, closes it."""
+
+    def session() -> None:
+        for opener, remover in ((b".", b"."), (b".", os.fsencode(second.path)), (os.fsencode(second.path), b".")):
+            put(b"file", b"x" * LIMIT * BLOCK)
+            fd = os.open(opener + b"/file", os.O_RDWR)
+            os.unlink(remover + b"/file")
+            with refused(errno.EDQUOT):
+                put(b"other", b"y")
+            with refused(errno.EDQUOT):
+                os.pwrite(fd, b"x", LIMIT * BLOCK)
+            os.close(fd)
+            _until(lambda: os.statvfs(b".").f_bavail == LIMIT)
+            put(b"other", b"y" * LIMIT * BLOCK)
+            os.unlink(b"other")
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (0, 0)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """A release comes some time after close(2) (fuse: FUSE_RELEASE is not waited for)."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, 3 * BLOCK, 70_000])
+def test_uploads_at_the_same_time(volume: Served, second: Served, ledger: Ledger, size: int) -> None:
+    """Eight, in the sessions of two logins: together they fill the volume and do not exceed it."""
+    blocks, files = 2000, 400
+    ledger.limit(blocks, files)
+
+    def session() -> None:
+        pids = []
+        for number in range(8):
+            if (pid := os.fork()) == 0:
+                with contextlib.suppress(BaseException):
+                    where = os.fsencode(second.path) if number % 2 else b"."
+                    for each in range(files):
+                        try:
+                            put(where + b"/%d-%d" % (number, each), b"x" * size)
+                        except OSError as exc:
+                            os._exit(0 if exc.errno == errno.EDQUOT else 1)
+                os._exit(1)
+            pids.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 8
+
+    volume.as_session(session)
+    found = on_disk(volume)
+    assert entered(ledger) == found
+    assert found[0] == blocks or found[1] == files
+    assert found[0] <= blocks
+    assert found[1] <= files
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_from_two_logins_while_it_is_counted(
+    volume: Served, second: Served, ledger: Ledger, seed: int
+) -> None:
+    """What is entered is never less than what is there, and the same when it was counted in peace."""
+    ledger.limit(300, 60)
+
+    def change(number: int) -> None:
+        rng = random.Random(f"{seed} {number}")  # noqa: S311 - to be played again
+        where = os.fsencode(second.path) if number % 2 else b"."
+        handles: list[int] = []
+
+        def name() -> bytes:
+            return where + b"/%c" % rng.choice(b"abcdefghij")
+
+        for _ in range(400):
+            with contextlib.suppress(OSError):
+                match rng.randrange(9):
+                    case 0 | 1:
+                        put(name(), b"x" * rng.randrange(20 * BLOCK))
+                    case 2:
+                        os.unlink(name())
+                    case 3:
+                        os.rename(name(), name())
+                    case 4:
+                        os.truncate(name(), rng.randrange(30 * BLOCK))
+                    case 5:
+                        os.link(name(), name())
+                    case 6:
+                        handles.append(os.open(name(), os.O_RDWR))
+                    case 7:
+                        os.pwrite(rng.choice(handles or [-1]), b"y" * rng.randrange(9 * BLOCK), rng.randrange(99999))
+                    case 8 if handles:
+                        os.close(handles.pop())
+        for fd in handles:
+            os.close(fd)
+
+    pids = []
+    for number in range(4):
+        if (pid := os.fork()) == 0:
+            try:
+                volume.as_session(change, number)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        pids.append(pid)
+    counts = 0
+    while pids:
+        with contextlib.suppress(BlockingIOError):
+            count(ledger, volume)
+            counts += 1
+        done, status = os.waitpid(pids[0], os.WNOHANG)
+        if done:
+            assert status == 0
+            pids.pop(0)
+    assert counts > 3
+    time.sleep(0.5)  # the last releases
+    blocks, files = on_disk(volume)
+    entered_blocks, entered_files = entered(ledger)
+    assert entered_blocks >= blocks
+    assert entered_files >= files
+    assert entered_blocks <= 300
+    assert count(ledger, volume)
+    assert entered(ledger) == (blocks, files)
+    note(f"quota, random changes {seed}: {counts} counts meanwhile; entered {entered_blocks}, there {blocks}")
+
+
+def test_a_count_in_the_middle_of_an_upload_is_exact(volume: Served, ledger: Ledger) -> None:
+    """Neither what the count has seen nor what it has not is counted twice or not at all."""
+    ledger.limit(1 << 20, 1 << 20)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            volume.as_session(_upload_for, 2.0)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    counts = exact = 0
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        with contextlib.suppress(BlockingIOError):
+            exact += count(ledger, volume)
+            counts += 1
+    assert counts > 5
+    assert exact == counts
+    blocks, files = on_disk(volume)
+    # A file that was made in the moment between two looks may count twice until the next count.
+    assert blocks <= entered(ledger)[0] <= blocks + counts
+    assert files <= entered(ledger)[1] <= files + counts
+    assert count(ledger, volume)
+    assert entered(ledger) == (blocks, files)
+
+
+def _upload_for(seconds: float) -> None:
+    deadline, number = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline:
+        put(b"%d" % number, b"x" * 500_000)
+        number += 1
+
+
+def test_what_the_container_writes(volume: Served, ledger: Ledger) -> None:
+    """It can go beyond the limit. Then sessions add nothing, and whatever they take away helps."""
+    (volume.backing / "dump").write_bytes(b"x" * (LIMIT + 10) * BLOCK)
+    assert count(ledger, volume)
+    assert entered(ledger) == (LIMIT + 10, 1)
+
+    def session() -> None:
+        df = os.statvfs(b".")
+        assert (df.f_blocks, df.f_bavail) == (LIMIT, 0)
+        with refused(errno.EDQUOT):
+            put(b"mine", b"x")
+        assert get(b"mine") == b""
+        fd = os.open(b"dump", os.O_RDWR)
+        os.pwrite(fd, b"y" * BLOCK, 0)
+        os.ftruncate(fd, LIMIT * BLOCK)
+        os.close(fd)
+        with refused(errno.EDQUOT):
+            put(b"mine", b"x")
+        os.truncate(b"dump", (LIMIT - 1) * BLOCK)
+        put(b"mine", b"x")
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 2)
+
+
+def test_links_deep_directories_and_special_files_are_counted(volume: Served, ledger: Ledger) -> None:
+    root = volume.backing
+    (root / "file").write_bytes(b"x" * (BLOCK + 1))
+    os.link(root / "file", root / "again")
+    os.symlink("file", root / "link")
+    os.mkfifo(root / "fifo")
+    os.truncate(_touched(root / "sparse"), 100 * BLOCK)
+    os.makedirs(root / "/".join("d" * 50))
+    assert count(ledger, volume)
+    assert entered(ledger) == on_disk(volume) == (102, 54)
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def test_what_cannot_be_counted_does_not_make_room(
+    volume: Served, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.as_session(lambda: put(b"file", b"x" * 30 * BLOCK))
+    os.makedirs(volume.backing / "deep/er/and/deeper")
+    os.rename(volume.backing / "file", volume.backing / "deep/er/and/deeper/file")
+    monkeypatch.setattr("hatchway.volumefs.counter.DEPTH_MAX", 3)
+    count(ledger, volume)
+    assert entered(ledger)[0] == 30
+    monkeypatch.undo()
+    count(ledger, volume)
+    assert entered(ledger) == on_disk(volume)
+
+
+def test_before_the_first_count(volume: Served) -> None:
+    """Nothing can be added to what nobody knows; reading and removing can go on, and a count ends it."""
+    with contextlib.closing(Ledger.make()) as ledger:
+        ledger.limit(LIMIT, FILES)
+        (volume.backing / "there").write_bytes(b"old")
+        with served(beside=volume, ledger=ledger, expect_log=True) as uncounted:
+
+            def session() -> None:
+                assert get(b"there") == b"old"
+                began = time.monotonic()
+                with refused(errno.EDQUOT):
+                    put(b"new", b"x")
+                assert 2 < time.monotonic() - began < 5
+                began = time.monotonic()
+                with refused(errno.EDQUOT):
+                    os.mkdir(b"dir")
+                assert time.monotonic() - began < 1
+                os.pwrite(fd := os.open(b"there", os.O_WRONLY), b"new", 0)
+                os.close(fd)
+                os.unlink(b"there")
+
+            uncounted.as_session(session)
+            assert "has not been counted yet" in uncounted.log.read_text()
+            count(ledger, volume)
+            uncounted.as_session(lambda: put(b"new", b"x"))
+        assert entered(ledger) == on_disk(volume) == (1, 1)
+
+
+def test_a_limit_comes_and_goes_while_it_is_mounted(volume: Served, ledger: Ledger) -> None:
+    ledger.limit(0, 0)
+
+    def beyond() -> None:
+        put(b"large", b"x" * 2 * LIMIT * BLOCK)
+        assert os.statvfs(b".").f_blocks != LIMIT
+
+    volume.as_session(beyond)
+    count(ledger, volume)
+    ledger.limit(LIMIT, 0)
+
+    def within() -> None:
+        with refused(errno.EDQUOT):
+            put(b"more", b"x")
+        assert os.statvfs(b".").f_blocks == LIMIT
+
+    volume.as_session(within)
+
+
+@pytest.mark.parametrize("start", [0, 1 << 62], ids=["the figures", "every file"])
+def test_a_lock_that_is_not_given_back(volume: Served, ledger: Ledger, start: int) -> None:
+    """A session waits a moment, is told that it is busy, and nothing is half done. A dead process has no lock."""
+    volume.as_session(lambda: put(b"file", b"x"))
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        fcntl.lockf(ledger.fileno(), fcntl.LOCK_EX, 0, start)
+        os.write(writer, b"locked")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(reader, 6) == b"locked"
+
+    def session() -> None:
+        with refused(errno.EBUSY):
+            os.mkdir(b"dir")
+        with refused(errno.EBUSY):
+            os.truncate(b"file", 100)
+        assert get(b"file") == b"x"
+        assert os.listdir(b".") == [b"file"]
+
+    try:
+        volume.as_session(session)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+    volume.as_session(lambda: put(b"file", b"xyz"))
+    assert entered(ledger) == on_disk(volume) == (1, 1)
