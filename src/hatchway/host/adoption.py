@@ -14,16 +14,18 @@ import trio
 from hatchway.config import Config
 from hatchway.errors import HostError
 from hatchway.host import policy, workers
-from hatchway.host.handover import Handover, KeptRoot, control_name, kept_names, process_name, session_name
+from hatchway.host.handover import Handover, KeptRoot, kept_names, session_name, worker_names
 from hatchway.host.processes import Process
+from hatchway.host.sizes import Accounts
 from hatchway.host.workers import Worker
 
 
 class Adopted:
     """What was taken over of `kept`."""
 
-    def __init__(self, kept: KeptRoot) -> None:
+    def __init__(self, kept: KeptRoot, accounts: Accounts) -> None:
         self.kept = kept
+        self._accounts = accounts
         self.workers: list[Worker] = []
         # The places of other volumes each worker was started with.
         self.placed: dict[str, tuple[str, ...]] = {}
@@ -33,19 +35,22 @@ class Adopted:
         """Let go of it again."""
         for worker in self.workers:
             worker.close()
+            self._accounts.let_go(worker.account)
         for monitor in self.sessions.values():
             monitor.close()
 
 
-async def adopt(config: Config, handover: Handover, kept: KeptRoot, *, gid: int, mounted: Iterable[str]) -> Adopted:
+async def adopt(
+    config: Config, handover: Handover, accounts: Accounts, kept: KeptRoot, *, gid: int, mounted: Iterable[str]
+) -> Adopted:
     """Take over `kept`; `gid` is the logins' group, `mounted` are the mount points there are.
 
     Raises an exception when anything of it was half done, does not answer, was being taken away or may not be any
     more. Then nothing is taken over.
     """
-    adopted = Adopted(kept)
+    adopted = Adopted(kept, accounts)
     try:
-        _take(config, handover, adopted, gid, set(mounted))
+        _take(config, handover, accounts, adopted, gid, set(mounted))
         await _ask_all(adopted.workers)
     except BaseException:
         adopted.close()
@@ -55,7 +60,9 @@ async def adopt(config: Config, handover: Handover, kept: KeptRoot, *, gid: int,
     return adopted
 
 
-def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounted: set[str]) -> None:
+def _take(
+    config: Config, handover: Handover, accounts: Accounts, adopted: Adopted, gid: int, mounted: set[str]
+) -> None:
     kept = adopted.kept
     policy.check_login(config, kept.login, kept.uid)
     policy.check_views(config, tuple(worker.view for worker in kept.workers))
@@ -67,14 +74,18 @@ def _take(config: Config, handover: Handover, adopted: Adopted, gid: int, mounte
         target = f"{config.mount_dir}/{kept.login}{one.view.path}"
         if target not in mounted:
             raise HostError(f"{one.view.path} is not mounted")
-        control = handover.descriptor(control_name(one.uid))
+        taken: list[int] = []
         try:
-            pidfd = handover.descriptor(process_name(one.uid))
+            for name in worker_names(one.uid):
+                taken.append(handover.descriptor(name))
         except BaseException:
-            os.close(control)
+            for fd in taken:
+                os.close(fd)
             raise
+        control, pidfd, ledger = taken
+        account = accounts.adopt(one.view, ledger)
         adopted.placed[one.view.path] = one.places
-        adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid, one.mount_id))
+        adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid, account, one.mount_id))
     for session, pid in kept.sessions.items():
         monitor = Process.adopt(pid, handover.descriptor(session_name(session)))
         adopted.sessions[session] = monitor

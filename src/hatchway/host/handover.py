@@ -1,9 +1,10 @@
 """What hostd leaves for its successor, so that restarting or killing it ends no session.
 
 Workers and sessions live on without hostd. What the next one needs of them is kept outside the process, always as it
-is now: their descriptors (a worker's control socket, pidfds) with whoever started us (`wire.notify`), the rest in one
-file per login in a directory that only root can enter. A file without its descriptors, or one that was being
-changed when hostd died, is not trusted: that login's sessions are then ended and cleaned up, which is always safe.
+is now: their descriptors (a worker's control socket and its volume's ledger, pidfds) with whoever started us
+(`wire.notify`), the rest in one file per login in a directory that only root can enter. A file without its
+descriptors, or one that was being changed when hostd died, is not trusted: that login's sessions are then ended and
+cleaned up, which is always safe.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hatchway.errors import HostError
 from hatchway.wire import notify
 from hatchway.wire.host import View
 
-VERSION = 1
+VERSION = 2
 """Of the files. Another one's are not read."""
 
 
@@ -154,6 +155,16 @@ def process_name(uid: int) -> str:
     return f"p{uid}"
 
 
+def ledger_name(uid: int) -> str:
+    """What the ledger of its volume is kept under."""
+    return f"l{uid}"
+
+
+def worker_names(uid: int) -> tuple[str, str, str]:
+    """What all descriptors of the worker with that uid are kept under."""
+    return control_name(uid), process_name(uid), ledger_name(uid)
+
+
 def session_name(session: str) -> str:
     """What the pidfd of a session's monitor is kept under."""
     return f"s{session}"
@@ -161,5 +172,5 @@ def session_name(session: str) -> str:
 
 def kept_names(root: KeptRoot) -> list[str]:
     """The names of all descriptors that belong to `root`."""
-    names = [name for one in root.workers for name in (control_name(one.uid), process_name(one.uid))]
+    names = [name for one in root.workers for name in worker_names(one.uid)]
     return names + [session_name(session) for session in root.sessions]

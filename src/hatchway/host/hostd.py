@@ -20,6 +20,7 @@ from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot, remove_tree
+from hatchway.host.sizes import Accounts
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import fusectl, mounts
 from hatchway.kernel.mounts import MountEntry
@@ -34,10 +35,12 @@ from hatchway.wire.host import (
     HostStatus,
     Leftover,
     Leftovers,
+    Measure,
     OpenSession,
     Published,
     PublishUsers,
     SessionEnded,
+    Sizes,
     Status,
     Watch,
 )
@@ -60,6 +63,7 @@ class Hostd:
         self._patience = Patience()
         self._handover = Handover(config.handover_dir)
         self._uids = WorkerUids(*config.ids.worker_uids)
+        self._accounts = Accounts(config, self._zygote, self._uids, self._patience)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[str]] = set()
         self._records_lock = trio.Lock()
@@ -76,6 +80,7 @@ class Hostd:
             ApplyViews: Request(only, self._apply_views),
             EndSessions: Request(only, self._end_sessions),
             AskBirths: Request(only, self._births),
+            Measure: Request(only, self._measure),
             AskLeftovers: Request(only, self._leftovers),
             Status: Request(only, self._status),
             Watch: Request(only, self._status, stream=self._stream_endings),
@@ -110,7 +115,9 @@ class Hostd:
 
         async def one(kept: KeptRoot) -> None:
             try:
-                adopted = await adopt(self._config, self._handover, kept, gid=self._gid, mounted=mounted)
+                adopted = await adopt(
+                    self._config, self._handover, self._accounts, kept, gid=self._gid, mounted=mounted
+                )
             except Exception as exc:
                 self._logger.error("not taken over, will be ended", login=kept.login, error=str(exc))
                 failed.add(kept.login)
@@ -130,6 +137,7 @@ class Hostd:
             self._config,
             self._zygote,
             self._uids,
+            self._accounts,
             self._patience,
             self._handover,
             self._nursery,
@@ -138,6 +146,15 @@ class Hostd:
             uid=uid,
             gid=self._gid,
         )
+
+    async def count_volumes(self) -> None:
+        """Count what is in the volumes for ever."""
+        while True:
+            try:
+                await self._accounts.run()
+            except Exception:
+                self._logger.exception("volumes are not counted for a moment")
+                await trio.sleep(IDLE_CHECK_S)
 
     async def unmount_idle(self) -> None:
         """Look for idle roots for ever."""
@@ -248,6 +265,9 @@ class Hostd:
         for source, problem in answer.unknown.items():
             self._logger.warning("not identified", source=source, error=problem)
         return answer
+
+    async def _measure(self, request: Measure, _peer: Peer) -> Sizes:
+        return await self._accounts.measure(request)
 
     async def _leftovers(self, _request: AskLeftovers, _peer: Peer) -> Leftovers:
         found = await self._look()

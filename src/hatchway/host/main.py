@@ -41,6 +41,7 @@ async def run(config: Config) -> None:
             await hostd.start()
             nursery.start_soon(serve, "hostd", listener, hostd.table(core_uid))
             nursery.start_soon(hostd.unmount_idle)
+            nursery.start_soon(hostd.count_volumes)
             log.get().info("ready")
             notify.ready()
             number = await anext(aiter(signals))

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import fnmatch
 
-from hatchway import accounts
+from hatchway import accounts, model
 from hatchway.config import Config
-from hatchway.errors import ConflictError, RefusedError
-from hatchway.model import DEPTH_MAX, ID_MAX, RESERVED_PREFIXES, VOLUMES_MAX, below, valid_login, valid_volume_path
+from hatchway.errors import ConflictError, RefusedError, UsageError
+from hatchway.model import (
+    DEPTH_MAX,
+    ID_MAX,
+    RESERVED_PREFIXES,
+    VOLUMES_MAX,
+    Limits,
+    below,
+    valid_login,
+    valid_volume_path,
+)
 from hatchway.wire.host import UserRecord, View
 
 
@@ -61,7 +70,16 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
             raise RefusedError(f"{view.owner} cannot be an owner")
         if view.umask is not None and not 0 <= view.umask <= 0o777:
             raise RefusedError(f"{view.umask} is no umask")
+        check_limits(view.limits)
         check_source(config, view.source)
+
+
+def check_limits(limits: Limits) -> None:
+    """Raise RefusedError for limits that no volume can have."""
+    try:
+        model.check_limits(limits)
+    except UsageError as exc:
+        raise RefusedError(str(exc)) from exc
 
 
 def private_directories(config: Config) -> tuple[str, ...]:

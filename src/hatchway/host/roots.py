@@ -29,10 +29,11 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HatchwayError, HostError, RefusedError
 from hatchway.host import processes, sources, workers
-from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name, process_name, session_name
+from hatchway.host.handover import Handover, KeptRoot, KeptWorker, session_name, worker_names
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
 from hatchway.host.processes import Process
+from hatchway.host.sizes import Accounts
 from hatchway.kernel import files, fusectl, mounts
 from hatchway.model import below
 from hatchway.wire.host import MountStatus, View
@@ -62,6 +63,7 @@ class LoginRoot:
         config: Config,
         zygote: workers.Zygote,
         uids: workers.WorkerUids,
+        accounts: Accounts,
         patience: Patience,
         handover: Handover,
         nursery: trio.Nursery,
@@ -77,6 +79,7 @@ class LoginRoot:
         self._config = config
         self._zygote = zygote
         self._uids = uids
+        self._accounts = accounts
         self._patience = patience
         self._handover = handover
         self._nursery = nursery
@@ -155,6 +158,7 @@ class LoginRoot:
         self._placed = {path: dataclasses.replace(one, places=places[path]) for path, one in now.items()}
         for worker in adopted:
             self._uids.reserve(worker.uid)
+            self._accounts.use(worker.account)
             self._workers[worker.view.path] = worker
             self._start(self._watch_worker, worker.view.path, worker)
             self._start(self._watchdog, worker)
@@ -243,6 +247,8 @@ class LoginRoot:
         obsolete = []
         for path, placement in list(self._placed.items()):
             new = wanted.get(path)
+            if new is not None:
+                placement = self._limit(path, new.view)
             if new == placement and self._workers[path].process.alive():
                 continue
             if new is None or not await self._change_mode(placement, new):
@@ -252,6 +258,20 @@ class LoginRoot:
         for path, placement in wanted.items():
             if path not in self._workers:
                 await self._mount(placement)
+
+    def _limit(self, path: str, view: View) -> Placement:
+        """Have the limits of `view` hold for what is mounted at `path`, if that is its volume. What is there now."""
+        placement, worker = self._placed[path], self._workers[path]
+        if view.limits != placement.view.limits and (view.source, view.birth) == (
+            placement.view.source,
+            placement.view.birth,
+        ):
+            limited = structs.replace(placement.view, limits=view.limits)
+            self._accounts.account(limited)
+            worker.view = structs.replace(worker.view, limits=view.limits)
+            placement = self._placed[path] = dataclasses.replace(placement, view=limited)
+            self._keep()
+        return placement
 
     async def _change_mode(self, old: Placement, new: Placement) -> bool:
         """Make what is mounted read-only, or writable again, for whoever is in. False when it must be mounted anew."""
@@ -351,9 +371,8 @@ class LoginRoot:
         self._placed[view.path] = placement
         self._workers[view.path] = worker
         self._starting.discard(view.path)
-        control, process = worker.descriptors
-        self._handover.keep(control_name(worker.uid), control)
-        self._handover.keep(process_name(worker.uid), process)
+        for name, fd in zip(worker_names(worker.uid), worker.descriptors, strict=True):
+            self._handover.keep(name, fd)
         self._keep()
         self._start(self._watch_worker, view.path, worker)
         self._start(self._watchdog, worker)
@@ -361,6 +380,8 @@ class LoginRoot:
 
     async def _start_worker(self, placement: Placement, target: str) -> workers.Worker:
         place: int | None = None
+        account = self._accounts.account(placement.view)
+        self._accounts.use(account)
         try:
             if placement.inside is not None:
                 # The way there leads through another volume's worker: walked in a thread, and then by descriptor.
@@ -374,9 +395,13 @@ class LoginRoot:
                 uid=self.uid,
                 gid=self._gid,
                 placement=placement,
+                account=account,
                 target=target,
                 at=target if place is None else f"/proc/self/fd/{place}",
             )
+        except BaseException:
+            self._accounts.leave(account)
+            raise
         finally:
             if place is not None:
                 os.close(place)
@@ -488,8 +513,8 @@ class LoginRoot:
         worker = self._workers.pop(path)
         del self._placed[path]
         self._keep()
-        self._handover.forget(control_name(worker.uid))
-        self._handover.forget(process_name(worker.uid))
+        for name in worker_names(worker.uid):
+            self._handover.forget(name)
         # It ends by itself when its connection is gone; what still runs then is stuck.
         self._start(self._reap, worker)
 
@@ -503,6 +528,7 @@ class LoginRoot:
                     await worker.process.wait()
             self._uids.give_back(worker.uid)
             worker.close()
+            self._accounts.leave(worker.account)
 
     async def _end_sessions(
         self,

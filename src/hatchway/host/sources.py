@@ -31,6 +31,7 @@ from hatchway.kernel.files import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from hatchway.kernel.statx import statx
 from hatchway.kernel.superblock import journal_elsewhere, uuid_on
 from hatchway.model import below
 
@@ -54,19 +55,9 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
     somebody else since the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids
     it, ConflictError when it is another directory, HostError when it cannot be had.
     """
-    root, rest = check_source(config, source)
     with contextlib.ExitStack() as stack:
+        found = _find(config, source, stack, expected)
         try:
-            asked = _asked(config, root, rest, stack)
-            if asked is None:
-                found = _Found(_keep(stack, _open_beneath(config, root, rest)))
-            else:
-                found = _found_on_demand(config, source, asked, stack, expected)
-        except OSError as exc:
-            raise HostError(_why_not(source, exc)) from exc
-        try:
-            if expected and found.birth() != expected:
-                raise _another(source)
             volume = found.mount(config.mount_dir)
         except OSError as exc:
             raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
@@ -79,6 +70,83 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
             os.close(volume)
             raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
         return volume
+
+
+def _find(config: Config, source: str, stack: contextlib.ExitStack, expected: str) -> _Found:
+    """The directory `source`, which must be `expected` unless that is "". Raises as `open_volume`."""
+    root, rest = check_source(config, source)
+    try:
+        asked = _asked(config, root, rest, stack)
+        if asked is None:
+            found = _Found(_keep(stack, _open_beneath(config, root, rest)))
+        else:
+            found = _found_on_demand(config, source, asked, stack, expected)
+    except OSError as exc:
+        raise HostError(_why_not(source, exc)) from exc
+    try:
+        if expected and found.birth() != expected:
+            raise _another(source)
+    except OSError as exc:
+        raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the file system has that a volume is on, in bytes and files; `files` is 0 where it has no number of them.
+
+    `own`: the volume is all of it, and `nominal` then the size of its device. `device` is where the engine mounts it
+    from, only while somebody uses it; "" where it is there anyway.
+    """
+
+    own: bool
+    nominal: int
+    total: int
+    free: int
+    available: int
+    files: int
+    files_free: int
+    device: str = ""
+
+
+def room(config: Config, source: str, *, expected: str) -> Room:
+    """How much room there is where `source` is. Raises as `open_volume`."""
+    with contextlib.ExitStack() as stack:
+        found = _find(config, source, stack, expected)
+        try:
+            there, space = os.fstat(found.directory), os.fstatvfs(found.directory)
+            own = found.whole or (found.tree is None and _is_file_system(found.directory))
+        except OSError as exc:
+            raise HostError(f"{source} cannot be looked at: {exc.strerror}") from exc
+        total = space.f_blocks * space.f_frsize
+        return Room(
+            own=own,
+            nominal=_device_size(there.st_dev) or total,
+            total=total,
+            free=space.f_bfree * space.f_frsize,
+            available=space.f_bavail * space.f_frsize,
+            files=space.f_files,
+            files_free=space.f_ffree,
+            device=found.device,
+        )
+
+
+def _is_file_system(directory: int) -> bool:
+    """Whether a directory is all that there is of its file system."""
+    if not statx(directory).mount_root:
+        return False
+    real = os.readlink(f"/proc/self/fd/{directory}")
+    roots = [entry.root for entry in mounts.mount_table() if entry.target == real]
+    return bool(roots) and roots[-1] == "/"
+
+
+def _device_size(number: int) -> int:
+    """Bytes of the block device `number` (st_dev), 0 when it is none (sysfs-block: size, in units of 512)."""
+    try:
+        with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/size", encoding="ascii") as file:
+            return int(file.read()) * 512
+    except (OSError, ValueError):
+        return 0
 
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -134,7 +202,7 @@ class _Found:
     """The directory that is to be shown, an O_PATH descriptor.
 
     `volume` is the birth of what brought us there, "" for nothing but its path, and `tree` the detached mount that the
-    directory lies in already. `whole`: it is a file system's root, of which `volume` says all.
+    directory lies in already, of `device`. `whole`: it is a file system's root, of which `volume` says all.
     """
 
     directory: int
@@ -142,6 +210,7 @@ class _Found:
     tree: int | None = None
     whole: bool = False
     read_only: bool = False
+    device: str = ""
 
     def birth(self) -> str:
         """Which directory it is. Raises OSError."""
@@ -322,7 +391,7 @@ def _found_on_device(
     if asked.part:
         part = os.fsencode(asked.part)
         directory = _keep(stack, openat2(tree, part, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE))
-    found = _Found(directory, device.volume, tree, asked.whole, demand.read_only)
+    found = _Found(directory, device.volume, tree, asked.whole, demand.read_only, demand.device)
     if not asked.whole:
         _looks.put((device.volume, demand, asked.part), found.birth())
     return found

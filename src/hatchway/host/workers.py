@@ -18,6 +18,7 @@ import trio
 from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HostError, ProtocolError
+from hatchway.host.account import Account
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement
 from hatchway.host.processes import Process
@@ -26,6 +27,7 @@ from hatchway.kernel import mounts
 from hatchway.wire.host import View
 from hatchway.wire.worker import (
     MAX_PACKET,
+    Count,
     Lend,
     Ping,
     Restrict,
@@ -89,8 +91,8 @@ class Zygote:
             await trio.to_thread.run_sync(self._process.wait)
             self._process = None
 
-    async def spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
-        """Fork a worker with copies of the three descriptors. Raises HostError."""
+    async def spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
+        """Fork a worker or a counter with copies of the descriptors it is to have. Raises HostError."""
         async with self._lock:
             for last in (False, True):
                 try:
@@ -102,12 +104,12 @@ class Zygote:
                         raise HostError(f"no worker could be started: {exc}") from exc
         raise AssertionError("unreachable")
 
-    async def _spawn(self, spec: Spawn, fds: tuple[int, int, int]) -> Process:
+    async def _spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
         assert self._socket is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         packet = pack(spec)
         if len(packet) > MAX_PACKET:
-            raise HostError(f"no worker could be started: too many volumes stand in {spec.path}")
+            raise HostError("no worker could be started: too many volumes stand in one")
         with trio.move_on_after(START_TIMEOUT_S):
             await self._socket.sendmsg([packet], rights)
             reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed)
@@ -136,11 +138,13 @@ class Worker:
         view: View,
         target: str,
         uid: int,
+        account: Account,
         *,
         mount_id: int = 0,
         fuse: int = -1,
     ) -> None:
         self.process = process
+        self.account = account
         self.view = view
         self.target = target
         self.uid = uid
@@ -154,11 +158,19 @@ class Worker:
 
     @classmethod
     def adopt(
-        cls, pid: int, pidfd: int, control_fd: int, view: View, target: str, uid: int, mount_id: int = 0
+        cls,
+        pid: int,
+        pidfd: int,
+        control_fd: int,
+        view: View,
+        target: str,
+        uid: int,
+        account: Account,
+        mount_id: int = 0,
     ) -> Worker:
         """A worker an earlier hostd started, by its descriptors, which become ours."""
         control = trio.socket.from_stdlib_socket(socket.socket(fileno=control_fd))
-        return cls(Process.adopt(pid, pidfd), control, view, target, uid, mount_id=mount_id)
+        return cls(Process.adopt(pid, pidfd), control, view, target, uid, account, mount_id=mount_id)
 
     async def hold(self) -> None:
         """Get a copy of the FUSE connection of a worker that was taken over. Raises HostError."""
@@ -214,9 +226,9 @@ class Worker:
         return lent[0], lent[1]
 
     @property
-    def descriptors(self) -> tuple[int, int]:
-        """The control socket, and the pidfd of the worker's process."""
-        return self._control.fileno(), self.process.fileno()
+    def descriptors(self) -> tuple[int, int, int]:
+        """The control socket, the pidfd of the worker's process, and the volume's ledger."""
+        return self._control.fileno(), self.process.fileno(), self.account.ledger.fileno()
 
     async def ping(self, timeout_s: float) -> WorkerState:
         """How it is. Raises HostError when it does not answer in `timeout_s` seconds."""
@@ -379,6 +391,7 @@ async def start(
     uid: int,
     gid: int,
     placement: Placement,
+    account: Account,
     target: str,
     at: str,
 ) -> Worker:
@@ -390,7 +403,11 @@ async def start(
     view = placement.view
     opening = functools.partial(open_volume, config, view.source, read_only=view.read_only, expected=view.birth)
     volume = await patience.descriptor(view.source, opening)
-    worker_uid = uids.take()
+    try:
+        worker_uid = uids.take()
+    except BaseException:
+        close_elsewhere([volume])
+        raise
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     take_descriptors(ours, False)
     control = trio.socket.from_stdlib_socket(ours)
@@ -401,10 +418,11 @@ async def start(
         try:
             fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
             mounts.mount_fuse(fuse, at, name=f"hatchway:{login}")
-            process = await zygote.spawn(spec, (volume, fuse, theirs.fileno()))
+            process = await zygote.spawn(spec, (volume, fuse, theirs.fileno(), account.ledger.fileno()))
         finally:
             theirs.close()
-        worker = Worker(process, control, view, target, worker_uid, mount_id=mounts.mount_id(volume), fuse=fuse)
+        mount_id = mounts.mount_id(volume)
+        worker = Worker(process, control, view, target, worker_uid, account, mount_id=mount_id, fuse=fuse)
         await worker.ready()
         return worker
     except BaseException as exc:

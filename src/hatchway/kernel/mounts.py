@@ -245,12 +245,15 @@ def try_nosymfollow() -> None:
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of the mount table. `minor` is the FUSE connection's number in /sys/fs/fuse/connections."""
+    """One line of the mount table. `minor` is the FUSE connection's number in /sys/fs/fuse/connections; `root` which
+    directory of its file system is mounted.
+    """
 
     target: str
     kind: str
     source: str
     minor: int
+    root: str = "/"
 
 
 def mount_table() -> list[MountEntry]:
@@ -261,7 +264,13 @@ def mount_table() -> list[MountEntry]:
             head, _, tail = line.rstrip("\n").partition(" - ")
             left, right = head.split(" "), tail.split(" ")
             entries.append(
-                MountEntry(_unescape(left[4]), right[0], _unescape(right[1]), int(left[2].partition(":")[2]))
+                MountEntry(
+                    _unescape(left[4]),
+                    right[0],
+                    _unescape(right[1]),
+                    int(left[2].partition(":")[2]),
+                    _unescape(left[3]),
+                )
             )
     return entries
 

@@ -20,8 +20,21 @@ from hatchway.config import Config, Host, Paths
 from hatchway.errors import HatchwayError
 from hatchway.host import workers
 from hatchway.host.adoption import adopt
-from hatchway.host.handover import Handover, KeptRoot, KeptWorker, control_name, kept_names, process_name, session_name
+from hatchway.host.handover import (
+    Handover,
+    KeptRoot,
+    KeptWorker,
+    control_name,
+    kept_names,
+    ledger_name,
+    process_name,
+    session_name,
+)
+from hatchway.host.patience import Patience
+from hatchway.host.sizes import Accounts
+from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import mounts
+from hatchway.volumefs.ledger import Ledger
 from hatchway.wire import notify
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
@@ -50,6 +63,7 @@ class World:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.ends.append(theirs)
             passes += [(control_name(uid), ours.detach()), (process_name(uid), os.pidfd_open(program.pid))]
+            passes.append((ledger_name(uid), Ledger.make().fileno()))
         passes.append((session_name(SESSION), os.pidfd_open(self.monitor.pid)))
         self.passed = dict(passes[1:])
         self.forgotten: list[str] = []
@@ -69,6 +83,7 @@ class World:
             sessions={SESSION: self.monitor.pid},
         )
         self.mounted = [f"{self.config.mount_dir}/{LOGIN}{view.path}" for view in views]
+        self.accounts = Accounts(self.config, Zygote("info"), WorkerUids(1, 9), Patience())
         self.refused = self.read_only = False
         self.lent = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in ("/dev/null", "/dev/zero")}
         # The second stands for /dev/fuse, which only root may open.
@@ -97,7 +112,9 @@ class World:
             for number in range(2):
                 nursery.start_soon(self.worker, number)
             try:
-                adopted = await adopt(self.config, self.handover, self.kept, gid=GID, mounted=self.mounted)
+                adopted = await adopt(
+                    self.config, self.handover, self.accounts, self.kept, gid=GID, mounted=self.mounted
+                )
             except HatchwayError as exc:
                 problem = exc
             nursery.cancel_scope.cancel()

@@ -17,11 +17,13 @@ from trio.testing import MockClock
 from hatchway.config import Config, Host
 from hatchway.errors import HostError
 from hatchway.host import workers
+from hatchway.host.account import Account
 from hatchway.host.placement import Placement
 from hatchway.host.processes import Process
 from hatchway.host.workers import Worker, WorkerUids
 from hatchway.kernel import mounts
 from hatchway.model import IdPair
+from hatchway.volumefs.ledger import Ledger
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
 from hatchway.wire.worker import MAX_PACKET, Lend, Restrict, WorkerState, pack
@@ -41,9 +43,14 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+LEDGER = Ledger.make()
+"""One for all tests here, which do not look at it."""
+
+
 def made(pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]) -> Worker:
     control = trio.socket.from_stdlib_socket(pair[0].dup())
-    return Worker(Process(program.pid), control, View("/data", "/srv/x", False), "/mnt/data", 1)
+    account = Account("/srv/x", "", LEDGER)
+    return Worker(Process(program.pid), control, View("/data", "/srv/x", False), "/mnt/data", 1, account)
 
 
 async def answer(sock: socket.socket, obey: bool) -> None:

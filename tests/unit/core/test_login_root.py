@@ -21,11 +21,13 @@ from msgspec import structs
 from hatchway.config import Config, Paths
 from hatchway.errors import HostError, RefusedError
 from hatchway.host import patience, roots, sources, workers
+from hatchway.host.account import Account
 from hatchway.host.handover import Handover
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement
 from hatchway.host.processes import Process
 from hatchway.host.roots import LoginRoot
+from hatchway.host.sizes import Accounts
 from hatchway.host.workers import Worker, WorkerUids, Zygote
 from hatchway.kernel import mounts
 from hatchway.kernel.mounts import MountEntry
@@ -74,10 +76,10 @@ class Table:
 class FakeWorker(Worker):
     """A worker that does as told; `stuck` ones answer nothing."""
 
-    def __init__(self, view: View, target: str, uid: int, program: int) -> None:
+    def __init__(self, view: View, target: str, uid: int, program: int, account: Account) -> None:
         ours, theirs = socket.socketpair()
         theirs.close()
-        super().__init__(Process(program), trio.socket.from_stdlib_socket(ours), view, target, uid)
+        super().__init__(Process(program), trio.socket.from_stdlib_socket(ours), view, target, uid, account)
         self.stuck = False
         self.nodes = 1
         self.asked = 0
@@ -113,14 +115,14 @@ class Made:
         self.started: list[str] = []
         self._programs = programs
 
-    async def start(self, *_args: Any, placement: Placement, target: str, **_more: Any) -> Worker:
+    async def start(self, *_args: Any, placement: Placement, account: Account, target: str, **_more: Any) -> Worker:
         path = placement.view.path
         self.started.append(path)
         self.table.targets.append(target)
         if path in self.fail:
             raise HostError("the worker did not start")
         self.table.serving[target] = pid = self._programs("exec sleep 1000")
-        return FakeWorker(placement.view, target, 10 + len(self.started), pid)
+        return FakeWorker(placement.view, target, 10 + len(self.started), pid, account)
 
     async def open(self, *views: View, session: str = SESSION) -> None:
         await self.root.open_session(session, views, Process(self._programs("sleep 1000 & wait")))
@@ -155,8 +157,10 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Callab
     monkeypatch.setattr(mounts, "unmount", table.unmount)
     monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
     async with trio.open_nursery() as nursery:
+        zygote, uids, patient = Zygote("info"), WorkerUids(1, 1000), Patience()
+        accounts = Accounts(config, zygote, uids, patient)
         root = LoginRoot(
-            config, Zygote("info"), WorkerUids(1, 1000), Patience(), handover, nursery, lambda _: None,
+            config, zygote, uids, accounts, patient, handover, nursery, lambda _: None,
             login="shop-web-1", uid=1000, gid=1000,
         )  # fmt: skip
         made = Made(root, table, programs)
