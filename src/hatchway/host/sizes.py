@@ -30,7 +30,7 @@ from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.model import NO_LIMITS, Limits
-from hatchway.volumefs.ledger import BLOCK, Ledger
+from hatchway.volumefs.ledger import BLOCK, Figures, Ledger
 from hatchway.wire.host import Measure, SharedVolume, Sizes, Usage, View, VolumeSize
 from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, receive_with_fds_async
 
@@ -67,7 +67,7 @@ FRESH_S: Final = 1.0
 BYTES_PER_FILE: Final = 16384
 """With a size limit and none of files there may be one file for so many bytes (mke2fs(8), inode_ratio)."""
 
-_WORD_MAX = 1 << 60
+_WORD_MAX = 1 << 50
 
 
 class Accounts:
@@ -157,11 +157,12 @@ class Accounts:
         return account
 
     def _size(self, account: Account) -> VolumeSize:
-        figures, room = account.ledger.figures(), account.room
-        files_used = min(figures.files, _WORD_MAX) if figures.known else None
+        # What a worker has written there may be nonsense, and is at least no number that nothing can hold.
+        figures, room = Figures._make(min(word, _WORD_MAX) for word in account.ledger.figures()), account.room
+        files_used = figures.files if figures.known else None
         counted = None
         if figures.known and account.counts:
-            counted = Usage(min(figures.blocks * BLOCK, _WORD_MAX), figures.files, min(figures.counted_at, _WORD_MAX))
+            counted = Usage(figures.blocks * BLOCK, figures.files, figures.counted_at)
         used: int | None = None if counted is None else counted.size
         nominal = usable = files_usable = None
         available = None if room is None else room.available
@@ -208,7 +209,7 @@ class Accounts:
         if self._running >= COUNTS_MAX:
             return None
         due = [one for one in self._accounts.values() if one.due <= now and not one.counting]
-        if now < self._free_at:
+        if self._running or now < self._free_at:
             due = [one for one in due if one.urgent]
         return min(due, key=lambda one: (not one.urgent, one.due), default=None)
 
