@@ -18,6 +18,7 @@ from hatchway.admin.rules import Change, same_hands
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
+from hatchway.fullness import Full, fullness
 from hatchway.model import (
     NO_LIMITS,
     VOLUMES_MAX,
@@ -67,11 +68,20 @@ from hatchway.wire.admin import (
     Show,
     ShowPassword,
     Status,
+    VolumeStatus,
 )
 from hatchway.wire.host import VolumeSize
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
+
+_FULL = {
+    Full.OVER: "nothing can be added to {path}: it is over its limit",
+    Full.FULL: "nothing can be added to {path}: it is full",
+    Full.DISK: "nothing can be added to {path}: the disk it is on is full",
+    Full.FILES_OVER: "no file can be added to {path}: it has more than its limit allows",
+    Full.FILES: "no file can be added to {path}: it has as many as there may be",
+}
 
 
 class Operations:
@@ -126,6 +136,7 @@ class Operations:
         except HatchwayError as exc:
             problem = str(exc)
         records = await self._core.db(Registry.instances)
+        volumes = [(instance.key, volume) for instance in await self._instances() for volume in instance.volumes]
         return Status(
             version=__version__,
             sources=self._core.inventory.sources(),
@@ -136,11 +147,11 @@ class Operations:
             leftovers=leftovers,
             rules=await self._core.db(Registry.rules),
             waiting=tuple(
-                f"{instance.key} {volume.path}"
-                for instance in await self._instances()
-                for volume in instance.volumes
+                f"{key} {volume.path}"
+                for key, volume in volumes
                 if volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present)
             ),
+            full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
@@ -173,6 +184,7 @@ class Operations:
             if volume.access is Access.SUSPENDED:
                 why = "another volume stands there now" if volume.present else "the instance does not have it now"
                 problems.append(f"access to {volume.path} is suspended: {why}")
+            problems += _full(volume)
         if status.login is not None and (unpublished := self._core.unpublished.get(status.login)) is not None:
             problems.append(f"nobody can enter as {status.login}: {unpublished}")
         if self._core.host.problem is not None:
@@ -534,6 +546,13 @@ def _checked_limits(limits: NewLimits) -> NewLimits:
     """`limits`, as they came from outside. Raises UsageError."""
     check_limits(limits.after(NO_LIMITS))
     return limits
+
+
+def _full(volume: VolumeStatus) -> list[str]:
+    """Why nothing can be added to a volume that can be written to otherwise, in sentences without full stop."""
+    if volume.access is not Access.READ_WRITE or volume.size is None:
+        return []
+    return [_FULL[why].format(path=volume.path) for why in fullness(volume.size)]
 
 
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:

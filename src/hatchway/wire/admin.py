@@ -340,7 +340,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """`host_problem` is a sentence when hostd cannot be reached, None when all is well.
 
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
-    `waiting` instances and paths at which access is suspended or held back.
+    `waiting` instances and paths at which access is suspended or held back, `full` those to which nothing can be added.
     """
 
     version: str
@@ -351,6 +351,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     host_problem: str | None
     rules: tuple[AccessRule, ...] = ()
     waiting: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
     leftovers: Leftovers | None = None
 
 

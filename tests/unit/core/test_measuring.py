@@ -20,7 +20,7 @@ from hatchway.errors import NotRunningError
 from hatchway.model import Directory, InstanceKey, Limits, NewLimits
 from hatchway.registry.store import Registry
 from hatchway.sshd import hostkeys
-from hatchway.wire.admin import Disable, Enable, ListInstances, Show, VolumeStatus
+from hatchway.wire.admin import DaemonStatus, Disable, Enable, ListInstances, Show, VolumeStatus
 from hatchway.wire.host import SharedVolume, Sizes, Usage, VolumeSize
 
 DATA, LOGS = (Directory(f"/var/lib/docker/volumes/{name}/_data", "inode:2:1.0") for name in ("data", "logs"))
@@ -212,3 +212,32 @@ async def test_counts_of_what_nobody_shares_any_more_are_forgotten(tmp_path: Pat
         mock_clock.jump(measuring.MEASURE_EVERY_S)
         await stage.measuring.step()
         assert set(stage.core.registry.sizes()) == {DATA}
+
+
+FULL = VolumeSize(used=100 << 20, usable=100 << 20, nominal=108 << 20, available=0, limits=Limits(108 << 20))
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"),
+    [
+        (FULL, "nothing can be added to /data: it is full"),
+        (structs.replace(FULL, used=101 << 20), "nothing can be added to /data: it is over its limit"),
+        (VolumeSize(used=7, available=0), "nothing can be added to /data: the disk it is on is full"),
+        (VolumeSize(files_used=7, files_usable=7), "no file can be added to /data: it has as many as there may be"),
+        (VolumeSize(files_used=8, files_usable=7), "no file can be added to /data: it has more than its limit allows"),
+        (VolumeSize(used=7, available=1 << 20), None),
+        (VolumeSize(), None),
+    ],
+)
+async def test_a_full_volume_is_a_problem_where_it_could_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: VolumeSize, problem: str | None
+) -> None:
+    monkeypatch.setattr(hostkeys, "read", lambda _directory: ())
+    async with staged(tmp_path) as stage:
+        stage.host.sizes[DATA.source] = size
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert (await stage.do(Show(instance="shop/web/1"))).problems == (() if problem is None else (problem,))
+        assert (await stage.do(DaemonStatus())).full == (() if problem is None else ("shop/web/1 /data",))
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",), read_only=True))
+        assert (await stage.do(Show(instance="shop/web/1"))).problems == ()
+        assert (await stage.do(DaemonStatus())).full == ()
