@@ -14,14 +14,17 @@ from trio.testing import MockClock
 
 from hatchway.admin import measuring
 from hatchway.admin.core import Core
+from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
+from hatchway.config import Config, Paths
 from hatchway.errors import NotRunningError
 from hatchway.model import Directory, InstanceKey, Limits, NewLimits
 from hatchway.registry.store import Registry
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import DaemonStatus, Disable, Enable, ListInstances, Show, VolumeStatus
-from hatchway.wire.host import SharedVolume, Sizes, Usage, VolumeSize
+from hatchway.wire.frames import Channel, encode
+from hatchway.wire.host import Measure, SharedVolume, Sizes, Usage, VolumeSize
 
 DATA, LOGS = (Directory(f"/var/lib/docker/volumes/{name}/_data", "inode:2:1.0") for name in ("data", "logs"))
 COUNTED = Usage(1234, 5, 999.0)
@@ -241,3 +244,33 @@ async def test_a_full_volume_is_a_problem_where_it_could_be_written(
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",), read_only=True))
         assert (await stage.do(Show(instance="shop/web/1"))).problems == ()
         assert (await stage.do(DaemonStatus())).full == ()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_the_link_asks_and_hears_sizes(tmp_path: Path, knows: bool) -> None:
+    config = Config(paths=Paths(run_dir=str(tmp_path)))
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    await listener.bind(config.hostd_socket)
+    listener.listen()
+    volumes = (shared(DATA, limits=Limits(1 << 30), known=COUNTED), shared(LOGS))
+    answer = Sizes((VolumeSize(used=7, counted=COUNTED), VolumeSize(own=True)))
+    heard = list[Measure]()
+
+    async def serve() -> None:
+        server, _ = await listener.accept()
+        async with trio.SocketStream(server) as stream:
+            heard.append(await Channel(stream).receive(Measure))
+            if knows:
+                await stream.send_all(encode(answer))
+
+    with listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            with trio.fail_after(5):
+                if knows:
+                    assert await HostLink(config).measure(volumes) == answer
+                else:
+                    # As one that does not know the question: it hangs up.
+                    with pytest.raises(NotRunningError, match="hung up"):
+                        await HostLink(config).measure(volumes)
+    assert heard == [Measure(volumes)]
