@@ -84,8 +84,13 @@ async def test_without_sizes_everything_else_works(
         warned = [one for one in logged if one["log_level"] == "warning"]
         # Once, and not at all when it is known that hostd is away.
         assert len(warned) == (1 if problem is None else 0)
-        stage.host.problem = stage.host.unmeasurable = None
+        away, stage.host.problem, stage.host.unmeasurable = stage.host.unmeasurable, None, None
         assert (await volumes(stage))["/data"].size is not None
+        # The next time is another one.
+        stage.host.unmeasurable = away
+        with structlog.testing.capture_logs() as logged:
+            assert (await volumes(stage))["/data"].size is None
+        assert [one["log_level"] for one in logged] == ["warning"]
 
 
 async def test_an_answer_of_another_length_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
