@@ -69,8 +69,8 @@ def size_remarks(volume: VolumeStatus) -> list[Text]:
         if volume.access is Access.READ_WRITE:
             lines += [Text(_full(size, why), "yellow") for why in fullness(size)]
         if size.problem:
-            known = "could not be counted" if size.used is None else "could not be counted anew"
-            lines.append(Text.assemble((f"{known}: ", "yellow"), safe(size.problem, "yellow")))
+            known = "size not known: " if size.used is None else "size not certain: "
+            lines.append(Text.assemble((known, "yellow"), safe(size.problem, "yellow")))
     own = strictest(grant.limits for grant in volume.grants if grant.in_force)
     if strictest((own, volume.limits)) != own:
         lines.append(Text("limited by what gives another instance access to this volume", "dim"))
@@ -91,16 +91,16 @@ def _room(size: VolumeSize) -> str:
         return f"{counted}{limit}{free}"
     usable = words(size.usable)
     counted = f"{used} of {usable} used" if used is not None else f"{usable} usable"
+    limited = size.nominal == size.limits.size
     if used is None and not size.problem:
         counted = f"being counted, {counted}"
-    if size.available is not None:
+    if size.available is not None and size.used is not None:
         counted += f", {words(size.available)} left"
         # A limit is no promise: others fill the disk as well. Less than a percent may be what is just being written.
-        if not size.own and size.used is not None and size.usable - size.used - size.available > size.usable // 100:
+        if limited and size.usable - size.used - size.available > size.usable // 100:
             counted += " on its disk"
     if size.nominal is None:
         return counted
-    limited = size.nominal == size.limits.size
     name = f"limit {whole(size.nominal, decimal=decimal)}" if limited else f"device {words(size.nominal)}"
     return f"{counted}; {name}" + (" with index" if size.usable < size.nominal else "")
 

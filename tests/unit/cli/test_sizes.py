@@ -131,6 +131,12 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
         ["13 MB of 925 MB used, 100 MB left on its disk; limit 1 GB with index"],
     ),
     (size(), ["being counted, 925 MB usable; limit 1 GB with index"]),
+    # What the disk has says nothing of what the limit leaves.
+    (size(available=800 * GIB), ["being counted, 925 MB usable; limit 1 GB with index"]),
+    (
+        size(used=13 * MB, available=100 * MB, own=True),
+        ["13 MB of 925 MB used, 100 MB left on its disk; limit 1 GB with index"],
+    ),
     (
         size(limits=Limits(1000 * MB, 500), files_usable=None),
         ["being counted, 925 MB usable; limit 1 GB with index", "at most 500 files"],
@@ -188,11 +194,11 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
     ),
     (
         size(problem="/v does not\x1b answer"),
-        ["925 MB usable; limit 1 GB with index", "! could not be counted: /v does not\\x1b answer"],
+        ["925 MB usable; limit 1 GB with index", "! size not known: /v does not\\x1b answer"],
     ),
     (
         VolumeSize(used=MIB, problem="/v does not answer"),
-        ["1 MiB used, no limit", "! could not be counted anew: /v does not answer"],
+        ["1 MiB used, no limit", "! size not certain: /v does not answer"],
     ),
 ]
 
@@ -204,10 +210,10 @@ def test_what_is_said_of_a_volume(make: Any, known: VolumeSize, lines: list[str]
         volume = structs.replace(volume, grants=(structs.replace(BY_COMMAND, limits=known.limits),))
         return [("! " if line.style == "yellow" else "") + line.plain for line in size_remarks(volume)]
 
-    shown = [line.replace("! could", "could") for line in lines]
-    assert [line.replace("! could", "could") for line in said(Access.READ_WRITE)] == shown
+    shown = [line.replace("! size not", "size not") for line in lines]
+    assert [line.replace("! size not", "size not") for line in said(Access.READ_WRITE)] == shown
     # To what is read-only nothing can be added anyway.
-    assert [line.replace("! could", "could") for line in said(Access.READ_ONLY)] == [
+    assert [line.replace("! size not", "size not") for line in said(Access.READ_ONLY)] == [
         line for line in shown if not line.startswith("!")
     ]
     for nobodys in (Access.OFF, Access.SUSPENDED):
