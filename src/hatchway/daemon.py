@@ -19,6 +19,7 @@ from hatchway.admin.core import SESSIONS_KEPT_S, Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
+from hatchway.admin.measuring import Measuring
 from hatchway.admin.operations import Operations
 from hatchway.admin.reconcile import Reconciler
 from hatchway.config import Config
@@ -50,12 +51,17 @@ async def run(config: Config) -> None:
         gate = Gate(core, keys_uid)
         granting = Granting(core)
         reconciler = Reconciler(core, granting)
-        operations = Operations(core, granting, reconciler)
+        measuring = Measuring(core)
+        operations = Operations(core, granting, reconciler, measuring)
 
         await reconciler.take_away()
 
         async def fed(message: Fed, _peer: Peer) -> None:
             await core.feed(message.snapshot)
+
+        def ready() -> None:
+            core.tell_news()
+            core.tell_sharing()
 
         async def alive(message: Alive, _peer: Peer) -> None:
             inventory.alive(message.source)
@@ -66,10 +72,11 @@ async def run(config: Config) -> None:
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
                 nursery.start_soon(serve, "admin", inherited_listener("admin"), operations.table())
                 nursery.start_soon(gate.serve, inherited_listener("auth"))
-                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended, core.tell_news)
+                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(core.keep_note)
                 nursery.start_soon(reconciler.run)
+                nursery.start_soon(measuring.run)
                 nursery.start_soon(_trim, core)
                 log.get().info("ready")
                 notify.ready()

@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Iterable
-from typing import NewType
+from typing import NamedTuple, NewType
 
 import msgspec
 
@@ -181,6 +181,28 @@ class Limits(msgspec.Struct, frozen=True):
 
 NO_LIMITS = Limits()
 
+
+class NewLimits(msgspec.Struct, frozen=True):
+    """What somebody who gives access says of its limits. UNSET: they stay as they were, None: there are none."""
+
+    size: int | msgspec.UnsetType | None = msgspec.UNSET
+    files: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    @classmethod
+    def exactly(cls, limits: Limits) -> NewLimits:
+        """`limits`, whatever they were."""
+        return cls(limits.size, limits.files)
+
+    def after(self, before: Limits) -> Limits:
+        """The limits of a grant that had `before`."""
+        return Limits(
+            before.size if self.size is msgspec.UNSET else self.size,
+            before.files if self.files is msgspec.UNSET else self.files,
+        )
+
+
+KEEP_LIMITS = NewLimits()
+
 SIZE_MIN, SIZE_MAX = 1 << 20, 1 << 50
 """The least and the greatest size limit, in bytes."""
 
@@ -221,8 +243,15 @@ def check_limits(limits: Limits) -> Limits:
     if limits.size is not None and not SIZE_MIN <= limits.size <= SIZE_MAX:
         raise UsageError(f"size {limits.size} is not allowed: expected {SIZE_MIN} to {SIZE_MAX} bytes")
     if limits.files is not None and not 1 <= limits.files <= FILES_MAX:
-        raise UsageError(f"{limits.files} files are not allowed: expected 1 to {FILES_MAX}")
+        raise UsageError(f"files {limits.files} is not allowed: expected a number from 1 to {FILES_MAX}")
     return limits
+
+
+class Directory(NamedTuple):
+    """A directory of the host: where it is, and which one that is (see wire.host.Births). What a limit is about."""
+
+    source: str
+    birth: str
 
 
 class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,6 +324,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     follow: bool = False
     ownership: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
 
 
 ACCESS_LABEL = "hatchway.volumes"

@@ -12,7 +12,7 @@ import msgspec
 
 from hatchway.config import decode
 from hatchway.errors import ConfigError, UsageError
-from hatchway.model import AccessRule, Ownership, parse_owner, parse_umask
+from hatchway.model import AccessRule, Limits, Ownership, check_limits, parse_owner, parse_size, parse_umask
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,8 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     owner: str | None = None
     umask: str | None = None
+    size: str | None = None
+    files: int | None = None
 
 
 def names(directory: str) -> list[str]:
@@ -77,6 +79,7 @@ def parse(text: str, origin: str) -> tuple[AccessRule, ...]:
                 read_only=entry.read_only,
                 follow=entry.follow,
                 ownership=_ownership(entry, where),
+                limits=_limits(entry, where),
             )
         )
     return tuple(rules)
@@ -97,6 +100,13 @@ def _ownership(entry: _Entry, where: str) -> Ownership:
             None if entry.owner is None else parse_owner(entry.owner),
             None if entry.umask is None else parse_umask(entry.umask),
         )
+    except UsageError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def _limits(entry: _Entry, where: str) -> Limits:
+    try:
+        return check_limits(Limits(None if entry.size is None else parse_size(entry.size), entry.files))
     except UsageError as exc:
         raise ConfigError(f"{where}: {exc}") from exc
 

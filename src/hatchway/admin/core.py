@@ -23,7 +23,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Login, Snapshot, VolumeInfo, VolumeKind, below
+from hatchway.model import Directory, Limits, Login, Snapshot, VolumeInfo, VolumeKind, below
 from hatchway.registry.records import CredentialKind, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
@@ -75,6 +75,12 @@ class Core:
         self._applied: dict[Login, tuple[View, ...]] = {}
         # Which directory stood at a path when hostd last knew.
         self._births: dict[str, str] = {}
+        # All volumes there are grants for, with their limits, and those of them that are shared now; None before the
+        # first look. A limit may come from another instance's grant: no login can tell by its own.
+        self.limits: dict[Directory, Limits] | None = None
+        self.shared: dict[Directory, Limits] | None = None
+        self._looking = trio.Lock()
+        self._sharing = trio.Event()
         # Logins for which hostd has still to take something.
         self._pending: set[Login] = set()
         # Of these, those whose sessions must end although they may see what they see.
@@ -94,6 +100,15 @@ class Core:
     def tell_news(self) -> None:
         """There is something new: see `news`."""
         self._news.set()
+
+    async def sharing(self) -> None:
+        """Wait until other volumes are shared than before, or with other limits. For one task."""
+        await self._sharing.wait()
+        self._sharing = trio.Event()
+
+    def tell_sharing(self) -> None:
+        """Others are shared, or nobody knows: see `sharing`."""
+        self._sharing.set()
 
     async def db(self, call: Callable[[Registry], T]) -> T:
         """Run `call` with the registry in its thread."""
@@ -185,7 +200,7 @@ class Core:
         fails spoils nobody else's: returned are those hostd did not take, which are tried again by `keep_in_step`.
         Raises HatchwayError when hostd could not publish at all.
         """
-        records = {record.login: record for record in await self.db(Registry.instances) if record.grants}
+        views = await self._look()
         limit = trio.CapacityLimiter(PARALLEL_APPLIES)
         errors: dict[Login, HatchwayError] = {}
 
@@ -197,9 +212,8 @@ class Core:
                 errors[login] = exc
 
         async with trio.open_nursery() as nursery:
-            for login in {*records, *self._applied, *self._pending}:
-                record = records.get(login)
-                same = record is not None and self._applied.get(login) == self._views_for_open(record)
+            for login in {*views, *self._applied, *self._pending}:
+                same = login in views and self._applied.get(login) == views[login]
                 # While somebody else has the turn, a session opens with what was true a moment ago.
                 if (
                     everything
@@ -210,6 +224,19 @@ class Core:
                     nursery.start_soon(one, login)
         await self._publish(everything)
         return errors
+
+    async def _look(self) -> dict[Login, tuple[View, ...]]:
+        """What each login may see, and with that which volumes are shared and what limits they have."""
+        # In turn: what was read last counts.
+        async with self._looking:
+            records = [record for record in await self.db(Registry.instances) if record.grants]
+            self.limits = shares.limits(records, self.inventory)
+            views = {record.login: self._views_for_open(record) for record in records}
+        shared = {Directory(view.source, view.birth): view.limits for seen in views.values() for view in seen}
+        if shared != self.shared:
+            self.shared = shared
+            self.tell_sharing()
+        return views
 
     async def sync_logged(self) -> None:
         """As `sync`, for whoever can only leave it to be tried again what hostd did not take."""
@@ -324,7 +351,9 @@ class Core:
                     session, login, address=address, method=method, credential=key, now=now
                 )
             )
-            views = shares.host_views(record, self.inventory)
+            if self.limits is None:
+                await self._look()
+            views = self._views(record)
             await self.host.open_session(session, self.user_record(record), views, pid)
             self._applied[login] = views
         except BaseException as exc:
@@ -345,9 +374,12 @@ class Core:
         goes on as long as its volume is granted. What it has mounted stays the volume it was.
         """
         if self.inventory.get(record.key) is not None:
-            return shares.host_views(record, self.inventory)
+            return self._views(record)
         kept = shares.kept_views(record, self._applied.get(record.login, ()))
-        return kept or shares.host_views(record, self.inventory)
+        return shares.limited(kept, self.limits or {}) or self._views(record)
+
+    def _views(self, record: InstanceRecord) -> tuple[View, ...]:
+        return shares.limited(shares.host_views(record, self.inventory), self.limits or {})
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
         """hostd is (again) there: tell it everything, and close the books on sessions it does not have.

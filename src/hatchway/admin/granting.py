@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Sequence
 
 import trio
+from msgspec import UNSET, structs
 
 from hatchway import accounts, log
 from hatchway.admin import owners
@@ -14,10 +15,12 @@ from hatchway.credentials import keys, passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError
 from hatchway.model import (
+    KEEP_LIMITS,
     UNSAID,
     InstanceKey,
     Login,
     Mode,
+    NewLimits,
     Origin,
     Ownership,
     Uid,
@@ -49,6 +52,7 @@ class Granting:
         by: str,
         follow: Collection[str] = (),
         ownership: Ownership = UNSAID,
+        limits: NewLimits = KEEP_LIMITS,
     ) -> tuple[InstanceRecord, Secret | None]:
         """Grant `volumes` of an instance; see Registry.enable. Gives it, and a new password that is not kept.
 
@@ -74,6 +78,7 @@ class Granting:
                     runtime_id=runtime_id,
                     ownership=ownership,
                     owner_ids=owner_ids,
+                    limits=limits,
                 )
             )
         self._logger.info(
@@ -84,6 +89,7 @@ class Granting:
             read_only=[volume.path for volume, mode in volumes if mode is Mode.READ_ONLY],
             owner=ownership.owner,
             umask=ownership.umask,
+            **{what: value for what, value in structs.asdict(limits).items() if value is not UNSET},
             origin=origin.value,
             by=by,
         )

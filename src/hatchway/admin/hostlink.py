@@ -23,10 +23,13 @@ from hatchway.wire.host import (
     EndSessions,
     HostStatus,
     Leftovers,
+    Measure,
     OpenSession,
     Published,
     PublishUsers,
     SessionEnded,
+    SharedVolume,
+    Sizes,
     Status,
     UserRecord,
     View,
@@ -34,6 +37,9 @@ from hatchway.wire.host import (
 )
 
 RETRY_S = 0.5
+
+MEASURE_TIMEOUT_S = 10.0
+"""hostd answers from memory; who lists volumes need not wait longer for their sizes."""
 
 
 class HostLink:
@@ -59,6 +65,10 @@ class HostLink:
     async def births(self, sources: tuple[str, ...]) -> Births:
         """Which directories stand at these paths now. Raises HatchwayError."""
         return await frames.call(self._path, AskBirths(sources), Births)
+
+    async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
+        """Have hostd know the sizes of these volumes and no others; as it knows them now. Raises HatchwayError."""
+        return await frames.call(self._path, Measure(volumes), Sizes, MEASURE_TIMEOUT_S)
 
     async def status(self) -> HostStatus:
         """What hostd holds. Raises HatchwayError."""

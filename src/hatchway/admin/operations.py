@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -12,20 +12,26 @@ from hatchway import __version__, log
 from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
+from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
+from hatchway.fullness import Full, fullness
 from hatchway.model import (
+    NO_LIMITS,
     VOLUMES_MAX,
+    Directory,
     InstanceInfo,
     InstanceKey,
     Login,
     Mode,
+    NewLimits,
     Origin,
     Ownership,
     VolumeInfo,
+    check_limits,
     login_candidates,
     parse_instance_key,
     parse_owner,
@@ -62,17 +68,28 @@ from hatchway.wire.admin import (
     Show,
     ShowPassword,
     Status,
+    VolumeStatus,
 )
+from hatchway.wire.host import VolumeSize
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
+
+_FULL = {
+    Full.OVER: "nothing can be added to {path}: it is over its limit",
+    Full.FULL: "nothing can be added to {path}: it is full",
+    Full.DISK: "nothing can be added to {path}: the disk it is on is full",
+    Full.FILES_OVER: "no file can be added to {path}: it has more than its limit allows",
+    Full.FILES: "no file can be added to {path}: it has as many as there may be",
+}
 
 
 class Operations:
     """Every operation, on one Core."""
 
-    def __init__(self, core: Core, granting: Granting, reconciler: Reconciler) -> None:
+    def __init__(self, core: Core, granting: Granting, reconciler: Reconciler, measuring: Measuring) -> None:
         self._core = core
+        self._measuring = measuring
         self._granting = granting
         self._reconciler = reconciler
         self._logger = log.get()
@@ -102,10 +119,10 @@ class Operations:
     async def _instances(self) -> tuple[InstanceStatus, ...]:
         records = {record.key: record for record in await self._core.db(Registry.instances)}
         infos = {info.key: info for info in self._core.inventory.instances()}
-        sessions = await self._sessions()
+        sessions, sizes = await self._sessions(), await self._measuring.sizes()
         # An instance that is gone is of interest only while something of it is shared.
         keys_ = sorted(infos.keys() | {key for key, record in records.items() if record.grants})
-        return tuple(self._instance(records.get(key), infos.get(key), sessions) for key in keys_)
+        return tuple(self._instance(records.get(key), infos.get(key), sessions, sizes) for key in keys_)
 
     async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
         problem = self._core.host.problem
@@ -119,6 +136,7 @@ class Operations:
         except HatchwayError as exc:
             problem = str(exc)
         records = await self._core.db(Registry.instances)
+        volumes = [(instance.key, volume) for instance in await self._instances() for volume in instance.volumes]
         return Status(
             version=__version__,
             sources=self._core.inventory.sources(),
@@ -129,16 +147,16 @@ class Operations:
             leftovers=leftovers,
             rules=await self._core.db(Registry.rules),
             waiting=tuple(
-                f"{instance.key} {volume.path}"
-                for instance in await self._instances()
-                for volume in instance.volumes
+                f"{key} {volume.path}"
+                for key, volume in volumes
                 if volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present)
             ),
+            full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
         record, info = await self._granted(request.instance)
-        status = self._instance(record, info, await self._sessions())
+        status = self._instance(record, info, await self._sessions(), await self._measuring.sizes())
         views = shares.host_views(record, self._core.inventory)
         key, password = await self._credentials(record.login)
         kind = _password_kind(password)
@@ -166,6 +184,7 @@ class Operations:
             if volume.access is Access.SUSPENDED:
                 why = "another volume stands there now" if volume.present else "the instance does not have it now"
                 problems.append(f"access to {volume.path} is suspended: {why}")
+            problems += _full(volume)
         if status.login is not None and (unpublished := self._core.unpublished.get(status.login)) is not None:
             problems.append(f"nobody can enter as {status.login}: {unpublished}")
         if self._core.host.problem is not None:
@@ -193,6 +212,7 @@ class Operations:
             by=f"uid {peer.uid}",
             follow=follow,
             ownership=_checked(request.ownership),
+            limits=_checked_limits(request.limits),
         )
         paths = tuple(volume.path for volume in chosen)
         await self._sync(record.login, "access is granted")
@@ -258,7 +278,8 @@ class Operations:
         changes = [
             one
             for one in outcome.changes
-            if one.kind is not ChangeKind.ALTER or (one.mode, one.ownership) != (one.before, one.owned_before)
+            if one.kind is not ChangeKind.ALTER
+            or (one.mode, one.ownership, one.limits) != (one.before, one.owned_before, one.limits_before)
         ]
         return Applied(
             changes=tuple(_told(one) for one in changes if one.kind not in waiting),
@@ -294,6 +315,7 @@ class Operations:
                 by=f"uid {peer.uid}",
                 follow=follow,
                 ownership=grant.ownership,
+                limits=NewLimits.exactly(grant.limits),
             )
         others = await self._reconciler.confirm(info.key, paths)
         confirmed = sorted({volume.path for volume, _ in suspended} | {change.path for change in others})
@@ -435,12 +457,17 @@ class Operations:
     # Finding
 
     def _instance(
-        self, record: InstanceRecord | None, info: InstanceInfo | None, sessions: dict[str, int]
+        self,
+        record: InstanceRecord | None,
+        info: InstanceInfo | None,
+        sessions: Mapping[str, int],
+        sizes: Mapping[Directory, VolumeSize] = shares.UNKNOWN,
     ) -> InstanceStatus:
         count = 0 if record is None else sessions.get(record.login, 0)
         key = record.key if record is not None else info.key if info is not None else None
         held_back = {} if key is None else self._reconciler.held_back(key)
-        return shares.status(record, info, self._core.inventory, count, held_back)
+        limits = self._core.limits or shares.NOTHING
+        return shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
 
     async def _sessions(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -500,6 +527,8 @@ def _told(change: Change) -> AccessChange:
         before=change.before,
         ownership=change.ownership,
         owned_before=change.owned_before,
+        limits=change.limits,
+        limits_before=change.limits_before,
         reason=change.reason,
     )
 
@@ -511,6 +540,19 @@ def _checked(ownership: Ownership) -> Ownership:
     if ownership.umask is not None:
         parse_umask(f"{ownership.umask:03o}")
     return ownership
+
+
+def _checked_limits(limits: NewLimits) -> NewLimits:
+    """`limits`, as they came from outside. Raises UsageError."""
+    check_limits(limits.after(NO_LIMITS))
+    return limits
+
+
+def _full(volume: VolumeStatus) -> list[str]:
+    """Why nothing can be added to a volume that can be written to otherwise, in sentences without full stop."""
+    if volume.access is not Access.READ_WRITE or volume.size is None:
+        return []
+    return [_FULL[why].format(path=volume.path) for why in fullness(volume.size)]
 
 
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:

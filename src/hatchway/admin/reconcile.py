@@ -20,7 +20,7 @@ from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.rules import Change
 from hatchway.errors import HatchwayError, HostError
-from hatchway.model import AccessRule, InstanceKey, Login
+from hatchway.model import AccessRule, InstanceKey, Login, NewLimits
 from hatchway.registry.records import AlteredGrant, FollowedGrant, GrantName
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import ChangeKind
@@ -210,7 +210,17 @@ class Reconciler:
     def _edits(self, changes: Sequence[Change]) -> Callable[[Registry], None]:
         withdraw = [GrantName(one.key, one.path, one.origin) for one in changes if one.kind is ChangeKind.WITHDRAW]
         alter = [
-            AlteredGrant(one.key, one.path, one.origin, one.mode, one.follows, one.by, one.ownership, one.owner_ids)
+            AlteredGrant(
+                one.key,
+                one.path,
+                one.origin,
+                one.mode,
+                one.follows,
+                one.by,
+                ownership=one.ownership,
+                owner_ids=one.owner_ids,
+                limits=one.limits,
+            )
             for one in changes
             if one.kind is ChangeKind.ALTER
         ]
@@ -231,5 +241,6 @@ class Reconciler:
             by=change.by,
             follow=(change.path,) if change.follows else (),
             ownership=change.ownership,
+            limits=NewLimits.exactly(change.limits),
         )
         return record.login

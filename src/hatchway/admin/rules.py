@@ -15,6 +15,7 @@ from hatchway.admin import owners
 from hatchway.errors import ConflictError
 from hatchway.model import (
     ACCESS_LABEL,
+    NO_LIMITS,
     UNSAID,
     VOLUMES_MAX,
     AccessRule,
@@ -22,11 +23,13 @@ from hatchway.model import (
     InstanceInfo,
     InstanceKey,
     InstanceState,
+    Limits,
     Mode,
     Origin,
     Ownership,
     VolumeInfo,
     VolumeKind,
+    strictest,
 )
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import ChangeKind
@@ -39,7 +42,7 @@ LABEL_ENTRIES_MAX = 64
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is to be done to one grant. `before` is its mode until now, None when there is none, `owned_before` its
-    ownership. `owner_ids` are whom `ownership` means, as the host counts.
+    ownership, `limits_before` its limits. `owner_ids` are whom `ownership` means, as the host counts.
 
     `volume` is what stands at its path, None when that is of no interest.
     """
@@ -57,11 +60,14 @@ class Change:
     ownership: Ownership = UNSAID
     owner_ids: IdPair | None = None
     owned_before: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
+    limits_before: Limits = NO_LIMITS
 
     @property
     def takes_away(self) -> bool:
         """Whether somebody may do less after it."""
         narrows = self.before is Mode.READ_WRITE and self.mode is Mode.READ_ONLY
+        narrows = narrows or strictest((self.limits_before, self.limits)) != self.limits_before
         return self.kind is ChangeKind.WITHDRAW or (self.kind is ChangeKind.ALTER and narrows)
 
 
@@ -71,6 +77,7 @@ class _Wish:
     follow: bool
     by: str
     ownership: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
 
 
 def plan(
@@ -113,8 +120,8 @@ def plan(
                 continue
             if _unwanted(grant, matching, entries, labels, info is not None and key in fresh):
                 changes.append(_change(ChangeKind.WITHDRAW, key, grant))
-            elif origin is Origin.FILE and (rule := _of_rules(matching, path, grant.name)) and rule.read_only:
-                changes += _narrowed(key, grant, rule)
+            elif origin is Origin.FILE and (ruled := _of_rules(matching, path, grant.name)):
+                changes += _narrowed(key, grant, ruled, read_only=ruled.read_only)
     return changes
 
 
@@ -203,12 +210,18 @@ def _wishes(
 
 
 def _of_rules(matching: Sequence[AccessRule], path: str, name: str) -> _Wish | None:
-    """What the rules say together: one that allows writing, the first of these, decides."""
+    """What the rules say together: one that allows writing, the first of these, decides; but the strictest limits."""
     found = [rule for rule in matching if _names(rule.volumes, path, name)]
     if not found:
         return None
     decides = min(found, key=lambda rule: rule.read_only)
-    return _Wish(decides.read_only, any(rule.follow for rule in found), decides.where, decides.ownership)
+    return _Wish(
+        decides.read_only,
+        any(rule.follow for rule in found),
+        decides.where,
+        decides.ownership,
+        strictest(rule.limits for rule in found),
+    )
 
 
 def _of_label(entries: Sequence[tuple[str, bool]], path: str, name: str) -> _Wish | None:
@@ -230,17 +243,29 @@ def _toward(
         unowned = str(exc)
 
     def change(kind: ChangeKind, reason: str = "") -> Change:
-        before, owned = (None, UNSAID) if grant is None else (grant.mode, grant.ownership)
         return Change(
-            kind, key, volume.path, origin, mode, wish.by, follows, reason, volume, before, wish.ownership, ids, owned
+            kind,
+            key,
+            volume.path,
+            origin,
+            mode,
+            wish.by,
+            follows,
+            reason,
+            volume,
+            before=None if grant is None else grant.mode,
+            ownership=wish.ownership,
+            owner_ids=ids,
+            owned_before=UNSAID if grant is None else grant.ownership,
+            limits=wish.limits,
+            limits_before=NO_LIMITS if grant is None else grant.limits,
         )
 
     if grant is not None and grant.identity == volume.identity and fresh and volume.refusal is None and not unowned:
-        wished = (mode, follows, wish.by, wish.ownership, ids)
-        is_now = (grant.mode, grant.follows, grant.granted_by, grant.ownership, grant.owner_ids)
+        wished = (mode, follows, wish.by, wish.ownership, ids, wish.limits)
+        is_now = (grant.mode, grant.follows, grant.granted_by, grant.ownership, grant.owner_ids, grant.limits)
         return [] if is_now == wished else [change(ChangeKind.ALTER)]
-    # Writing is taken away also where nothing is known of the volume, or another one stands there now.
-    changes = _narrowed(key, grant, wish) if grant is not None and mode is Mode.READ_ONLY else []
+    changes = [] if grant is None else _narrowed(key, grant, wish, read_only=mode is Mode.READ_ONLY)
     if not fresh:
         return changes
     if problem := volume.refusal or unowned:
@@ -252,12 +277,13 @@ def _toward(
     return [*changes, change(ChangeKind.CONFIRM, "another volume stands there than the one access was given to")]
 
 
-def _narrowed(key: InstanceKey, grant: GrantRecord, wish: _Wish) -> list[Change]:
-    if grant.mode is Mode.READ_ONLY:
+def _narrowed(key: InstanceKey, grant: GrantRecord, wish: _Wish, *, read_only: bool) -> list[Change]:
+    """What is taken away also where nothing is known of the volume, or another one stands there now."""
+    mode = Mode.READ_ONLY if read_only else grant.mode
+    limits = strictest((grant.limits, wish.limits))
+    if (mode, limits) == (grant.mode, grant.limits):
         return []
-    mode = Mode.READ_ONLY
-    kept = _change(ChangeKind.ALTER, key, grant)
-    return [replace(kept, mode=mode, by=wish.by)]
+    return [replace(_change(ChangeKind.ALTER, key, grant), mode=mode, limits=limits, by=wish.by)]
 
 
 def _change(kind: ChangeKind, key: InstanceKey, grant: GrantRecord, volume: VolumeInfo | None = None) -> Change:
@@ -274,6 +300,8 @@ def _change(kind: ChangeKind, key: InstanceKey, grant: GrantRecord, volume: Volu
         ownership=grant.ownership,
         owner_ids=grant.owner_ids,
         owned_before=grant.ownership,
+        limits=grant.limits,
+        limits_before=grant.limits,
     )
 
 

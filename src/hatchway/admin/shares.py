@@ -10,14 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from msgspec import structs
+
 from hatchway.admin import owners
 from hatchway.admin.inventory import Inventory
 from hatchway.errors import ConflictError
 from hatchway.model import (
+    NO_LIMITS,
     UNSAID,
+    Directory,
     IdPair,
     InstanceInfo,
     InstanceState,
+    Limits,
     Mode,
     Ownership,
     Owning,
@@ -25,10 +30,14 @@ from hatchway.model import (
     anonymous,
     below,
     session_paths,
+    strictest,
 )
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, VolumeStatus
-from hatchway.wire.host import View
+from hatchway.wire.host import View, VolumeSize
+
+NOTHING: Mapping[Directory, Limits] = MappingProxyType({})
+UNKNOWN: Mapping[Directory, VolumeSize] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def _in_force(grants: Sequence[GrantRecord], volume: VolumeInfo | None, inventor
 
 
 def host_views(record: InstanceRecord, inventory: Inventory) -> tuple[View, ...]:
-    """What a session of this instance's login shows, in the order of the paths."""
+    """What a session of this instance's login shows, in the order of the paths; its limits are to be added."""
     live = live_grants(record, inventory)
     places = _places(record)
     info = inventory.get(record.key)
@@ -111,6 +120,32 @@ def _view(place: str, share: Share, fixed: bool) -> View:
         share.owner_ids,
         share.ownership.owner == Owning.REAL,
         share.ownership.umask,
+    )
+
+
+def limits(records: Iterable[InstanceRecord], inventory: Inventory) -> dict[Directory, Limits]:
+    """What all grants there are, in force or not, say together of each volume: a limit is the volume's.
+
+    Volumes without a limit are there too.
+    """
+    said: dict[Directory, set[Limits]] = {}
+    for record in records:
+        info = inventory.get(record.key)
+        volumes = {} if info is None else {volume.path: volume for volume in info.volumes}
+        for grant in record.grants:
+            if grant.source is not None:
+                said.setdefault(Directory(grant.source, grant.created), set()).add(grant.limits)
+            # The engine may keep its volumes elsewhere by now.
+            volume = volumes.get(grant.path)
+            if volume is not None and volume.source is not None and volume.identity == grant.identity:
+                said.setdefault(Directory(volume.source, volume.created), set()).add(grant.limits)
+    return {directory: strictest(found) for directory, found in said.items()}
+
+
+def limited(views: Iterable[View], by_volume: Mapping[Directory, Limits]) -> tuple[View, ...]:
+    """`views`, each with the limits of its volume, see `limits`."""
+    return tuple(
+        structs.replace(view, limits=by_volume.get(Directory(view.source, view.birth), NO_LIMITS)) for view in views
     )
 
 
@@ -148,10 +183,13 @@ def status(
     inventory: Inventory,
     sessions: int = 0,
     held_back: Mapping[str, str] = MappingProxyType({}),
+    by_volume: Mapping[Directory, Limits] = NOTHING,
+    sizes: Mapping[Directory, VolumeSize] = UNKNOWN,
 ) -> InstanceStatus:
     """An instance as its operator sees it; at least one of `record` and `info` is given.
 
-    `held_back` are paths at which a rule or label gives nothing by itself, with why.
+    `held_back` are paths at which a rule or label gives nothing by itself, with why. `by_volume` are all limits there
+    are, see `limits`, and `sizes` what is known of the sizes of volumes that are shared.
     """
     key = record.key if record is not None else info.key if info is not None else None
     assert key is not None
@@ -166,6 +204,7 @@ def status(
         described = volume or given[0]
         fixed = volume is not None and volume.read_only
         in_force = _in_force(given, volume, inventory)
+        directory = _directory(share, described)
         volumes.append(
             VolumeStatus(
                 path=path,
@@ -182,6 +221,8 @@ def status(
                 ownership=UNSAID if share is None else share.ownership,
                 owner_ids=None if share is None else share.owner_ids,
                 grants=tuple(_grant(grant, grant in in_force) for grant in given),
+                limits=by_volume.get(directory, NO_LIMITS),
+                size=None if share is None else sizes.get(directory),
             )
         )
     return InstanceStatus(
@@ -195,6 +236,12 @@ def status(
         volumes=tuple(sorted(volumes, key=lambda volume: volume.path)),
         sessions=sessions,
     )
+
+
+def _directory(share: Share | None, described: VolumeInfo | GrantRecord) -> Directory:
+    if share is not None:
+        return Directory(share.source, share.created)
+    return Directory(described.source or "", described.created)
 
 
 def _access(share: Share | None, fixed: bool) -> Access:
@@ -212,4 +259,5 @@ def _grant(grant: GrantRecord, in_force: bool) -> GrantStatus:
         granted_by=grant.granted_by,
         granted_at=grant.granted_at,
         ownership=grant.ownership,
+        limits=grant.limits,
     )

@@ -11,6 +11,7 @@ from hatchway import rulefiles
 from hatchway.cli.app import App, json_option
 from hatchway.cli.listing import ownership_text
 from hatchway.cli.output import Terminal, columns
+from hatchway.cli.sizes import limits_text
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
 from hatchway.errors import ConfigError
@@ -101,4 +102,8 @@ def _cells(change: AccessChange) -> list[Text]:
     owned = ownership_text(change.ownership) or ""
     if change.kind is ChangeKind.ALTER and change.ownership != change.owned_before:
         owned = owned or "owners and umask as usual"
-    return [Text(word, style), Text(mode), safe(change.path), safe(change.by, "dim"), Text(owned)]
+    limited = limits_text(change.limits) or ""
+    if change.kind is ChangeKind.ALTER and change.limits != change.limits_before:
+        limited = f"{limits_text(change.limits_before) or 'no limit'} -> {limited or 'no limit'}"
+    said = ", ".join(text for text in (owned, limited) if text)
+    return [Text(word, style), Text(mode), safe(change.path), safe(change.by, "dim"), Text(said)]

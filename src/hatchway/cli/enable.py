@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import click
+from msgspec import structs
 from rich.text import Text
 
 from hatchway.cli.app import App, json_option
@@ -11,7 +14,7 @@ from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
 from hatchway.connect import info as connect
 from hatchway.errors import HatchwayError, UsageError
-from hatchway.model import Origin, Ownership, parse_owner, parse_umask
+from hatchway.model import NO_LIMITS, NewLimits, Origin, Ownership, check_limits, parse_owner, parse_size, parse_umask
 from hatchway.wire.admin import (
     Access,
     Changed,
@@ -24,6 +27,9 @@ from hatchway.wire.admin import (
     ListInstances,
     Show,
 )
+
+NONE = "none"
+"""What takes a limit away."""
 
 
 @click.command()
@@ -44,6 +50,12 @@ from hatchway.wire.admin import (
 @click.option(
     "--umask", metavar="MASK", help="Permissions that new files do not get, such as 002; default: host.umask."
 )
+@click.option(
+    "--size",
+    metavar="SIZE",
+    help="How large SFTP may make the volume, such as 20GB or 1.5G, its index included, or 'none'; default: as it was.",
+)
+@click.option("--files", metavar="N", help="How many files SFTP may make there be, or 'none'; default: as it was.")
 @json_option
 @click.pass_obj
 def enable(
@@ -55,6 +67,8 @@ def enable(
     follow: bool,
     owner: str | None,
     umask: str | None,
+    size: str | None,
+    files: str | None,
 ) -> None:
     """Give SFTP access to volumes of an instance.
 
@@ -64,7 +78,13 @@ def enable(
     _require_choice(app, "enable", instance, volumes, every)
     ownership = Ownership(None if owner is None else parse_owner(owner), None if umask is None else parse_umask(umask))
     request = Enable(
-        instance=instance, volumes=volumes, every=every, read_only=read_only, follow=follow, ownership=ownership
+        instance=instance,
+        volumes=volumes,
+        every=every,
+        read_only=read_only,
+        follow=follow,
+        ownership=ownership,
+        limits=_limits(size, files),
     )
     changed = app.ask(request, Changed)
     info, problem = _connection(app, instance)
@@ -121,6 +141,19 @@ def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, .
     raise UsageError(
         f"which volumes? Name them by path or name, 'hatchway {command} {instance} VOLUME...', or say --all{known}"
     )
+
+
+def _limits(size: str | None, files: str | None) -> NewLimits:
+    """What the options say, each None when it was not given. Raises UsageError."""
+    limits = NewLimits()
+    if size is not None:
+        limits = structs.replace(limits, size=None if size == NONE else parse_size(size))
+    if files is not None:
+        if files != NONE and re.fullmatch(r"[0-9]{1,15}", files, re.ASCII) is None:
+            raise UsageError(f"files {files!r} is not allowed: expected a number, such as 100000, or none")
+        limits = structs.replace(limits, files=None if files == NONE else int(files))
+    check_limits(limits.after(NO_LIMITS))
+    return limits
 
 
 def _find(listing: Listing, name: str) -> InstanceStatus | None:

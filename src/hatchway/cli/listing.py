@@ -10,6 +10,7 @@ from rich.tree import Tree
 
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
+from hatchway.cli.sizes import limits_text, size_remarks
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
 from hatchway.model import IdPair, InstanceState, Origin, Ownership, Owning
@@ -92,6 +93,7 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
     found: list[Text] = []
     if volume.session_path is not None and volume.session_path != volume.path:
         found.append(Text.assemble(("in a session at ", "dim"), safe(volume.session_path)))
+    found += size_remarks(volume)
     if (owned := ownership_text(volume.ownership, volume.owner_ids)) is not None:
         found.append(Text(owned, style="dim"))
     plain = all(grant.origin is Origin.COMMAND and not grant.follows for grant in volume.grants)
@@ -120,6 +122,8 @@ def origin_remark(grant: GrantStatus) -> Text:
     by = safe(grant.granted_by)
     text = Text.assemble("given by command, ", by) if grant.origin is Origin.COMMAND else Text.assemble("given by ", by)
     text.append(f": {grant.mode.value}")
+    if (limit := limits_text(grant.limits)) is not None:
+        text.append(f", {limit}")
     if grant.follows:
         text.append(", stays on when the container gets a new anonymous volume")
     if not grant.in_force:

@@ -28,6 +28,8 @@ def _print(out: Terminal, answer: Status) -> None:
     out.field("Access rules", str(len(answer.rules)))
     if answer.waiting:
         out.field("Suspended", Text(f"{count(len(answer.waiting), 'volume')}: see 'hatchway ls'", "yellow"))
+    if answer.full:
+        out.field("Full", Text(f"{count(len(answer.full), 'volume')}: see 'hatchway ls'", "yellow"))
     if answer.host_problem is None:
         out.field("Host half", "answers")
     else:

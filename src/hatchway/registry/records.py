@@ -6,7 +6,20 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hatchway.model import UNSAID, IdPair, InstanceKey, Login, Mode, Origin, Ownership, Uid, VolumeInfo, VolumeKind
+from hatchway.model import (
+    NO_LIMITS,
+    UNSAID,
+    IdPair,
+    InstanceKey,
+    Limits,
+    Login,
+    Mode,
+    Origin,
+    Ownership,
+    Uid,
+    VolumeInfo,
+    VolumeKind,
+)
 
 
 class CredentialKind(enum.StrEnum):
@@ -22,7 +35,7 @@ class GrantRecord:
 
     `identity` is VolumeInfo.identity at that time, `granted_at` Unix seconds, `granted_by` for people to read.
     `follows`: it is for whichever anonymous volume the instance has there. `owner_ids` are whom `ownership.owner` meant
-    when it was granted, as the host counts; None when it names nobody.
+    when it was granted, as the host counts; None when it names nobody. `limits` are what this grant says of the volume.
     """
 
     path: str
@@ -39,6 +52,7 @@ class GrantRecord:
     follows: bool = False
     ownership: Ownership = UNSAID
     owner_ids: IdPair | None = None
+    limits: Limits = NO_LIMITS
 
 
 class GrantName(NamedTuple):
@@ -61,6 +75,7 @@ class AlteredGrant:
     by: str
     ownership: Ownership = UNSAID
     owner_ids: IdPair | None = None
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,12 @@ from sqlalchemy import (
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
 from hatchway.model import (
+    NO_LIMITS,
     AccessRule,
+    Directory,
     IdPair,
     InstanceKey,
+    Limits,
     Login,
     Mode,
     Origin,
@@ -47,6 +50,7 @@ from hatchway.registry.records import (
     NewLogin,
     SessionRecord,
 )
+from hatchway.wire.host import Usage
 
 Condition = ColumnElement[bool]
 
@@ -118,6 +122,7 @@ def _grant(row: Row[Any]) -> GrantRecord:
         follows=row.follows,
         ownership=Ownership(row.owner, row.umask),
         owner_ids=None if row.owner_uid is None or row.owner_gid is None else IdPair(row.owner_uid, row.owner_gid),
+        limits=Limits(row.size, row.files),
     )
 
 
@@ -129,6 +134,19 @@ def ownership_values(ownership: Ownership, ids: IdPair | None) -> dict[str, Any]
         "owner_uid": None if ids is None else ids.uid,
         "owner_gid": None if ids is None else ids.gid,
     }
+
+
+def limits_values(limits: Limits) -> dict[str, Any]:
+    """The columns of `limits`."""
+    return {"size": limits.size, "files": limits.files}
+
+
+def limits_at(connection: Connection, instance: int, path: str, origin: Origin) -> Limits:
+    """The limits of the grant of an origin at `path`, be it for another volume; none when there is no grant."""
+    query = select(t.grants.c.size, t.grants.c.files).join(t.volumes)
+    of_path = and_(t.volumes.c.instance_id == instance, t.volumes.c.path == path, t.grants.c.origin == origin.value)
+    row = connection.execute(query.where(of_path)).first()
+    return NO_LIMITS if row is None else Limits(row.size, row.files)
 
 
 def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now: float) -> int:
@@ -225,6 +243,7 @@ def rule(row: Row[Any]) -> AccessRule:
         read_only=row.read_only,
         follow=row.follow,
         ownership=Ownership(row.owner, row.umask),
+        limits=Limits(row.size, row.files),
     )
 
 
@@ -240,7 +259,21 @@ def rule_values(rule: AccessRule) -> dict[str, Any]:
         "follow": rule.follow,
         "owner": rule.ownership.owner,
         "umask": rule.ownership.umask,
+        **limits_values(rule.limits),
     }
+
+
+def sizes(connection: Connection) -> dict[Directory, tuple[int, Usage]]:
+    """What was counted in each volume, with its row."""
+    return {
+        Directory(row.source, row.birth): (row.id, Usage(row.size, row.files, row.measured_at))
+        for row in connection.execute(select(t.sizes))
+    }
+
+
+def size_values(usage: Usage) -> dict[str, Any]:
+    """The columns of `usage`."""
+    return {"size": usage.size, "files": usage.files, "measured_at": usage.measured_at}
 
 
 def credential_values(new: NewCredential, now: float) -> dict[str, Any]:

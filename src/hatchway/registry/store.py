@@ -9,18 +9,21 @@ PostgreSQL) is an error there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from sqlalchemy import Connection, Engine, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import (
+    KEEP_LIMITS,
     UNSAID,
     AccessRule,
+    Directory,
     IdPair,
     InstanceKey,
     Mode,
+    NewLimits,
     Origin,
     Ownership,
     Uid,
@@ -40,6 +43,7 @@ from hatchway.registry.records import (
     NewLogin,
     SessionRecord,
 )
+from hatchway.wire.host import Usage
 
 
 class Registry:
@@ -118,13 +122,15 @@ class Registry:
         runtime_id: str = "",
         ownership: Ownership = UNSAID,
         owner_ids: IdPair | None = None,
+        limits: NewLimits = KEEP_LIMITS,
     ) -> InstanceRecord:
         """Grant access to `volumes` of the instance `key`, each in its mode; other grants stay as they are.
 
         A grant of the same origin at the same path is replaced: it is for the volume given now. Grants at the paths
         `follow` go over to an anonymous volume's successor, see `reconcile`. If the instance was never shared, it gets
         the login `new` with its credentials. `by` says who did it, `now` is Unix seconds, `runtime_id` which container
-        of the engine the instance is. `ownership` and `owner_ids` are as in GrantRecord.
+        of the engine the instance is. `ownership` and `owner_ids` are as in GrantRecord. What `limits` leave as it was,
+        is as the grant that is replaced has it.
 
         Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
         of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
@@ -151,6 +157,7 @@ class Registry:
                     "granted_at": now,
                     "granted_by": by,
                     **rows.ownership_values(ownership, owner_ids),
+                    **rows.limits_values(limits.after(rows.limits_at(connection, instance, volume.path, origin))),
                 }
                 rows.put_grant(connection, instance, volume, origin, values)
             is_now = update(t.instances).where(t.instances.c.id == instance).values(runtime_id=runtime_id)
@@ -182,6 +189,7 @@ class Registry:
                         "follows": change.follows,
                         "granted_by": change.by,
                         **rows.ownership_values(change.ownership, change.owner_ids),
+                        **rows.limits_values(change.limits),
                     }
                     connection.execute(update(t.grants).where(t.grants.c.id.in_(found)).values(values))
                     self._changed(connection, instance, now)
@@ -206,6 +214,33 @@ class Registry:
             connection.execute(delete(t.rules))
             for number, rule in enumerate(rules):
                 connection.execute(insert(t.rules).values(id=number, **rows.rule_values(rule)))
+
+    def sizes(self) -> dict[Directory, Usage]:
+        """What was counted last in each volume."""
+        with self._read() as connection:
+            return {directory: usage for directory, (_, usage) in rows.sizes(connection).items()}
+
+    def keep_sizes(self, counted: Mapping[Directory, Usage], of: Collection[Directory]) -> None:
+        """Remember what was `counted`, in place of what was before; forget that of all volumes but those in `of`."""
+        with self._write() as connection:
+            known = rows.sizes(connection)
+            gone = [{"row": row} for directory, (row, _) in known.items() if directory not in of]
+            changed = [
+                {"row": row, **rows.size_values(usage)}
+                for directory, (row, before) in known.items()
+                if directory in of and (usage := counted.get(directory, before)) != before
+            ]
+            new = [
+                {"source": directory.source, "birth": directory.birth, **rows.size_values(usage)}
+                for directory, usage in counted.items()
+                if directory in of and directory not in known
+            ]
+            this = t.sizes.c.id == bindparam("row")
+            for statement, values in ((delete(t.sizes).where(this), gone), (update(t.sizes).where(this), changed)):
+                if values:
+                    connection.execute(statement, values)
+            if new:
+                connection.execute(insert(t.sizes), new)
 
     def disable(
         self, key: InstanceKey, paths: Sequence[str], now: float, origins: Sequence[Origin] = (Origin.COMMAND,)

@@ -110,6 +110,9 @@ grants = Table(
     # Whom `owner` meant when it was granted, as the host counts. NULL: nobody.
     Column("owner_uid", BigInteger, nullable=True),
     Column("owner_gid", BigInteger, nullable=True),
+    # model.Limits, in bytes and files. NULL: it says nothing.
+    Column("size", BigInteger, nullable=True),
+    Column("files", BigInteger, nullable=True),
     Column("granted_at", Float, nullable=False),
     # Who did it, as the admin socket names its callers, or the rule or label; for people to read.
     Column("granted_by", Text, nullable=False),
@@ -135,6 +138,25 @@ rules = Table(
     # model.Ownership. NULL: it says nothing.
     Column("owner", Text, nullable=True),
     Column("umask", Integer, nullable=True),
+    # model.Limits, in bytes and files. NULL: it says nothing.
+    Column("size", BigInteger, nullable=True),
+    Column("files", BigInteger, nullable=True),
+)
+
+# What hostd counted last in a volume: wire.host.Usage. Only of volumes there is a grant for, and some seconds old: it
+# saves counting all of them after a start.
+sizes = Table(
+    "sizes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # model.Directory.
+    Column("source", Text, nullable=False),
+    Column("birth", Text, nullable=False),
+    # In bytes.
+    Column("size", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("measured_at", Float, nullable=False),
+    UniqueConstraint("source", "birth"),
 )
 
 # What lets a login in: at most one of each kind.

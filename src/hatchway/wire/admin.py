@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from hatchway.model import (
+    KEEP_LIMITS,
     NO_LIMITS,
     UNSAID,
     AccessRule,
@@ -15,6 +16,7 @@ from hatchway.model import (
     InstanceState,
     Limits,
     Mode,
+    NewLimits,
     Origin,
     Ownership,
     VolumeKind,
@@ -44,6 +46,7 @@ class GrantStatus(msgspec.Struct, frozen=True, kw_only=True):
     granted_by: str
     granted_at: float
     ownership: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
 
 
 class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +115,8 @@ class Enable(msgspec.Struct, frozen=True, kw_only=True, tag="enable"):
     """Grant access to volumes of an instance. `instance` is a key, a login or a container's name.
 
     `volumes` are paths or names; empty is a UsageError that lists them, unless `every`. `follow`: access to anonymous
-    volumes goes over to those the container gets when it is made again. Answer: Changed.
+    volumes goes over to those the container gets when it is made again. What `limits` leave as it was, is as Enable
+    said last of that path. Answer: Changed.
     """
 
     instance: str
@@ -121,6 +125,7 @@ class Enable(msgspec.Struct, frozen=True, kw_only=True, tag="enable"):
     read_only: bool = False
     follow: bool = False
     ownership: Ownership = UNSAID
+    limits: NewLimits = KEEP_LIMITS
 
 
 class Disable(msgspec.Struct, frozen=True, kw_only=True, tag="disable"):
@@ -163,7 +168,8 @@ class ChangeKind(enum.StrEnum):
 
 class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of one grant. `by` is the rule or label, `before` the mode until now (None: there is no grant yet),
-    `owned_before` the ownership until now, `reason` a sentence for people, "" when there is none."""
+    `owned_before` the ownership and `limits_before` the limits until now, `reason` a sentence for people, "" when there
+    is none."""
 
     kind: ChangeKind
     key: InstanceKey
@@ -174,6 +180,8 @@ class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     before: Mode | None = None
     ownership: Ownership = UNSAID
     owned_before: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
+    limits_before: Limits = NO_LIMITS
     reason: str = ""
 
 
@@ -332,7 +340,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """`host_problem` is a sentence when hostd cannot be reached, None when all is well.
 
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
-    `waiting` instances and paths at which access is suspended or held back.
+    `waiting` instances and paths at which access is suspended or held back, `full` those to which nothing can be added.
     """
 
     version: str
@@ -343,6 +351,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     host_problem: str | None
     rules: tuple[AccessRule, ...] = ()
     waiting: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
     leftovers: Leftovers | None = None
 
 

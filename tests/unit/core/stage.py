@@ -18,14 +18,26 @@ from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
+from hatchway.admin.measuring import Measuring
 from hatchway.admin.operations import Operations
 from hatchway.admin.reconcile import Reconciler
 from hatchway.config import Access, Config, Credentials, Paths
 from hatchway.credentials.sealing import SealingKey
-from hatchway.errors import HostError, RefusedError
+from hatchway.errors import HatchwayError, HostError, RefusedError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
-from hatchway.wire.host import Births, HostStatus, Leftover, LeftoverKind, Leftovers, UserRecord, View
+from hatchway.wire.host import (
+    Births,
+    HostStatus,
+    Leftover,
+    LeftoverKind,
+    Leftovers,
+    SharedVolume,
+    Sizes,
+    UserRecord,
+    View,
+    VolumeSize,
+)
 from hatchway.wire.service import Peer
 
 ROOT = Peer(1, 0, 0)
@@ -47,6 +59,9 @@ class FakeHost(HostLink):
         self.refused: set[str] = set()
         self.hung: set[str] = set()
         self.opening: trio.Event | None = None
+        self.measured: list[tuple[SharedVolume, ...]] = []
+        self.sizes: dict[str, VolumeSize] = {}
+        self.unmeasurable: HatchwayError | None = None
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -76,6 +91,13 @@ class FakeHost(HostLink):
         refused = {source: f"there is no directory {source}" for source, birth in known.items() if not birth}
         return Births({source: birth for source, birth in known.items() if birth}, refused, unknown)
 
+    async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
+        self._fail()
+        if self.unmeasurable is not None:
+            raise self.unmeasurable
+        self.measured.append(volumes)
+        return Sizes(tuple(self.sizes.get(one.source, VolumeSize(limits=one.limits)) for one in volumes))
+
     async def status(self) -> HostStatus:
         self._fail()
         return HostStatus((), {session: login for session, (login, _, _) in self.sessions.items()})
@@ -95,6 +117,7 @@ class Stage:
     gate_path: str
     operations: Operations
     reconciler: Reconciler
+    measuring: Measuring
 
     @property
     def table(self) -> dict[type, Any]:
@@ -170,8 +193,9 @@ async def staged(directory: Path, password: str = "raw", *, labels: bool = False
             nursery.start_soon(gate.serve, trio.SocketListener(sock))
             granting = Granting(core)
             reconciler = Reconciler(core, granting)
-            operations = Operations(core, granting, reconciler)
-            yield Stage(core, host, inventory, config.auth_socket, operations, reconciler)
+            measuring = Measuring(core)
+            operations = Operations(core, granting, reconciler, measuring)
+            yield Stage(core, host, inventory, config.auth_socket, operations, reconciler, measuring)
             nursery.cancel_scope.cancel()
     finally:
         registry.close()

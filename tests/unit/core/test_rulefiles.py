@@ -8,7 +8,7 @@ import pytest
 
 from hatchway import rulefiles
 from hatchway.errors import ConfigError
-from hatchway.model import AccessRule, Ownership
+from hatchway.model import NO_LIMITS, AccessRule, Limits, Ownership
 
 GOOD = """
 [[access]]
@@ -25,7 +25,11 @@ read_only = true
 follow = true
 owner = "container"
 umask = "002"
+size = "20GB"
+files = 100000
 """
+
+ANY = "[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\n"
 
 
 def test_the_rules_of_a_file() -> None:
@@ -33,6 +37,7 @@ def test_the_rules_of_a_file() -> None:
     assert first == AccessRule(where="/etc/x.toml, rule 1", project="shop", service="web*", volumes=("/data", "up?"))
     assert (second.where, second.replica, second.read_only, second.follow) == ("/etc/x.toml, rule 2", 2, True, True)
     assert (first.ownership, second.ownership) == (Ownership(), Ownership("container", 0o002))
+    assert (first.limits, second.limits) == (NO_LIMITS, Limits(20_000_000_000, 100_000))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,12 @@ def test_the_rules_of_a_file() -> None:
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreplica = 0", "rule 1: replica = 0"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nowner = 'app'", "rule 1: owner 'app'"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\numask = '22'", "rule 1: umask '22'"),
+        (f"{ANY}size = '20XB'", "rule 1: size '20XB' is not allowed: expected 1M to 1024T"),
+        (f"{ANY}size = '1kB'", "rule 1: size '1kB' is not allowed"),
+        (f"{ANY}size = 1000000", "rule 1: size = 1000000 is not allowed: expected a text in quotes"),
+        (f"{ANY}files = 0", "rule 1: files 0 is not allowed: expected a number from 1 to 1099511627776"),
+        (f"{ANY}files = '9'", "rule 1: files = '9' is not allowed: expected a whole number"),
+        (f"{ANY}files = true", "rule 1: files = True is not allowed: expected a whole number"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nreadonly = true", "did you mean 'read_only'"),
         ("[[access]]\nproject = 'a'\nservice = 'b'\nvolumes = ['*']\nread_only = 'yes'", "expected true or false"),
     ],

@@ -10,13 +10,29 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Engine, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
-from hatchway.model import AccessRule, InstanceKey, Login, Mode, Origin, Uid, VolumeInfo, VolumeKind
+from hatchway.model import (
+    FILES_MAX,
+    NO_LIMITS,
+    SIZE_MAX,
+    AccessRule,
+    Directory,
+    InstanceKey,
+    Limits,
+    Login,
+    Mode,
+    NewLimits,
+    Origin,
+    Uid,
+    VolumeInfo,
+    VolumeKind,
+)
 from hatchway.registry.records import (
     AlteredGrant,
     CredentialKind,
@@ -30,6 +46,7 @@ from hatchway.registry.records import (
     SessionRecord,
 )
 from hatchway.registry.store import Registry
+from hatchway.wire.host import Usage
 
 WEB = InstanceKey("shop", "web", 1)
 DATA = VolumeInfo(
@@ -45,6 +62,7 @@ SCRATCH = VolumeInfo(path="/a scratch\n", kind=VolumeKind.TMPFS)
 PASSWORD = NewCredential(CredentialKind.PASSWORD, "$argon2id$HASHED", b"\x01SEALED", None)
 KEY = NewCredential(CredentialKind.KEY, "ssh-ed25519 PUBLIC shop-web-1", b"\x01PRIVATE", "SHA256:FINGER")
 NEW = NewLogin(Login("shop-web-1"), Uid(70000), (PASSWORD, KEY))
+ONE, TWO, THREE = (Directory("/v/1", birth) for birth in ("inode:1:1.0", "inode:2:2.0", "inode:3:3.0"))
 
 
 def _share(registry: Registry, number: int, uid: int, *, container: str = "web") -> InstanceRecord:
@@ -117,6 +135,7 @@ def test_the_first_enable_makes_everything(registry: Registry, path: str) -> Non
     )
     assert _rows(path) == {
         "instances": 1, "logins": 1, "volumes": 3, "grants": 3, "credentials": 2, "sessions": 0, "rules": 0,
+        "sizes": 0,
     }  # fmt: skip
 
 
@@ -515,14 +534,76 @@ def test_every_statement_is_one_that_postgresql_could_run(registry: Registry) ->
         registry.saw({WEB}, 6.0)
         registry.trim_sessions(7.0)
         registry.disable(WEB, ["/data"], 8.0)
+        _keep_sizes(registry)
+        registry.sizes()
     finally:
         event.remove(Engine, "before_execute", executed)
-    assert len(seen) > 30
+    assert len(seen) > 35
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy does not annotate it
     for clause in seen:
         assert not type(clause).__module__.startswith("sqlalchemy.dialects.sqlite")
         words = str(clause.compile(dialect=dialect)).split()
         assert words[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}
+
+
+def _keep_sizes(registry: Registry) -> None:
+    """Insert, update and delete."""
+    registry.keep_sizes({ONE: Usage(1, 2, 3.5), TWO: Usage(1 << 45, 1 << 40, 4.0)}, {ONE, TWO})
+    registry.keep_sizes({ONE: Usage(2, 2, 5.0), THREE: Usage(7, 8, 9.0)}, {ONE, THREE})
+
+
+def test_sizes_are_kept_of_these_volumes_and_no_others(registry: Registry, path: str) -> None:
+    _keep_sizes(registry)
+    kept = {ONE: Usage(2, 2, 5.0), THREE: Usage(7, 8, 9.0)}
+    assert registry.sizes() == kept
+    # What is not counted anew stays, what is not to be kept is not.
+    registry.keep_sizes({THREE: Usage(0, 0, 10.0), TWO: Usage(1, 1, 10.0)}, {ONE, THREE})
+    assert registry.sizes() == {**kept, THREE: Usage(0, 0, 10.0)}
+    registry.close()
+    with closing(Registry.open(path)) as again:
+        assert again.sizes() == {**kept, THREE: Usage(0, 0, 10.0)}
+        again.keep_sizes({}, ())
+        assert again.sizes() == {}
+
+
+def test_limits_are_as_large_as_they_may_be_and_stay_until_they_are_changed(registry: Registry) -> None:
+    most = Limits(SIZE_MAX, FILES_MAX)
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="a", now=1.0, new=NEW, limits=NewLimits.exactly(most))
+    registry.enable(
+        WEB, [(DATA, Mode.READ_ONLY)], by="r", now=1.0, new=None, origin=Origin.FILE, limits=NewLimits(None, 5)
+    )
+
+    def limits() -> list[Limits]:
+        record = registry.instance(WEB)
+        assert record is not None
+        return [grant.limits for grant in record.grants]
+
+    assert limits() == [most, Limits(None, 5)]
+    # Each origin keeps its own, whichever volume it is for from now on.
+    other = VolumeInfo(path="/data", kind=VolumeKind.BIND, source="/other")
+    for volume in (DATA, other):
+        registry.enable(WEB, [(volume, Mode.READ_ONLY), (LOGS, Mode.READ_ONLY)], by="b", now=2.0, new=None)
+        assert limits() == [most, Limits(None, 5), NO_LIMITS]
+    registry.enable(WEB, [(other, Mode.READ_ONLY)], by="b", now=3.0, new=None, limits=NewLimits(files=None))
+    assert limits() == [Limits(SIZE_MAX, None), Limits(None, 5), NO_LIMITS]
+    # A grant that was taken away and is given anew begins without.
+    registry.disable(WEB, ["/data"], 4.0)
+    registry.enable(WEB, [(other, Mode.READ_ONLY)], by="b", now=5.0, new=None)
+    assert limits() == [NO_LIMITS, Limits(None, 5), NO_LIMITS]
+
+
+def test_altering_a_grant_alters_its_limits_and_going_over_does_not(registry: Registry) -> None:
+    registry.enable(
+        WEB, [(DATA, Mode.READ_WRITE)], by="r", now=1.0, new=NEW, follow=["/data"], limits=NewLimits(1 << 30)
+    )
+    other = VolumeInfo(path="/data", kind=VolumeKind.VOLUME, name="n", driver="local", source="/v/n", created="7")
+    registry.reconcile(follow=[FollowedGrant(WEB, Origin.COMMAND, other, Mode.READ_WRITE)], now=2.0)
+    (grant,) = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
+    assert (grant.source, grant.limits) == ("/v/n", Limits(1 << 30))
+    altered = replace(_altered(Origin.COMMAND), limits=Limits(None, 3))
+    registry.reconcile(alter=[altered], now=2.0)
+    (grant,) = registry.instance(WEB).grants  # type: ignore[union-attr] # it is there
+    assert grant.limits == Limits(None, 3)
 
 
 def test_grants_of_several_origins_come_and_go_by_themselves(registry: Registry, path: str) -> None:
@@ -609,6 +690,7 @@ def test_which_container_it_was_is_remembered(registry: Registry) -> None:
 
 def test_rules_are_replaced_as_a_whole(registry: Registry) -> None:
     first = AccessRule(where="a, rule 1", project="*", service="web", volumes=("/a,b", "ü\n"), replica=3, follow=True)
+    first = structs.replace(first, limits=Limits(1 << 40, 7))
     second = AccessRule(where="b, rule 1", project="shop", service="*", volumes=("*",), read_only=True)
     registry.replace_rules((second, first))
     assert registry.rules() == (second, first)
