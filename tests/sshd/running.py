@@ -61,6 +61,7 @@ class Hatchway:
         volume_devices: tuple[str, ...] = (),
         worker_timeout_s: int = 60,
         container_users: bool = False,
+        measure_every_s: int = 300,
         python: str = sys.executable,
     ) -> None:
         self.directory = directory
@@ -86,6 +87,7 @@ class Hatchway:
         self.volume_devices = volume_devices
         self.worker_timeout_s = worker_timeout_s
         self.container_users = container_users
+        self.measure_every_s = measure_every_s
         # The interpreter of `hatchway run`, and so of the daemons it starts.
         self.python = python
 
@@ -111,6 +113,8 @@ volume_roots = {roots}
 volume_devices = {json.dumps(self.volume_devices)}
 idle_unmount_s = {self.idle_unmount_s}
 worker_timeout_s = {self.worker_timeout_s}
+[sizes]
+measure_every_s = {self.measure_every_s}
 [ids]
 core_user = "hwtest"
 catalog_user = "hwtest-catalog"

@@ -273,7 +273,7 @@ class Accounts:
             uid = self._uids.take()
             await self._begin(account.ledger)
             spec = Count(source=account.source, worker_uid=uid, scratch=self._config.mount_dir)
-            process = await self._zygote.spawn(spec, (volume, theirs.fileno(), account.ledger.fileno()))
+            process = await self._zygote.spawn(spec, (volume, account.ledger.fileno(), theirs.fileno()))
             theirs.close()
             with trio.fail_after(LONGEST_S):
                 found = await self._result(control)
