@@ -202,7 +202,7 @@ BARE = {
     "namespaces": ("unshare CLONE_NEWUSER", "unshare CLONE_FS", "user namespace"),
     "new processes": ("fork", "clone", "clone3"),
     "sockets": ("socket netlink", "socket vsock", "socket inet6"),
-    "files": ("a lease", "notices", "fanotify", "inotify", "a suid program of root"),
+    "files": ("a lease", "a lock that is waited for", "notices", "fanotify", "inotify", "a suid program of root"),
     "ioctl": ("FS_IOC_GETFLAGS", "FS_IOC_SETFLAGS nodump", "FS_IOC_FIEMAP", "SIOCGIFCONF", "FIOASYNC"),
     "rights": ("prctl: dumpable", "prctl: keep", "prctl: another's death", "personality"),
     "kernel": ("keyctl", "add_key", "io_uring", "userfaultfd", "memfd", "shmget", "msgget", "semget", "mq_open",

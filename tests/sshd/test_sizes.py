@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -16,9 +17,11 @@ from docker.types import Mount
 from tests.sshd.bench import Bench
 from tests.sshd.dockerd import client_of, running_engine, workshop
 from tests.sshd.place import worker_of
-from tests.sshd.running import Hatchway, running, wait_until
+from tests.sshd.running import running, wait_until
 from tests.sshd.test_on_demand_volumes import Disk, container_of, device_volume, inside, run
 from tests.sshd.test_restarts import kill
+
+from hatchway.kernel import privileges
 
 pytestmark = pytest.mark.engine
 
@@ -285,18 +288,41 @@ def test_a_login_waits_for_no_count(bench: Bench, tmp_path: Path) -> None:
     assert counted(bench, instance)["files_used"] == 100_099
 
 
-def test_counters_are_idle_and_gone(bench: Bench) -> None:
-    """They have the lowest priority, no more powers than reading needs, and leave nothing."""
-    limited(bench, "idle", "--size", "10MB")
-    log = bench.hatchway.log()
-    assert "a volume could not be counted" not in log
-    _no_counter(bench.hatchway)
+def test_a_counter_has_only_what_it_needs(bench: Bench) -> None:
+    """The lowest priority, and no more powers than reading needs."""
+    volume = bench.shop.volume("watched")
+    directory = Path(str(volume.attrs["Mountpoint"]))
+    for file in range(60_000):
+        os.close(os.open(f"{directory}/{file}", os.O_CREAT | os.O_WRONLY))
+    instance = bench.container("watched", Mount("/data", volume.name))
+    enabled(bench, instance, "--size", "1GB", "--files", "1000000")
+    seen: dict[str, str] = {}
+    deadline = time.monotonic() + 30
+    while not seen and time.monotonic() < deadline:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                seen = seen or counter(pid)
+    assert seen["CapPrm"] == seen["CapEff"] == f"{1 << privileges.Cap.DAC_OVERRIDE:016x}"
+    assert seen["CapBnd"] == seen["CapInh"] == seen["CapAmb"] == f"{0:016x}"
+    assert (seen["NoNewPrivs"], seen["Seccomp"], seen["Groups"]) == ("1", "2", "")
+    assert seen["mounts"] == "1"
+    assert seen["memory"] == "2"
+    wait_until(lambda: counted(bench, instance)["files_used"] == 60_000, "it is counted")
+    assert "could not be counted" not in bench.hatchway.log()
 
 
-def _no_counter(hatchway: Hatchway) -> None:
-    def counters() -> list[str]:
-        found = subprocess.run(["ps", "-eo", "ni,uid,args"], capture_output=True, text=True, check=True).stdout
-        return [line for line in found.splitlines() if re.match(r"\s*19\s+19102\d{5}\s", line)]
-
-    wait_until(lambda: not counters(), "no counter is left", 30)
-    assert hatchway.process is not None
+def counter(pid: str) -> dict[str, str]:
+    """What /proc says of a counter, nothing of any other process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    uid = int(status["Uid"].split()[0])
+    if not (fields[16] == "19" and 1_910_200_000 <= uid <= 1_910_299_999 and status["Seccomp"].strip() == "2"):
+        return {}
+    mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return {
+        **{name: value.strip() for name, value in status.items()},
+        "mounts": str(len(mounts)),
+        # Its descriptor of the ledger, and the one that mmap keeps.
+        "memory": str(sum("memfd" in link for link in links)),
+    }

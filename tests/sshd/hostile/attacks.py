@@ -83,6 +83,7 @@ class Target:
     proc: int
     fuse: int
     control: int
+    ledger: int
     host: dict[str, Any]
 
     def pid(self, who: str) -> int:
@@ -604,6 +605,24 @@ def _fcntl(name: str, command: int, argument: int) -> Attack:
         return name
 
     return act
+
+
+@attack("files", "the shared ledger made smaller, under hostd's feet (seals)")
+def _(t: Target) -> str:
+    os.ftruncate(t.ledger, 0)
+    return "hostd would get SIGBUS"
+
+
+@attack("files", "the shared ledger made larger than memory (seals)")
+def _(t: Target) -> str:
+    os.ftruncate(t.ledger, 1 << 50)
+    return "a large one"
+
+
+@attack("files", "a lock that is waited for (F_SETLKW)")
+def _(t: Target) -> str:
+    fcntl.lockf(t.ledger, fcntl.LOCK_UN)
+    return "a lock"
 
 
 ATTACKS.append(("files", "a lease on a file (F_SETLEASE)", _fcntl("a lease", fcntl.F_SETLEASE, fcntl.F_WRLCK)))

@@ -33,8 +33,15 @@ def install() -> None:
 
     async def attack_and_serve(tree: VolumeTree, volume_fd: int, fuse_fd: int, control: socket.socket) -> None:
         if "broken" in _login() or "bare" in _login():
+            ledger = tree._quota._ledger
+            assert ledger is not None
             target = attacks.Target(
-                tree._root_fd, tree._proc_fd_dir, fuse_fd, control.fileno(), attacks.told(tree._root_fd)
+                tree._root_fd,
+                tree._proc_fd_dir,
+                fuse_fd,
+                control.fileno(),
+                ledger.fileno(),
+                attacks.told(tree._root_fd),
             )
             attacks.tell(tree._root_fd, attacks.attempt_all(target, filtered="broken" in _login()))
         await serve(tree, volume_fd, fuse_fd, control)
