@@ -63,6 +63,13 @@ def _fail() -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def _has_no_name(fd: int) -> bool:
+    try:
+        return os.fstat(fd).st_nlink == 0
+    except OSError as exc:
+        return exc.errno == errno.ESTALE
+
+
 def _time(ns: int) -> object:
     """`ns` if somebody chose it, "now" if it is of these days."""
     return "now" if abs(ns - time.time_ns()) < _NOW_S * 10**9 else ns
@@ -166,9 +173,15 @@ class Operations:
         return (*whole, st.st_size, _time(st.st_mtime_ns), _time(st.st_atime_ns))
 
     def held(self) -> dict[int, object]:
-        """What is open, as its descriptor shows it."""
+        """What is open, as its descriptor shows it.
+
+        An O_PATH descriptor of what has no name any more is closed: it may be ESTALE (docs/posix.md).
+        """
         found: dict[int, object] = {}
-        for slot, fd in self._slots.items():
+        for slot, fd in list(self._slots.items()):
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH and _has_no_name(fd):
+                self.close(slot)
+                continue
             st = os.fstat(fd)
             try:
                 at = os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(st.st_mode) else None

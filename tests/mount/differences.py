@@ -6,10 +6,11 @@ The plain directory is made to do what the volume must do: so each method below 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 from tests.mount.actor import Operations
@@ -68,6 +69,25 @@ class Squashed(Operations):
         os.removexattr(path, name)
         _refuse(errno.EOPNOTSUPP)
 
+    # The worker
+
+    def _hold(self, slot: int, fd: int) -> None:
+        """A removed directory is not opened: had the container put another in its place, it must not look empty."""
+        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH and _is_removed(fd):
+            os.close(fd)
+            _refuse(errno.ENOENT)
+        super()._hold(slot, fd)
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        """The same."""
+        names = super().listdir(path)
+        return _refuse(errno.ENOENT) if _is_removed(path) else names
+
+    def seek_listing(self, path: bytes, where: int) -> list[bytes]:
+        """The same."""
+        names = super().seek_listing(path, where)
+        return _refuse(errno.ENOENT) if _is_removed(path) else names
+
     # The mount
 
     def access(self, path: bytes, mode: int) -> bool:
@@ -96,6 +116,16 @@ class Squashed(Operations):
 
     # FUSE with direct_io: contents are never cached, so what the container writes is seen at once
 
+    def read(self, slot: int, size: int) -> bytes:
+        """Reading no bytes is no access (read(3p)): nothing is asked of the worker. tmpfs notes one, ext4 does not."""
+        with _nothing_changed(self._fd(slot)) if size == 0 else nullcontext():
+            return super().read(slot, size)
+
+    def pread(self, slot: int, size: int, offset: int) -> bytes:
+        """The same."""
+        with _nothing_changed(self._fd(slot)) if size == 0 else nullcontext():
+            return super().pread(slot, size, offset)
+
     def mapped(self, slot: int, shared: bool) -> bytes:
         """No shared mapping: it could not be kept equal to what is on disk."""
         if not shared:
@@ -107,6 +137,11 @@ class Squashed(Operations):
 
 def _bits(current: int, wanted: int) -> int:
     return wanted & 0o777 if not stat.S_ISDIR(current) else wanted & 0o1777 | current & stat.S_ISGID
+
+
+def _is_removed(what: bytes | int) -> bool:
+    st = os.stat(what)
+    return stat.S_ISDIR(st.st_mode) and st.st_nlink == 0
 
 
 @contextmanager

@@ -71,6 +71,41 @@ def test_no_dot_entries(volume: Served) -> None:
     assert volume.as_session(session) == [b"dir"]
 
 
+def test_a_removed_directory_is_not_opened(volume: Served) -> None:
+    def session() -> None:
+        os.mkdir(b"dir")
+        os.chdir(b"dir")
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
+        os.rmdir(b"../dir")
+        assert os.listdir(fd) == []
+        for again in (b".", b"/proc/self/fd/%d" % fd):
+            with refused(errno.ENOENT):
+                os.open(again, os.O_RDONLY | os.O_DIRECTORY)
+        with refused(errno.ENOENT):
+            os.listdir(b".")
+        assert os.stat(b".").st_nlink == 0
+        os.close(fd)
+
+    volume.as_session(session)
+
+
+def test_a_file_without_a_name_that_is_held_by_o_path_only(volume: Served) -> None:
+    def session() -> None:
+        for name in (b"file", b"open"):
+            put(name, b"x")
+        held, opened = os.open(b"file", os.O_PATH), os.open(b"open", os.O_PATH)
+        fd = os.open(b"open", os.O_RDONLY)
+        os.unlink(b"file")
+        os.unlink(b"open")
+        with refused(errno.ESTALE):
+            os.fstat(held)
+        assert os.fstat(opened).st_nlink == os.fstat(fd).st_nlink == 0
+        for number in (held, opened, fd):
+            os.close(number)
+
+    volume.as_session(session)
+
+
 def test_no_ioctl_reflink_fallocate_or_shared_mapping(volume: Served) -> None:
     def session() -> None:
         put(b"file", bytes(8192))

@@ -9,7 +9,8 @@ import stat
 import time
 
 import pytest
-from tests.mount.served import OWNER_GID, OWNER_UID, Served, get, put, refused
+from tests.mount.actor import LARGEST
+from tests.mount.served import OWNER_GID, OWNER_UID, Served, get, put, refused, served
 
 from hatchway.kernel.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
@@ -206,6 +207,67 @@ def test_reading_moves_the_access_time_unless_told_not_to(volume: Served) -> Non
         assert os.stat(b"file").st_atime_ns == 5
         assert get(b"file") == b"x"
         assert os.stat(b"file").st_atime_ns > 5
+
+    volume.as_session(session)
+
+
+def test_reading_nothing_is_no_access() -> None:
+    """On tmpfs read(2) of no bytes is one: but the kernel asks nobody for no bytes."""
+    with served(on="/dev/shm") as volume:
+
+        def session() -> None:
+            put(b"file", b"data")
+            fd = os.open(b"file", os.O_RDWR)
+            os.utime(fd, ns=(10**18, 2 * 10**18))
+            assert os.read(fd, 0) == os.pread(fd, 0, 2) == b""
+            assert os.fstat(fd).st_atime_ns == 10**18
+            os.read(fd, 1)
+            assert os.fstat(fd).st_atime_ns > 10**18
+            os.close(fd)
+
+        volume.as_session(session)
+
+
+def test_times_of_a_file_without_a_name(volume: Served) -> None:
+    """They are the file's, whichever descriptor sets them, also when the kernel's second is over (CACHE_S)."""
+
+    def session() -> None:
+        put(b"file", b"data")
+        first, second = os.open(b"file", os.O_RDWR), os.open(b"file", os.O_RDONLY)
+        put(b"other", b"")
+        os.rename(b"other", b"file")
+        for by, ns in ((first, (10**18 + 1, 10**18 + 2)), (second, (10**18 + 3, 10**18 + 4))):
+            os.utime(by, ns=ns)
+            for pause in (0, 1.05):
+                time.sleep(pause)
+                for fd in (first, second):
+                    st = os.fstat(fd)
+                    assert (st.st_nlink, st.st_atime_ns, st.st_mtime_ns) == (0, *ns)
+        os.close(first)
+        os.close(second)
+
+    volume.as_session(session)
+
+
+def test_writing_beyond_the_largest_file(volume: Served) -> None:
+    """The first write is cut short by it, which is not as if there were no room; FUSE itself has no such limit."""
+    with (volume.backing / "file").open("wb") as file:
+        try:
+            file.seek(LARGEST + 1)
+        except OSError:
+            pass
+        else:
+            pytest.skip("this file system has larger files than ext4")
+        os.chown(file.fileno(), OWNER_UID, OWNER_GID)
+
+    def session() -> None:
+        fd = os.open(b"file", os.O_WRONLY)
+        assert os.pwrite(fd, b"end", LARGEST - 1) == 1
+        for offset in (LARGEST, LARGEST + 1, 1 << 62):
+            with refused(errno.EFBIG):
+                os.pwrite(fd, b"beyond", offset)
+        assert os.pwrite(fd, b"within", LARGEST - 9) == 6
+        os.close(fd)
 
     volume.as_session(session)
 

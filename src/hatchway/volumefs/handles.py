@@ -86,7 +86,8 @@ class HandleTable:
 
         Clients send many requests ahead. Once there is no room for one, those behind it would still fill what small
         room there is, and leave holes: a file that looks longer than what of it has arrived, which is then resumed
-        behind the holes. So for FULL_S seconds they fail like that one, unless what is missing has been written.
+        behind the holes. So for FULL_S seconds they fail like that one, unless what is missing has been written, or are
+        EFBIG, since a write that is short may have met the end of the largest file.
         Raises OSError: EBADF, EACCES when the handle was stopped, what pwrite(2) raises.
         """
         handle = self.get(number)
@@ -97,7 +98,7 @@ class HandleTable:
             if time.monotonic() >= until:
                 handle.full = None
             elif offset > missing:
-                raise failure(number_of_error)
+                raise failure(errno.EFBIG if _is_too_far(handle.fd, offset) else number_of_error)
         try:
             if self._quota.active:
                 written = self._quota.write(handle.fd, handle.node.key, offset, data, append=handle.append)
@@ -152,3 +153,15 @@ class HandleTable:
         """Close all of them."""
         for number in list(self._open):
             self.release(number)
+
+
+def _is_too_far(fd: int, offset: int) -> bool:
+    """Whether no file of its file system has a byte at `offset`: what is behind it cannot be sought (vfs_setpos).
+
+    Nothing else tells how large a file may be. Moves the position of `fd`, which nobody uses.
+    """
+    try:
+        os.lseek(fd, offset + 1, os.SEEK_SET)
+    except (OSError, OverflowError):
+        return True
+    return False

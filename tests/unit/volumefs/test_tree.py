@@ -898,11 +898,40 @@ class TestDirectories:
         volume.tree.release(handle)
         assert volume.get(b"file") == b"123456789abcdefg\0\0\0\0x"
 
+    def test_too_far_where_there_was_no_room(self, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What no file can hold is told as such, also behind a write that was short."""
+        handle, _ = volume.create(b"file")
+        end = _largest(volume.backing / "file")
+        monkeypatch.setattr(os, "pwrite", lambda _fd, data, _offset: len(data) - 1)
+        assert volume.tree.write(handle, 0, b"12") == 1
+        with refused(errno.ENOSPC):
+            volume.tree.write(handle, 2, b"3")
+        with refused(errno.ENOSPC):
+            volume.tree.write(handle, end - 1, b"3")
+        with refused(errno.EFBIG):
+            volume.tree.write(handle, end, b"3")
+        volume.tree.release(handle)
+
     def test_synchronising(self, volume: Volume) -> None:
         handle = volume.tree.opendir(ROOT_ID)
         volume.tree.fsync(handle, True)
         volume.tree.fsync(handle, False)
         volume.tree.release(handle)
+
+
+def _largest(path: Path) -> int:
+    """Bytes of the largest file on the file system of the file `path`."""
+    with path.open("rb") as file:
+        good, bad = 0, 1 << 63
+        while good + 1 < bad:
+            middle = (good + bad) // 2
+            try:
+                os.lseek(file.fileno(), middle, os.SEEK_SET)
+            except OSError:
+                bad = middle
+            else:
+                good = middle
+    return good
 
 
 def _attempts(volume: Volume) -> dict[str, tuple[bool, object]]:
