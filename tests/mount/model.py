@@ -29,6 +29,7 @@ from tests.mount.differences import Squashed
 from tests.mount.served import OWNER_GID, OWNER_UID, Served, served
 
 from hatchway.kernel.files import RENAME_EXCHANGE
+from hatchway.volumefs.ledger import Ledger
 
 Chosen = bytes | tuple[int, bytes]
 """A path, or the number of one that exists and what is put behind it: an odd one from where the example began, an even
@@ -102,6 +103,12 @@ class Beds:
     succeeded: int = 0
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
 
+    def entered(self) -> tuple[int, int]:
+        """Blocks and files that the volume's ledger has."""
+        assert self.volume.ledger is not None
+        figures = self.volume.ledger.figures()
+        return figures.blocks, figures.files
+
     def count(self, name: str, answer: Answer) -> None:
         """Count what came of the operation `name`."""
         self.steps += 1
@@ -128,6 +135,7 @@ class Machine(RuleBasedStateMachine):
             path = os.path.join(os.fsencode(where), self.case)
             os.mkdir(path, 0o755)
             os.chown(path, uid, gid)
+        self.entered = self.beds.entered()
         for actor in (self.beds.seen_actor, self.beds.plain_actor):
             assert actor.do("enter", self.case) == ("ok", None)
 
@@ -168,8 +176,18 @@ class Machine(RuleBasedStateMachine):
         """Remove it, which root may whatever the modes are."""
         for actor in (self.beds.seen_actor, self.beds.plain_actor):
             actor.do("leave")
+        self.what_is_there_is_entered()
         for where in (self.beds.volume.backing, self.beds.plain):
             shutil.rmtree(os.path.join(os.fsencode(where), self.case))
+
+    def what_is_there_is_entered(self) -> None:
+        """The ledger has what the example has made of the volume, neither more nor less, when all is closed."""
+        there = counted(os.path.join(os.fsencode(self.beds.volume.backing), self.case))
+        deadline = time.monotonic() + 5
+        while (now := self.beds.entered()) != (expected := tuple(map(sum, zip(self.entered, there, strict=True)))):
+            # A file is released some time after it is closed.
+            assert time.monotonic() < deadline, f"the ledger has {now}, blocks and files, and not {expected}"
+            time.sleep(0.002)
 
     @initialize(how=st.sampled_from([os.O_RDWR, os.O_RDWR | os.O_APPEND, os.O_RDONLY]), text=st.sampled_from(_TARGETS))
     def begin(self, how: int, text: bytes) -> None:
@@ -465,11 +483,30 @@ def allocated(directory: int, name: bytes) -> list[tuple[int, bytes]]:
         os.close(fd)
 
 
+def counted(directory: bytes) -> tuple[int, int]:
+    """Blocks of 4096 bytes of the files below `directory`, and how many there are of anything."""
+    blocks, inodes = 0, set()
+    for _, directories, names, fd in os.fwalk(directory, follow_symlinks=False):
+        for entry in (*directories, *names):
+            st = os.stat(entry, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISREG(st.st_mode) and st.st_ino not in inodes:
+                blocks += (st.st_size + 4095) // 4096
+            inodes.add(st.st_ino)
+    return blocks, len(inodes)
+
+
 @contextmanager
 def beds(on: str | None = None) -> Iterator[Beds]:
-    """A mounted volume and a plain directory of the session's, on one file system, with an actor in each."""
+    """A mounted volume and a plain directory of the session's, on one file system, with an actor in each.
+
+    The volume has a limit, which no step meets: so all is entered in its ledger.
+    """
     with ExitStack() as stack:
-        volume = stack.enter_context(served(on=on))
+        ledger = Ledger.make()
+        stack.callback(ledger.close)
+        ledger.suppose(0, 0, 1)
+        ledger.limit(0, 1 << 40)
+        volume = stack.enter_context(served(on=on, ledger=ledger))
         plain = Path(tempfile.mkdtemp(prefix="hatchway-plain-", dir=on or tempfile.gettempdir()))
         stack.callback(shutil.rmtree, plain)
         os.chmod(plain, 0o755)
