@@ -484,15 +484,17 @@ def allocated(directory: int, name: bytes) -> list[tuple[int, bytes]]:
 
 
 def counted(directory: bytes) -> tuple[int, int]:
-    """Blocks of 4096 bytes of the files below `directory`, and how many there are of anything."""
-    blocks, inodes = 0, set()
+    """Blocks of 4096 bytes of what is below `directory`, and how many names there are."""
+    blocks, files, inodes = 0, 0, set()
     for _, directories, names, fd in os.fwalk(directory, follow_symlinks=False):
         for entry in (*directories, *names):
             st = os.stat(entry, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISREG(st.st_mode) and st.st_ino not in inodes:
+            long_link = stat.S_ISLNK(st.st_mode) and st.st_size >= 60
+            if (stat.S_ISREG(st.st_mode) or long_link) and st.st_ino not in inodes:
                 blocks += (st.st_size + 4095) // 4096
             inodes.add(st.st_ino)
-    return blocks, len(inodes)
+            files += 1
+    return blocks, files
 
 
 @contextmanager

@@ -12,13 +12,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from tests.figures import note
 from tests.mount.served import Served, get, put, refused, served
 
 from hatchway.volumefs.counter import Counter
-from hatchway.volumefs.ledger import BLOCK, Ledger
+from hatchway.volumefs.ledger import BLOCK, GROWN_MAX, Ledger, key_of
+from hatchway.volumefs.quota import Quota
+
+T = TypeVar("T")
 
 LIMIT = 40
 FILES = 30
@@ -47,15 +51,16 @@ def second(ledger: Ledger, volume: Served) -> Iterator[Served]:
 
 
 def on_disk(volume: Served) -> tuple[int, int]:
-    """Blocks and files that are there, by other means than those under test."""
-    blocks, inodes = 0, set()
+    """Blocks and names that are there, by other means than those under test."""
+    blocks, files, inodes = 0, 0, set()
     for directory, subdirectories, names in os.walk(volume.backing):
         for name in (*subdirectories, *names):
             st = os.lstat(f"{directory}/{name}")
             if stat.S_ISREG(st.st_mode) and st.st_ino not in inodes:
                 blocks += (st.st_size + BLOCK - 1) // BLOCK
             inodes.add(st.st_ino)
-    return blocks, len(inodes)
+            files += 1
+    return blocks, files
 
 
 def entered(ledger: Ledger) -> tuple[int, int]:
@@ -63,16 +68,32 @@ def entered(ledger: Ledger) -> tuple[int, int]:
     return figures.blocks, figures.files
 
 
-def count(ledger: Ledger, volume: Served, during: Callable[[int], None] = lambda _files: None) -> bool:
+def count(ledger: Ledger, volume: Served, before_the_end: Callable[[], None] = lambda: None) -> bool:
     """Count the volume as hostd has it counted. Whether the result is exact."""
-    ledger.begin()
-    counter = Counter(ledger, during)
+    calmly(ledger, ledger.begin)
+    counter = Counter(ledger, lambda: None)
     root = os.open(volume.backing, os.O_PATH | os.O_DIRECTORY)
     try:
         counter.count(root)
     finally:
         os.close(root)
-    return ledger.finish(counter.blocks, counter.files, int(time.time()), least=counter.least)
+    before_the_end()
+    now = int(time.time())
+    return calmly(ledger, lambda: ledger.finish(counter.blocks, counter.files, now, least=counter.least))
+
+
+def calmly(ledger: Ledger, call: Callable[[], T]) -> T:
+    """Call it with the figures, when nobody is in the middle of a change. Raises BlockingIOError."""
+    ledger.take_figures()
+    try:
+        deadline = time.monotonic() + 0.05
+        while not ledger.calm():
+            if time.monotonic() > deadline:
+                raise BlockingIOError
+            time.sleep(0.001)
+        return call()
+    finally:
+        ledger.give_figures()
 
 
 def test_filled_to_the_last_byte(volume: Served, ledger: Ledger) -> None:
@@ -162,7 +183,7 @@ def test_what_is_replaced_makes_room(volume: Served, ledger: Ledger) -> None:
         os.rename(b"a", b"b")
 
     volume.as_session(session)
-    assert entered(ledger) == on_disk(volume) == (LIMIT, 3)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 4)
 
 
 def test_files_are_counted(volume: Served, ledger: Ledger) -> None:
@@ -181,9 +202,10 @@ def test_files_are_counted(volume: Served, ledger: Ledger) -> None:
             with refused(errno.EDQUOT):
                 maker(b"one too many")
         assert not os.path.lexists(b"one too many")
-        # Another name is no other file.
-        os.link(b"2", b"another name")
-        os.unlink(b"2")
+        # Another name counts as well: directories grow with each.
+        with refused(errno.EDQUOT):
+            os.link(b"2", b"another name")
+        os.rename(b"2", b"another name")
         with refused(errno.EDQUOT):
             os.mkdir(b"one too many")
         with refused(errno.EEXIST):
@@ -419,7 +441,7 @@ def test_links_deep_directories_and_special_files_are_counted(volume: Served, le
     os.truncate(_touched(root / "sparse"), 100 * BLOCK)
     os.makedirs(root / "/".join("d" * 50))
     assert count(ledger, volume)
-    assert entered(ledger) == on_disk(volume) == (102, 54)
+    assert entered(ledger) == on_disk(volume) == (102, 55)
 
 
 def _touched(path: Path) -> Path:
@@ -486,6 +508,229 @@ def test_a_limit_comes_and_goes_while_it_is_mounted(volume: Served, ledger: Ledg
         assert os.statvfs(b".").f_blocks == LIMIT
 
     volume.as_session(within)
+
+
+def test_orphans_keep_their_room_through_counts(volume: Served, second: Served, ledger: Ledger) -> None:
+    """A count does not find what has no name any more; it is there even so, until it is closed."""
+
+    def session() -> None:
+        put(b"keep", b"x" * 20 * BLOCK)
+        put(b"gone", b"x" * 20 * BLOCK)
+        here, there = os.open(b"gone", os.O_RDWR), os.open(os.fsencode(second.path) + b"/gone", os.O_RDWR)
+        os.unlink(b"gone")
+        told()
+        with refused(errno.EDQUOT):
+            put(b"more", b"y")
+        os.unlink(b"more")
+        os.close(here)
+        told()
+        with refused(errno.EDQUOT):
+            put(b"more", b"y")
+        # What it loses is room, what it gains takes room, and a count changes nothing of that.
+        os.ftruncate(there, 5 * BLOCK)
+        put(b"more", b"y" * 10 * BLOCK)
+        assert os.pwrite(there, b"x" * 9 * BLOCK, 5 * BLOCK) == 5 * BLOCK
+        told()
+        with refused(errno.EDQUOT):
+            os.pwrite(there, b"x", 10 * BLOCK)
+        os.close(there)
+        _until(lambda: os.statvfs(b".").f_bavail == 10)
+        put(b"last", b"y" * 10 * BLOCK)
+
+    def told() -> None:
+        """Have the other process count, and wait until it has."""
+        os.write(asking[1], b"?")
+        assert os.read(answering[0], 1) == b"!"
+
+    asking, answering = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for fd in (asking[1], answering[0]):
+            os.close(fd)
+        while os.read(asking[0], 1):
+            count(ledger, volume)
+            os.write(answering[1], b"!")
+        os._exit(0)
+    try:
+        volume.as_session(session)
+    finally:
+        for fd in (*asking, *answering):
+            os.close(fd)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 3)
+    assert count(ledger, volume)
+    assert entered(ledger) == on_disk(volume)
+
+
+def test_what_the_container_removes_while_it_is_open(volume: Served, ledger: Ledger) -> None:
+    """Nothing is subtracted twice: neither what a count no longer finds, nor when it is closed."""
+
+    def session() -> None:
+        put(b"keep", b"x" * 20 * BLOCK)
+        put(b"gone", b"x" * 20 * BLOCK)
+        fd = os.open(b"gone", os.O_RDWR)
+        os.unlink(backing + b"/gone")
+        with refused(errno.EDQUOT):
+            put(b"more", b"y")
+        os.close(fd)
+
+    backing = os.fsencode(volume.backing)
+    os.chmod(volume.backing, 0o777)
+    volume.as_session(session)
+    time.sleep(0.3)
+    assert entered(ledger)[0] == 40
+    count(ledger, volume)
+    assert entered(ledger) == on_disk(volume) == (20, 2)
+
+
+def test_an_orphan_of_a_worker_that_died(volume: Served, second: Served, ledger: Ledger) -> None:
+    """The next count finds that nobody has it open."""
+
+    def session() -> None:
+        put(b"file", b"x" * LIMIT * BLOCK)
+        os.open(os.fsencode(second.path) + b"/file", os.O_RDWR)
+        os.unlink(b"file")
+        with refused(errno.EDQUOT):
+            put(b"file", b"y")
+
+    volume.as_session(session)
+    os.kill(second.worker_pid, 9)
+    os.waitpid(second.worker_pid, 0)
+    second.worker_pid = 0
+    count(ledger, volume)
+    assert entered(ledger) == on_disk(volume) == (0, 1)
+
+
+@pytest.mark.parametrize("other", ["open and close", "unlink", "rename over"])
+def test_two_logins_at_one_name(volume: Served, second: Served, ledger: Ledger, other: str) -> None:
+    """Each removal is entered once, whoever made it."""
+    ledger.limit(5000, 1000)
+    ballast = 2000
+
+    def session() -> None:
+        put(b"ballast", b"x" * ballast * BLOCK)
+        there = os.fsencode(second.path)
+        deadline = time.monotonic() + 3
+        if (pid := os.fork()) == 0:
+            number = 0
+            while time.monotonic() < deadline:
+                number += 1
+                with contextlib.suppress(OSError):
+                    if other == "open and close":
+                        os.close(os.open(there + b"/x", os.O_RDONLY))
+                    elif other == "unlink":
+                        os.unlink(there + b"/x")
+                    else:
+                        put(there + b"/y", b"y" * 10 * BLOCK)
+                        os.rename(there + b"/y", there + b"/x")
+            os._exit(0)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                fd = os.open(b"x", os.O_RDWR | os.O_CREAT, 0o600)
+                os.ftruncate(fd, 50 * BLOCK)
+                os.close(fd)
+                os.unlink(b"x")
+        assert os.waitpid(pid, 0)[1] == 0
+
+    volume.as_session(session)
+    time.sleep(0.3)
+    blocks, files = on_disk(volume)
+    entered_blocks, entered_files = entered(ledger)
+    assert entered_blocks >= blocks >= ballast
+    assert entered_files >= files
+    note(f"quota, {other} against unlink: entered {entered_blocks}, there {blocks}")
+    count(ledger, volume)
+    assert entered(ledger) == (blocks, files)
+
+
+@pytest.mark.parametrize("how", ["rename", "link", "again and again"])
+def test_what_is_moved_past_the_counter(
+    volume: Served, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """From where it has not been to where it has been, or the other way round: it counts, and another count is due."""
+    ledger.limit(1000, 1000)
+    for name in ("1", "2", "3"):
+        (volume.backing / name).mkdir()
+        os.chown(volume.backing / name, os.stat(volume.backing).st_uid, 0)
+    volume.as_session(lambda: put(b"1/large", b"x" * 900 * BLOCK))
+    count(ledger, volume)
+    before = entered(ledger)
+    assert before == on_disk(volume)
+    left: list[int] = []
+    leave = Counter._leave
+
+    def leaving(counter: Counter) -> None:
+        leave(counter)
+        left.append(1)
+        if len(left) < 4:
+            volume.as_session(change, len(left))
+
+    def change(number: int) -> None:
+        (here,) = [name for name in (b"1", b"2", b"3") if os.path.exists(name + b"/large")]
+        to = {b"1": b"2", b"2": b"3", b"3": b"1"}[here] + b"/large"
+        if how == "link":
+            os.link(here + b"/large", to)
+            os.unlink(here + b"/large")
+        else:
+            if how == "again and again":
+                os.truncate(here + b"/large", 0)
+                os.truncate(here + b"/large", 900 * BLOCK)
+            os.rename(here + b"/large", to)
+
+    monkeypatch.setattr(Counter, "_leave", leaving)
+    assert not count(ledger, volume), "it is not exact"
+    assert len(left) == 4
+    assert entered(ledger)[0] >= 900
+    monkeypatch.undo()
+    count(ledger, volume)
+    assert entered(ledger) == on_disk(volume) == before
+
+
+def test_files_whose_numbers_come_in_runs_are_noted(ledger: Ledger) -> None:
+    """As those of ext4 do, the same ones in each of its groups."""
+    ledger.begin()
+    for directory in range(40):
+        for file in range(100):
+            ledger.add(key_of(0x801, directory * 8192 + 12 + file), 1, 1)
+    noted = [ledger.grown(key_of(0x801, each * 8192 + 12 + file)) for each in range(40) for file in range(100)]
+    assert noted == [(1, 1)] * 4000
+    assert ledger.finish(0, 0, 1, least=False), "it is exact"
+    assert entered(ledger) == (4000, 4000)
+
+
+def test_more_notes_than_there_is_room_for_are_not_exact(ledger: Ledger) -> None:
+    ledger.begin()
+    for file in range(GROWN_MAX + 1000):
+        ledger.add(key_of(0x801, file), 1)
+    assert not ledger.finish(0, 0, 1, least=False)
+
+
+def test_an_entry_that_a_count_has_overtaken(volume: Served, ledger: Ledger) -> None:
+    """What could not be entered when it was removed is not subtracted from a count that no longer found it."""
+    volume.as_session(lambda: put(b"keep", b"x" * 20 * BLOCK))
+    volume.as_session(lambda: put(b"gone", b"x" * 20 * BLOCK))
+    taken, release = os.pipe(), os.pipe()
+    quota = Quota(ledger)
+    directory = os.open(volume.backing, os.O_PATH | os.O_DIRECTORY)
+    with quota.removing(directory, b"gone", lambda _st: False):
+        os.unlink(b"gone", dir_fd=directory)
+        pid = os.fork()
+        if pid == 0:
+            ledger.take_figures()
+            os.write(taken[1], b"x")
+            os.read(release[0], 1)
+            os._exit(0)
+        os.read(taken[0], 1)
+    os.write(release[1], b"x")
+    os.waitpid(pid, 0)
+    count(ledger, volume)
+    assert entered(ledger) == (20, 1)
+    with quota.making() as made:
+        os.mkdir(b"dir", dir_fd=directory)
+        made(os.stat(b"dir", dir_fd=directory))
+    for fd in (directory, *taken, *release):
+        os.close(fd)
+    assert entered(ledger) == on_disk(volume) == (20, 2)
 
 
 @pytest.mark.parametrize("start", [0, 1 << 62], ids=["the figures", "every file"])

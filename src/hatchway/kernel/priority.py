@@ -1,6 +1,8 @@
 """Standing behind everybody else: for the processor and the disk.
 
-Sources: nice(2), ioprio_set(2), include/uapi/linux/ioprio.h. Not SCHED_IDLE: on a busy host that may never run.
+On a disk that is busy all the time the idle class may hardly ever be served: then a count takes long, and nothing waits
+for it. Not SCHED_IDLE as well: whoever counts also holds memory and a mount.
+Sources: nice(2), ioprio_set(2), include/uapi/linux/ioprio.h.
 """
 
 from __future__ import annotations

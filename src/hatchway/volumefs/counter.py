@@ -25,7 +25,7 @@ import structlog
 from hatchway.kernel import priority, privileges
 from hatchway.kernel.files import DirectoryReader
 from hatchway.volumefs.confinement import confine
-from hatchway.volumefs.ledger import Ledger, blocks_of, key_of
+from hatchway.volumefs.ledger import SUM_MAX, Ledger, blocks_in, key_of
 from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, pack
 
 DEPTH_MAX: Final = 1000
@@ -40,39 +40,37 @@ REPORT_S: Final = 2.0
 _CALM_TRIES, _CALM_PAUSE_S = 50, 0.001
 """How often, and with which pauses, a file that is just being changed is looked at again."""
 
-_CLOCK_EVERY = 256
-
 _O_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Counter:
-    """Counts one volume once. `report` is called with the number of files now and then.
+    """Counts one volume once. `report` is called now and then.
 
-    `blocks` (of ledger.BLOCK bytes) and `files`, without the root, are what has been found so far, less what the ledger
+    `blocks` (of ledger.BLOCK bytes) and `files`, which are names, are what has been found so far, less what the ledger
     says has grown. `least`: something could not be counted.
     """
 
-    def __init__(self, ledger: Ledger, report: Callable[[int], None]) -> None:
+    def __init__(self, ledger: Ledger, report: Callable[[], None]) -> None:
         self.blocks = 0
         self.files = 0
         self.least = False
         self._ledger = ledger
         self._report = report
-        self._serial = ledger.grown_serial
         self._linked: set[int] = set()
+        # Files of which it has been taken into account that they have grown: moved ahead, one is met again.
+        self._settled: set[int] = set()
         self._open: list[tuple[int, DirectoryReader]] = []
 
     def count(self, root_fd: int) -> None:
         """Count what is below the directory `root_fd`. Raises OSError when that cannot be read at all."""
         self._enter(os.open(b".", _O_READ, dir_fd=root_fd))
-        next_report, entries = time.monotonic() + REPORT_S, 0
+        next_report = time.monotonic() + REPORT_S
         try:
             while self._open:
-                entries += 1
-                if entries % _CLOCK_EVERY == 0 and time.monotonic() >= next_report:
-                    self._report(self.files)
-                    next_report = time.monotonic() + REPORT_S
+                if (now := time.monotonic()) >= next_report:
+                    self._report()
+                    next_report = now + REPORT_S
                 if (name := self._next()) is not None:
                     self._look(name)
         finally:
@@ -102,12 +100,12 @@ class Counter:
         directory = self._open[-1][0]
         try:
             st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            st, grown_blocks, grown_files = self._settled(st, name, directory)
+            st, grown_blocks, grown_files = self._settle(st, name, directory)
         except OSError as exc:
             self.least = self.least or exc.errno not in _SWAPPED
             return
+        self.files += 1 - grown_files
         if stat.S_ISDIR(st.st_mode):
-            self.files += 1 - grown_files
             self._descend(name, directory)
             return
         if st.st_nlink > 1:
@@ -116,17 +114,15 @@ class Counter:
                 return
             if len(self._linked) < LINKED_MAX:
                 self._linked.add(key)
-        self.files += 1 - grown_files
-        if stat.S_ISREG(st.st_mode):
-            self.blocks += blocks_of(st.st_size) - grown_blocks
+        self.blocks += blocks_in(st) - grown_blocks
 
-    def _settled(self, st: os.stat_result, name: bytes, directory: int) -> tuple[os.stat_result, int, int]:
+    def _settle(self, st: os.stat_result, name: bytes, directory: int) -> tuple[os.stat_result, int, int]:
         """A file's attributes and by how many blocks and files it had grown at that very moment."""
         ledger = self._ledger
-        if ledger.grown_serial == self._serial:
+        if ledger.grown_serial == 0:
             return st, 0, 0
         key = key_of(st.st_dev, st.st_ino)
-        if ledger.grown(key) is None:
+        if key in self._settled or ledger.grown(key) is None:
             return st, 0, 0
         for _ in range(_CALM_TRIES):
             if not ledger.changing(key) and (grown := ledger.grown(key)) is not None:
@@ -134,6 +130,7 @@ class Counter:
                 if key_of(st.st_dev, st.st_ino) != key:
                     return st, 0, 0  # another file
                 if not ledger.changing(key) and ledger.grown(key) == grown:
+                    self._settled.add(key)
                     return st, *grown
             time.sleep(_CALM_PAUSE_S)
         # It counts twice, what it has grown by, until the next count.
@@ -165,9 +162,10 @@ def run(spec: Count, volume_fd: int, ledger_fd: int, control_fd: int) -> None:
             permitted=needed,
             effective=needed,
         )
-        counter = Counter(Ledger(ledger_fd), lambda files: _say(control, Counting(files)))
+        counter = Counter(Ledger(ledger_fd), lambda: _say(control, Counting()))
         counter.count(volume_fd)
-        _say(control, Counted(max(0, counter.blocks), max(0, counter.files), counter.least))
+        blocks, files = (max(-SUM_MAX, min(number, SUM_MAX)) for number in (counter.blocks, counter.files))
+        _say(control, Counted(blocks, files, counter.least))
         status = 0
     except BrokenPipeError:
         pass  # nobody wants to know any more

@@ -45,6 +45,11 @@ def failure(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def again(error: OSError) -> OSError:
+    """The same error once more, to be raised by itself."""
+    return LimitError(error.reason) if isinstance(error, LimitError) else failure(error.errno or errno.EIO)
+
+
 def client_errno(exc: OSError) -> int:
     """The errno a client is answered for `exc`: 1 to 511, EIO when `exc` has none."""
     number = exc.errno

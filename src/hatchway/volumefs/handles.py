@@ -13,10 +13,10 @@ import os
 import time
 
 from hatchway.kernel.files import DirectoryReader, reopen
-from hatchway.volumefs.fault import failure
+from hatchway.volumefs.fault import again, failure
 from hatchway.volumefs.fixed import NothingToRead
 from hatchway.volumefs.nodes import Node
-from hatchway.volumefs.quota import Quota
+from hatchway.volumefs.quota import Quota, size_limit
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -42,7 +42,7 @@ class Handle:
         self.append = append
         self.reader = reader
         self.stopped = False
-        self.full: tuple[int, int, float] | None = None
+        self.full: tuple[int, OSError, float] | None = None
 
 
 class HandleTable:
@@ -70,7 +70,7 @@ class HandleTable:
         if node.handles is None:
             node.handles = []
             if reader is None:
-                self._quota.opened(node.key)
+                self._quota.opened(fd, node.key)
         node.handles.append(handle)
         return fd
 
@@ -94,11 +94,11 @@ class HandleTable:
         if handle.stopped:
             raise failure(errno.EACCES)
         if handle.full is not None:
-            missing, number_of_error, until = handle.full
+            missing, error, until = handle.full
             if time.monotonic() >= until:
                 handle.full = None
             elif offset > missing:
-                raise failure(errno.EFBIG if _is_too_far(handle.fd, offset) else number_of_error)
+                raise failure(errno.EFBIG) if _is_too_far(handle.fd, offset) else again(error)
         try:
             if self._quota.active:
                 written = self._quota.write(handle.fd, handle.node.key, offset, data, append=handle.append)
@@ -106,18 +106,18 @@ class HandleTable:
                 written = os.pwrite(handle.fd, data, offset)
         except OSError as exc:
             if exc.errno in _NO_ROOM:
-                self._is_full(handle, offset, exc.errno or errno.ENOSPC)
+                self._is_full(handle, offset, exc)
             raise
         if written < len(data):
-            self._is_full(handle, offset + written, errno.EDQUOT if self._quota.active else errno.ENOSPC)
+            self._is_full(handle, offset + written, size_limit() if self._quota.cut else failure(errno.ENOSPC))
         elif handle.full is not None and offset + written > handle.full[0]:
             handle.full = None
         return written
 
-    def _is_full(self, handle: Handle, missing: int, number_of_error: int) -> None:
+    def _is_full(self, handle: Handle, missing: int, error: OSError) -> None:
         # Of an append the kernel says where it believes the end to be, which says nothing of holes.
         if not handle.append:
-            handle.full = missing, number_of_error, time.monotonic() + FULL_S
+            handle.full = missing, error, time.monotonic() + FULL_S
 
     def release(self, number: int) -> None:
         """Close a handle. Raises OSError EBADF when there is none."""

@@ -5,14 +5,18 @@ what is taken away after that, so what is entered is never less than what sessio
 container is not asked: what it writes is found when the volume is counted (see `counter`).
 
 While the volume is counted, what is added is noted per file as well, so that neither what the count has seen nor what
-it has not is taken for the other. What is taken away meanwhile may stay entered until the next count.
+it has not is taken for the other. Where that cannot be told, since something was removed or moved meanwhile, what is
+entered may be too much until the next count, and never too little.
+
+A file that is removed while somebody has it open is an orphan: it keeps its room until it is closed, and no count finds
+it, so the ledger has a list of them.
 
 Locks are record locks on the memory's own descriptor (fcntl(2)), so the kernel gives up those of a worker that dies,
 and they are never waited for: BlockingIOError when somebody else has one for longer than a moment, before anything is
 changed. There are three kinds:
 - one for the figures, held for some microseconds;
 - one for each file, by its key, that somebody is changing: two sessions that change one file's size take turns;
-- one for each file that somebody has open, shared: what is removed while it is open is there until it is closed.
+- one for each file that somebody has open, shared.
 
 A worker could write nonsense here, or keep a lock: that harms the other sessions of its own volume, and them only.
 Concurrency: one thread of a process has a Ledger.
@@ -24,6 +28,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 import time
 from typing import Final, NamedTuple
@@ -36,7 +41,15 @@ BLOCK: Final = 4096
 GROWN_MAX: Final = 8192
 """Files of which it can be noted during one count that they have grown; beyond that, what is added may count twice."""
 
+ORPHANS_MAX: Final = 8192
+"""Orphans that are known at once: one more keeps its room until the next count, and no longer."""
+
+SUM_MAX: Final = 1 << 50
+"""More than there can be, of blocks and of files."""
+
 _PROBES = 32
+_SPREAD = 0x9E3779B97F4A7C15
+"""2^64 by the golden ratio: inode numbers come in runs, and the same in each group of a file system."""
 
 # Words of 64 bits.
 (
@@ -49,12 +62,16 @@ _PROBES = 32
     _COUNTING,  # whether it is being counted
     _ADDED_BLOCKS,  # since the count began
     _ADDED_FILES,
-    _REMOVED,  # blocks and files taken away since the count began
-    _GROWN_SERIAL,  # changes with every note of a file that has grown
-) = range(11)
+    _REMOVED,  # changes since the count began that it cannot be held against: something is gone, or was not noted
+    _MOVED,  # names that were given since the count began to what had another
+    _GROWN_SERIAL,  # notes of files that have grown since the count began
+    _COUNTS,  # counts that have ended
+) = range(13)
 _HEAD = 512
 _ENTRY = 3  # key, blocks, files
-_WORDS = _HEAD + GROWN_MAX * _ENTRY
+_ORPHANS = _HEAD + GROWN_MAX * _ENTRY
+_ORPHAN = 2  # key, blocks
+_WORDS = _ORPHANS + ORPHANS_MAX * _ORPHAN
 _BYTES = _WORDS * 8
 _MASK = (1 << 64) - 1
 
@@ -64,7 +81,7 @@ _OPEN = 1 << 61
 _CHANGING = 1 << 62
 _KEYS = (1 << 61) - 1
 
-_TRIES, _PAUSE_S = 40, 0.0001
+_TRIES, _OPEN_TRIES, _PAUSE_S = 40, 4, 0.0001
 """A lock that is taken is tried again so often, with such pauses."""
 
 _F_ADD_SEALS, _F_SEALS = 1033, 0x1 | 0x2 | 0x4  # F_SEAL_SEAL, _SHRINK, _GROW (fcntl(2))
@@ -72,7 +89,7 @@ _FLOCK = struct.Struct("=hhiqqii")  # struct flock of 64-bit Linux
 
 
 class Figures(NamedTuple):
-    """What is in a volume, and what may be; 0 for no limit. In blocks of BLOCK bytes, and files.
+    """What is in a volume, and what may be; 0 for no limit. In blocks of BLOCK bytes, and files, which are names.
 
     `known`: it was counted at least once, last at `counted_at` (Unix seconds).
     """
@@ -85,9 +102,25 @@ class Figures(NamedTuple):
     counted_at: int
 
 
+SYMLINK_INLINE: Final = 60
+"""Bytes of a symlink's target that are in its inode (ext4 and xfs have as much or more), and so do not count."""
+
+
 def blocks_of(size: int) -> int:
     """What a regular file of `size` bytes counts, in blocks: holes as well."""
     return -(-size // BLOCK)
+
+
+def blocks_of_symlink(length: int) -> int:
+    """What a symlink with a target of `length` bytes counts, in blocks."""
+    return blocks_of(length) if length >= SYMLINK_INLINE else 0
+
+
+def blocks_in(st: os.stat_result) -> int:
+    """What it counts, whatever it is."""
+    if stat.S_ISREG(st.st_mode):
+        return blocks_of(st.st_size)
+    return blocks_of_symlink(st.st_size) if stat.S_ISLNK(st.st_mode) else 0
 
 
 def key_of(device: int, inode: int) -> int:
@@ -194,7 +227,7 @@ class Ledger:
 
     def opened(self, key: int) -> None:
         """This process has the file `key` open."""
-        for _ in range(_TRIES):
+        for _ in range(_OPEN_TRIES):
             # Somebody may just be asking whether it is open.
             if self._lock(fcntl.F_RDLCK, _OPEN + key, 1):
                 return
@@ -205,7 +238,11 @@ class Ledger:
         self._lock(fcntl.F_UNLCK, _OPEN + key, 1)
 
     def open_elsewhere(self, key: int) -> bool:
-        """Whether another process has the file `key` open. This one's own note of it is gone afterwards."""
+        """Whether another process has the file `key` open. This one's own note of it is gone afterwards.
+
+        It is so only after the question: two that close at once then each find the other, and the file stays entered;
+        the other way round neither would.
+        """
         alone = self._lock(fcntl.F_WRLCK, _OPEN + key, 1)
         self._lock(fcntl.F_UNLCK, _OPEN + key, 1)
         return not alone
@@ -228,12 +265,12 @@ class Ledger:
         return max(0, limit - self._words[_BLOCKS]) if limit else _MASK >> 1
 
     def files_room(self) -> int:
-        """Files that may be added."""
+        """Names that may be added."""
         limit = self._words[_LIMIT_FILES]
         return max(0, limit - self._words[_FILES]) if limit else _MASK >> 1
 
     def add(self, key: int, blocks: int, files: int = 0) -> None:
-        """Enter that so many blocks and files are added to the file `key`; 0 while the file is not there yet."""
+        """Enter that so many blocks and names are added to the file `key`; 0 while the file is not there yet."""
         words = self._words
         words[_BLOCKS] = words[_BLOCKS] + blocks & _MASK
         words[_FILES] = words[_FILES] + files & _MASK
@@ -243,10 +280,10 @@ class Ledger:
             if key:
                 self._grown(key, blocks, files)
 
-    def added(self, key: int, files: int) -> None:
-        """What was entered as `files` without a key is the file `key`."""
+    def made(self, key: int, blocks: int) -> None:
+        """What was entered without a key, a name and so many blocks, is the file `key`."""
         if self._words[_COUNTING]:
-            self._grown(key, 0, files)
+            self._grown(key, blocks, 1)
 
     def undo(self, key: int, blocks: int, files: int = 0) -> None:
         """What was entered has not been done."""
@@ -265,12 +302,62 @@ class Ledger:
         words[_BLOCKS] = max(0, words[_BLOCKS] - blocks)
         words[_FILES] = max(0, words[_FILES] - files)
         if words[_COUNTING]:
-            words[_REMOVED] = words[_REMOVED] + blocks + files & _MASK
+            words[_REMOVED] = words[_REMOVED] + 1 & _MASK
+
+    def moved(self) -> None:
+        """Something has, or may soon have, a name where a count has already been."""
+        if self._words[_COUNTING]:
+            self._words[_MOVED] = self._words[_MOVED] + 1 & _MASK
+
+    @property
+    def counts(self) -> int:
+        """How many counts have ended: an entry that was due before the last one has been overtaken by it."""
+        return self._words[_COUNTS]
+
+    def orphan(self, key: int, blocks: int) -> None:
+        """The file `key` of so many blocks has lost its last name and is open."""
+        words = self._words
+        at = self._find_orphan(key)
+        if at < 0 and (at := self._find_orphan(0, near=key)) < 0:
+            return
+        words[at], words[at + 1] = key, blocks & _MASK
+        if words[_COUNTING]:
+            words[_REMOVED] = words[_REMOVED] + 1 & _MASK
+
+    def is_orphan(self, key: int) -> bool:
+        """Whether `orphan` was told of it."""
+        return self._find_orphan(key) >= 0
+
+    def grow_orphan(self, key: int, blocks: int) -> None:
+        """Enter that an orphan has so many blocks more, or less. Of no effect on a count, which does not find it."""
+        words = self._words
+        words[_BLOCKS] = max(0, words[_BLOCKS] + blocks) & _MASK
+        if (at := self._find_orphan(key)) >= 0:
+            words[at + 1] = max(0, words[at + 1] + blocks) & _MASK
+
+    def orphan_gone(self, key: int) -> None:
+        """The last one to have it open has closed it. Of no effect when it is no orphan that the ledger knows."""
+        words = self._words
+        if (at := self._find_orphan(key)) >= 0:
+            words[_BLOCKS] = max(0, words[_BLOCKS] - words[at + 1])
+            words[at] = words[at + 1] = 0
+            if words[_COUNTING]:
+                words[_REMOVED] = words[_REMOVED] + 1 & _MASK
+
+    def _find_orphan(self, key: int, near: int | None = None) -> int:
+        """Where `key` stands, looked for where `near` would stand; -1 for nowhere. The key 0 is a free place."""
+        start = _slot(key if near is None else near, ORPHANS_MAX)
+        for probe in range(_PROBES):
+            at = _ORPHANS + (start + probe) % ORPHANS_MAX * _ORPHAN
+            if self._words[at] == key:
+                return at
+        return -1
 
     def _grown(self, key: int, blocks: int, files: int) -> None:
         words = self._words
         at = self._find(key)
         if at < 0:
+            words[_REMOVED] = words[_REMOVED] + 1 & _MASK  # it may count twice
             return
         words[at] = key
         words[at + 1] = words[at + 1] + blocks & _MASK
@@ -279,52 +366,71 @@ class Ledger:
 
     def _find(self, key: int) -> int:
         """Where the note of `key` is, or is to be; -1 when there is no room."""
-        words = self._words
+        words, start = self._words, _slot(key, GROWN_MAX)
         for probe in range(_PROBES):
-            at = _HEAD + (key + probe) % GROWN_MAX * _ENTRY
+            at = _HEAD + (start + probe) % GROWN_MAX * _ENTRY
             if words[at] in (key, 0):
                 return at
         return -1
 
     # Counting
 
+    def calm(self) -> bool:
+        """Whether nobody is in the middle of a change. For whoever has the figures: then nobody begins one."""
+        calm = self._lock(fcntl.F_WRLCK, _CHANGING, _KEYS + 1)
+        self._lock(fcntl.F_UNLCK, _CHANGING, _KEYS + 1)
+        return calm
+
     def begin(self) -> None:
-        """A count begins. Raises BlockingIOError when somebody is in the middle of a change for too long."""
-        self.take_figures()
-        try:
-            # What was entered before and is done after the count has looked would be in neither.
-            if not self._lock(fcntl.F_WRLCK, _CHANGING, _KEYS):
-                raise failure(errno.EAGAIN)
-            self._lock(fcntl.F_UNLCK, _CHANGING, _KEYS)
-            words = self._words
-            words[_ADDED_BLOCKS] = words[_ADDED_FILES] = words[_REMOVED] = 0
-            self._bytes[_HEAD * 8 :] = bytes(_BYTES - _HEAD * 8)
-            words[_GROWN_SERIAL] = words[_GROWN_SERIAL] + 1 & _MASK
-            words[_COUNTING] = 1
-        finally:
-            self.give_figures()
+        """A count begins. For whoever has the figures, when it is calm.
+
+        What was entered before, and is done after the count has looked, would be in neither.
+        """
+        words = self._words
+        words[_ADDED_BLOCKS] = words[_ADDED_FILES] = words[_REMOVED] = words[_MOVED] = words[_GROWN_SERIAL] = 0
+        self._forget_notes()
+        words[_COUNTING] = 1
 
     def abandon(self) -> None:
-        """The count has failed."""
+        """The count has failed, or there was none."""
         self._words[_COUNTING] = 0
+        self._forget_notes()
+
+    def unknown(self) -> None:
+        """Nothing is known until the next count."""
+        self._words[_KNOWN] = 0
 
     def finish(self, blocks: int, files: int, now: int, *, least: bool) -> bool:
         """The count has found so much, without what has grown since it began; `now` is in Unix seconds.
 
-        `least`: there is more than it could count. Whether that is exact: nothing was removed meanwhile. Raises
-        BlockingIOError.
+        `least`: there is more than it could count. Whether the result is exact. For whoever has the figures, when it
+        is calm: what is being removed, and has not been entered yet, would be subtracted afterwards.
         """
-        self.take_figures()
-        try:
-            words = self._words
-            found_blocks, found_files = blocks + words[_ADDED_BLOCKS], files + words[_ADDED_FILES]
-            if least:
-                found_blocks, found_files = max(found_blocks, words[_BLOCKS]), max(found_files, words[_FILES])
-            words[_BLOCKS], words[_FILES] = found_blocks & _MASK, found_files & _MASK
-            words[_COUNTED_AT], words[_KNOWN], words[_COUNTING] = now, 1, 0
-            return words[_REMOVED] == 0
-        finally:
-            self.give_figures()
+        words = self._words
+        found_blocks = max(0, blocks + _signed(words[_ADDED_BLOCKS])) + self._orphaned()
+        found_files = max(0, files + _signed(words[_ADDED_FILES]))
+        if least or words[_MOVED]:
+            found_blocks, found_files = max(found_blocks, words[_BLOCKS]), max(found_files, words[_FILES])
+        words[_BLOCKS], words[_FILES] = found_blocks & _MASK, found_files & _MASK
+        words[_COUNTED_AT], words[_KNOWN], words[_COUNTING] = now, 1, 0
+        words[_COUNTS] = words[_COUNTS] + 1 & _MASK
+        self._forget_notes()
+        return not (least or words[_MOVED] or words[_REMOVED])
+
+    def _orphaned(self) -> int:
+        """Blocks of all orphans. Those that nobody has open any more, since their workers have died, are forgotten."""
+        words, total = self._words, 0
+        for at in range(_ORPHANS, _WORDS, _ORPHAN):
+            if key := words[at]:
+                if self.open_elsewhere(key & _KEYS):
+                    total += words[at + 1]
+                else:
+                    words[at] = words[at + 1] = 0
+        return total
+
+    def _forget_notes(self) -> None:
+        # Gives the memory back: with thousands of volumes it would be much.
+        self._map.madvise(mmap.MADV_REMOVE, _HEAD * 8, (_ORPHANS - _HEAD) * 8)
 
     @property
     def grown_serial(self) -> int:
@@ -337,4 +443,12 @@ class Ledger:
         if at < 0 or self._words[at] != key:
             return None
         blocks, files = self._words[at + 1], self._words[at + 2]
-        return blocks - (blocks >> 63 << 64), files - (files >> 63 << 64)
+        return _signed(blocks), _signed(files)
+
+
+def _slot(key: int, size: int) -> int:
+    return (key * _SPREAD & _MASK) >> 32 & size - 1
+
+
+def _signed(word: int) -> int:
+    return word - (word >> 63 << 64)

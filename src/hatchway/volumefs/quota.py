@@ -2,7 +2,7 @@
 
 Nothing is done here that a session did not ask for, and nothing while the volume has no limit. What a limit leaves no
 room for is EDQUOT, with a reason for the operator's log; a write is shortened to what there is room for, as the kernel
-does it. What takes something away is never refused.
+does it. What takes something away meets no limit.
 
 Errors are OSError. BlockingIOError, before anything has been done, when another session of the volume is in the way:
 to be tried again. Concurrency as of `VolumeTree`.
@@ -19,11 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
-from hatchway.volumefs.fault import LimitError, StillCountingError
-from hatchway.volumefs.ledger import BLOCK, Ledger, blocks_of, key_of
+from hatchway.volumefs.fault import LimitError, StillCountingError, failure
+from hatchway.volumefs.ledger import BLOCK, Ledger, blocks_in, blocks_of, key_of
 
 COUNT_WAIT_S: Final = 3.0
 """How long in all a session waits for the first count of a volume, in seconds. Then it hears that there is no room."""
+
+_NAME_TRIES = 5
 
 _SIZE = "the volume has reached its size limit"
 _FILES = "the volume has reached its limit of files"
@@ -53,12 +55,14 @@ class Quota:
     """For one volume. `ledger` None: nothing is ever limited. Does not own it."""
 
     def __init__(self, ledger: Ledger | None) -> None:
+        self.cut = False
+        """Whether the last write was shortened to what there was room for."""
         self._ledger = ledger
         # What stands for a file that does not exist yet.
         self._new = 1 + secrets.randbits(60)
         self._open: set[int] = set()
-        # Entries that could not be made when they were due, since the figures could not be had.
-        self._due: list[Callable[[], None]] = []
+        # Entries that could not be made when they were due, since the figures could not be had, and after which count.
+        self._due: list[tuple[int, Callable[[], object]]] = []
         self._wait_until: float | None = None
 
     @property
@@ -73,12 +77,13 @@ class Quota:
         """
         ledger, key = self._ledger, _of_node(key)
         assert ledger is not None
+        self.cut = False
         ledger.take(key)
         try:
             try:
                 self._catch_up()
-                size = os.fstat(fd).st_size
-                start, before = size if append else offset, blocks_of(size)
+                st = os.fstat(fd)
+                start, before = st.st_size if append else offset, blocks_of(st.st_size)
                 end, need = start + len(data), blocks_of(start + len(data)) - before
                 if need > 0:
                     self._check_known(ledger)
@@ -86,10 +91,10 @@ class Quota:
                     if need > room:
                         need, end = room, (before + room) * BLOCK
                         if end <= start:
-                            raise LimitError(_SIZE)
+                            raise size_limit()
+                        self.cut = True
                         data = data[: end - start]
-                    if need:
-                        ledger.add(key, need)
+                    self._add(ledger, key, st, need)
             finally:
                 ledger.give_figures()
             written = 0
@@ -98,7 +103,7 @@ class Quota:
             finally:
                 if need > 0 and written < len(data):
                     done = max(0, blocks_of(start + written) - before) if written else 0
-                    self._enter(lambda: ledger.undo(key, need - done))
+                    self._enter(lambda: self._add(ledger, key, st, done - need))
             return written
         finally:
             ledger.give(key)
@@ -114,29 +119,30 @@ class Quota:
         try:
             try:
                 self._catch_up()
-                need = blocks_of(size) - blocks_of(os.fstat(fd).st_size)
+                st = os.fstat(fd)
+                need = blocks_of(size) - blocks_of(st.st_size)
                 if need > 0:
                     self._check_known(ledger)
                     if need > ledger.room():
-                        raise LimitError(_SIZE)
-                    ledger.add(key, need)
+                        raise size_limit()
+                    self._add(ledger, key, st, need)
             finally:
                 ledger.give_figures()
             try:
                 result = change()
             except BaseException:
                 if need > 0:
-                    self._enter(lambda: ledger.undo(key, need))
+                    self._enter(lambda: self._add(ledger, key, st, -need))
                 raise
             if need < 0:
-                self._enter(lambda: ledger.remove(-need))
+                self._enter(lambda: ledger.remove(-need) if st.st_nlink else ledger.grow_orphan(key, need))
             return result
         finally:
             ledger.give(key)
 
     @contextlib.contextmanager
-    def making(self) -> Iterator[Callable[[os.stat_result], None]]:
-        """In the block something is made, which the block then calls its value with."""
+    def making(self, blocks: int = 0) -> Iterator[Callable[[os.stat_result], None]]:
+        """In the block something gets a name, and counts `blocks`; the block then calls its value with what it is."""
         ledger = self._ledger
         if not self.active or ledger is None:
             yield _nothing
@@ -148,14 +154,32 @@ class Quota:
                 self._check_known(ledger)
                 if ledger.files_room() < 1:
                     raise LimitError(_FILES)
-                ledger.add(0, 0, 1)
+                if blocks > ledger.room():
+                    raise size_limit()
+                ledger.add(0, blocks, 1)
             finally:
                 ledger.give_figures()
             try:
-                yield lambda st: self._enter(lambda: ledger.added(_of(st), 1))
+                yield lambda st: self._enter(lambda: ledger.made(_of(st), blocks))
             except BaseException:
-                self._enter(lambda: ledger.undo(0, 0, 1))
+                self._enter(lambda: ledger.undo(0, blocks, 1))
                 raise
+        finally:
+            ledger.give(self._new)
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """In the block something gets a name where it had none before."""
+        ledger = self._ledger
+        if not self.active or ledger is None:
+            yield
+            return
+        # Before it is done, or a count could end in between.
+        ledger.take(self._new)
+        try:
+            ledger.moved()
+            ledger.give_figures()
+            yield
         finally:
             ledger.give(self._new)
 
@@ -169,31 +193,73 @@ class Quota:
         if not self.active or ledger is None:
             yield
             return
-        try:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        except OSError:
+        fd = self._take_named(ledger, directory, name)
+        if fd is None:
             yield  # nothing there, or nothing that can be removed
             return
         try:
-            key = _of(os.fstat(fd))
-            ledger.take(key)
-            ledger.give_figures()
+            before = os.fstat(fd)
+            key = _of(before)
             try:
                 yield
                 st = os.fstat(fd)
-                if st.st_nlink == 0 and not is_open(st) and not ledger.open_elsewhere(key):
-                    self._gone(ledger, st)
+                if st.st_nlink < before.st_nlink and (st.st_nlink == 0 or not stat.S_ISDIR(st.st_mode)):
+                    self._unnamed(ledger, key, st, is_open(st))
             finally:
                 ledger.give(key)
         finally:
             os.close(fd)
 
-    def opened(self, key: int) -> None:
-        """The file of the node's `key` is open here."""
-        key = _of_node(key)
-        if self._ledger is not None and self.active and key not in self._open:
-            self._ledger.opened(key)
-            self._open.add(key)
+    def _take_named(self, ledger: Ledger, directory: int, name: bytes) -> int | None:
+        """A descriptor of what `name` means, which from then on only we may change; None for nothing."""
+        for _ in range(_NAME_TRIES):
+            try:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            except OSError:
+                return None
+            key = _of(os.fstat(fd))
+            try:
+                ledger.take(key)
+                ledger.give_figures()
+                # While we waited, somebody may have put something else there, and entered that.
+                with contextlib.suppress(OSError):
+                    if _of(os.stat(name, dir_fd=directory, follow_symlinks=False)) == key:
+                        return fd
+                ledger.give(key)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise failure(errno.EAGAIN)
+
+    def _unnamed(self, ledger: Ledger, key: int, st: os.stat_result, open_here: bool) -> None:
+        """Enter that something has lost a name, `st` being what it is now."""
+        blocks = 0 if st.st_nlink else blocks_in(st)
+        if blocks and (open_here or ledger.open_elsewhere(key)):
+            self._enter(lambda: self._orphaned(ledger, key, blocks))
+        else:
+            self._enter(lambda: ledger.remove(blocks, 1))
+
+    def opened(self, fd: int, key: int) -> None:
+        """The file of the node's `key` is open here, as `fd`."""
+        key, ledger = _of_node(key), self._ledger
+        if ledger is None or key in self._open:
+            return
+        # Without a limit as well: there may be one by the time it is closed.
+        ledger.opened(key)
+        self._open.add(key)
+        if self.active and (st := os.fstat(fd)).st_nlink == 0:
+            # Removed between its being opened and our saying so: whoever did it took it for closed.
+            self._enter(lambda: self._found_orphaned(ledger, key, blocks_in(st)))
+
+    def _orphaned(self, ledger: Ledger, key: int, blocks: int) -> None:
+        ledger.remove(0, 1)
+        ledger.orphan(key, blocks)
+
+    def _found_orphaned(self, ledger: Ledger, key: int, blocks: int) -> None:
+        if not ledger.is_orphan(key):
+            ledger.orphan(key, 0)
+            ledger.grow_orphan(key, blocks)
 
     def closing(self, fd: int, key: int) -> None:
         """The last handle on the file of the node's `key`, `fd`, is being closed."""
@@ -201,11 +267,22 @@ class Quota:
         if ledger is None or key not in self._open:
             return
         self._open.discard(key)
-        st = os.fstat(fd)
-        if st.st_nlink:
+        if not self.active or os.fstat(fd).st_nlink:
             ledger.closed(key)
-        elif not ledger.open_elsewhere(key):
-            self._gone(ledger, st)
+            return
+        try:
+            ledger.take(key)
+        except BlockingIOError:
+            # It stays entered until the next count.
+            ledger.closed(key)
+            return
+        try:
+            self._catch_up()
+            if not ledger.open_elsewhere(key):
+                ledger.orphan_gone(key)
+        finally:
+            ledger.give_figures()
+            ledger.give(key)
 
     def within(self, space: Space) -> Space:
         """What there is room for in the volume, of `space` in its file system."""
@@ -222,9 +299,14 @@ class Quota:
             space = space._replace(files=files, files_free=left, files_available=left)
         return space
 
-    def _gone(self, ledger: Ledger, st: os.stat_result) -> None:
-        blocks = blocks_of(st.st_size) if stat.S_ISREG(st.st_mode) else 0
-        self._enter(lambda: ledger.remove(blocks, 1))
+    def _add(self, ledger: Ledger, key: int, st: os.stat_result, blocks: int) -> None:
+        """Enter `blocks` more, or less, of the file that `st` is of."""
+        if st.st_nlink == 0:
+            ledger.grow_orphan(key, blocks)
+        elif blocks < 0:
+            ledger.undo(key, -blocks)
+        elif blocks:
+            ledger.add(key, blocks)
 
     def _check_known(self, ledger: Ledger) -> None:
         """Raise an OSError unless it is known how much is in the volume."""
@@ -236,11 +318,11 @@ class Quota:
             raise StillCountingError(errno.EAGAIN, _UNKNOWN)
         raise LimitError(_UNKNOWN)
 
-    def _enter(self, entry: Callable[[], None]) -> None:
+    def _enter(self, entry: Callable[[], object]) -> None:
         """Make an entry about what has been done; if that cannot be now, before the next."""
         ledger = self._ledger
         assert ledger is not None
-        self._due.append(entry)
+        self._due.append((ledger.counts, entry))
         try:
             ledger.take_figures()
         except BlockingIOError:
@@ -251,8 +333,17 @@ class Quota:
             ledger.give_figures()
 
     def _catch_up(self) -> None:
+        assert self._ledger is not None
         while self._due:
-            self._due.pop(0)()
+            counts, entry = self._due.pop(0)
+            # What was gone before a count was not found by it, and must not be subtracted from what it found.
+            if counts == self._ledger.counts:
+                entry()
+
+
+def size_limit() -> LimitError:
+    """There is no room within the volume's size."""
+    return LimitError(_SIZE)
 
 
 def _of_node(key: int) -> int:

@@ -31,7 +31,7 @@ from hatchway.volumefs.fault import failure
 from hatchway.volumefs.finder import Finder
 from hatchway.volumefs.fixed import FixedDirectories
 from hatchway.volumefs.handles import HandleTable
-from hatchway.volumefs.ledger import Ledger
+from hatchway.volumefs.ledger import Ledger, blocks_of_symlink
 from hatchway.volumefs.listing import Lister
 from hatchway.volumefs.making import O_OPEN, Maker
 from hatchway.volumefs.names import component
@@ -212,7 +212,7 @@ class VolumeTree:
         self._admit_change()
         self._check_free(parent_id, name, errno.EEXIST)
         directory, owner = self._place(parent_id, caller)
-        with self._quota.making() as made:
+        with self._quota.making(blocks_of_symlink(len(target))) as made:
             st = self._maker.symlink(directory, component(name), target, owner)
             made(st)
         return self._told(self._nodes.made(parent_id, name, st), st)
@@ -245,8 +245,10 @@ class VolumeTree:
         fd = self._finder.open(node)
         try:
             directory = self._finder.directory(self._nodes.get(parent_id))
-            files.link(self._proc_fd_dir, fd, directory, component(name))
-            st = os.fstat(fd)
+            with self._quota.moving(), self._quota.making() as made:
+                files.link(self._proc_fd_dir, fd, directory, component(name))
+                st = os.fstat(fd)
+                made(st)
         finally:
             os.close(fd)
         node.add_name(parent_id, name)
@@ -279,11 +281,12 @@ class VolumeTree:
         self._check_free(new_parent_id, new_name, errno.EBUSY)
         old = self._finder.directory(self._nodes.get(parent_id))
         new = self._finder.directory(self._nodes.get(new_parent_id))
-        if flags:
-            files.renameat2(old, name, new, new_name, flags)
-        else:
-            with self._quota.removing(new, new_name, self._is_open):
-                os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
+        with self._quota.moving():
+            if flags:
+                files.renameat2(old, name, new, new_name, flags)
+            else:
+                with self._quota.removing(new, new_name, self._is_open):
+                    os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
         self._moved(parent_id, name, new, new_parent_id, new_name)
         if flags == files.RENAME_EXCHANGE:
             self._moved(new_parent_id, new_name, old, parent_id, name)

@@ -58,9 +58,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
 
 
 class Counting(msgspec.Struct, frozen=True, tag="counting"):
-    """The counter goes on, and has found so many files."""
-
-    files: int
+    """The counter goes on."""
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
