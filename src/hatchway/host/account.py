@@ -26,13 +26,20 @@ class Account:
         self.counting = False
         self.looked_at = -math.inf
         self.shared = False
+        self.stale = False
+        """Whether the count that is going on began before there was a limit."""
 
     @property
     def counts(self) -> bool:
         """Whether it is to be counted what is in it: else its file system knows."""
-        return self.ledger.limited or self.room is None or not self.room.own
+        return self.limited or self.room is None or not self.room.own
 
     @property
     def urgent(self) -> bool:
         """Whether its limits wait for being counted."""
-        return self.ledger.limited and (bool(self.users) or not self.ledger.known)
+        return self.limited and (bool(self.users) or not self.ledger.known)
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has any limit."""
+        return self.limits != NO_LIMITS

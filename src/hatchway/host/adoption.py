@@ -35,7 +35,7 @@ class Adopted:
         """Let go of it again."""
         for worker in self.workers:
             worker.close()
-            self._accounts.let_go(worker.account)
+            self._accounts.leave(worker.account)
         for monitor in self.sessions.values():
             monitor.close()
 
@@ -83,7 +83,12 @@ def _take(
                 os.close(fd)
             raise
         control, pidfd, ledger = taken
-        account = accounts.adopt(one.view, ledger)
+        try:
+            account = accounts.adopt(one.view, ledger)
+        except BaseException:
+            for fd in (control, pidfd):
+                os.close(fd)
+            raise
         adopted.placed[one.view.path] = one.places
         adopted.workers.append(Worker.adopt(one.pid, pidfd, control, one.view, target, one.uid, account, one.mount_id))
     for session, pid in kept.sessions.items():

@@ -66,6 +66,7 @@ class Hostd:
         self._accounts = Accounts(config, self._zygote, self._uids, self._patience)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[str]] = set()
+        self._counting = trio.CancelScope()
         self._records_lock = trio.Lock()
         # The logins that are to be published; nobody has said yet when None.
         self._wanted: frozenset[str] | None = None
@@ -98,6 +99,7 @@ class Hostd:
 
     async def stop(self) -> None:
         """End all sessions, take all mounts and records away."""
+        self._counting.cancel()
         async with trio.open_nursery() as nursery:
             for root in self._roots.values():
                 nursery.start_soon(root.close)
@@ -149,12 +151,13 @@ class Hostd:
 
     async def count_volumes(self) -> None:
         """Count what is in the volumes for ever."""
-        while True:
-            try:
-                await self._accounts.run()
-            except Exception:
-                self._logger.exception("volumes are not counted for a moment")
-                await trio.sleep(IDLE_CHECK_S)
+        with self._counting:
+            while True:
+                try:
+                    await self._accounts.run()
+                except Exception:
+                    self._logger.exception("volumes are not counted for a moment")
+                    await trio.sleep(IDLE_CHECK_S)
 
     async def unmount_idle(self) -> None:
         """Look for idle roots for ever."""

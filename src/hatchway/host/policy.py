@@ -20,7 +20,7 @@ from hatchway.model import (
     valid_login,
     valid_volume_path,
 )
-from hatchway.wire.host import UserRecord, View
+from hatchway.wire.host import Usage, UserRecord, View
 
 
 def check_login(config: Config, login: str, uid: int) -> None:
@@ -80,6 +80,12 @@ def check_limits(limits: Limits) -> None:
         model.check_limits(limits)
     except UsageError as exc:
         raise RefusedError(str(exc)) from exc
+
+
+def check_usage(known: Usage | None) -> None:
+    """Raise RefusedError for what no volume can have in it."""
+    if known is not None and not all(0 <= number < 1 << 62 for number in (known.size, known.files, known.measured_at)):
+        raise RefusedError(f"{known} cannot be in a volume")
 
 
 def private_directories(config: Config) -> tuple[str, ...]:

@@ -158,7 +158,6 @@ class LoginRoot:
         self._placed = {path: dataclasses.replace(one, places=places[path]) for path, one in now.items()}
         for worker in adopted:
             self._uids.reserve(worker.uid)
-            self._accounts.use(worker.account)
             self._workers[worker.view.path] = worker
             self._start(self._watch_worker, worker.view.path, worker)
             self._start(self._watchdog, worker)

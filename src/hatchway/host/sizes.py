@@ -10,14 +10,15 @@ Concurrency: all in the event loop; what touches a file system is in a thread wi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 import trio
 
@@ -28,14 +29,32 @@ from hatchway.host import policy, sources
 from hatchway.host.account import Account
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
-from hatchway.host.workers import WorkerUids, Zygote
+from hatchway.host.workers import WorkerUids, Zygote, take_descriptors
 from hatchway.model import NO_LIMITS, Limits
-from hatchway.volumefs.ledger import BLOCK, Figures, Ledger
+from hatchway.volumefs.ledger import BLOCK, SUM_MAX, Figures, Ledger
 from hatchway.wire.host import Measure, SharedVolume, Sizes, Usage, View, VolumeSize
-from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, receive_with_fds_async
+from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, close_elsewhere, receive_with_fds_async
+
+T = TypeVar("T")
 
 COUNTS_MAX: Final = 2
 """Volumes that are counted at the same time."""
+
+SLOW_S: Final = 60.0
+"""A count that takes longer keeps no other from beginning, up to SLOW_MAX of them."""
+
+SLOW_MAX: Final = 8
+
+REST_S: Final = 60.0
+"""Longest pause before a count that nobody waits for, however long the last one took."""
+
+RARELY_S: Final = 3600.0
+"""The same before the same volume is counted again, or as long as it took if that is more."""
+
+DRAIN_S: Final = 0.05
+"""How long changes of a volume wait for each other to end, when a count begins or ends."""
+
+DRAIN_TRIES: Final = 25
 
 SELDOM: Final = 12
 """How many times as seldom a volume is counted that nobody is in."""
@@ -67,8 +86,6 @@ FRESH_S: Final = 1.0
 BYTES_PER_FILE: Final = 16384
 """With a size limit and none of files there may be one file for so many bytes (mke2fs(8), inode_ratio)."""
 
-_WORD_MAX = 1 << 50
-
 
 class Accounts:
     """All accounts, by directory of the host and which that is."""
@@ -79,7 +96,8 @@ class Accounts:
         self._uids = uids
         self._patience = patience
         self._accounts: dict[tuple[str, str], Account] = {}
-        self._running = 0
+        # When each count that is going on began.
+        self._running: dict[Account, float] = {}
         self._news = trio.Event()
         # When a count that is not urgent may begin.
         self._free_at = -math.inf
@@ -96,6 +114,8 @@ class Accounts:
     def use(self, account: Account) -> None:
         """A worker more serves the volume."""
         account.users += 1
+        if account.counting:
+            return
         age_s = max(0.0, time.time() - account.ledger.figures().counted_at)
         self._hurry(account, trio.current_time() + max(0.0, self._interval_s(account) - age_s))
 
@@ -113,17 +133,19 @@ class Accounts:
             self._drop(account)
 
     def adopt(self, view: View, ledger_fd: int) -> Account:
-        """As `account`, for a worker that an earlier hostd started with the ledger `ledger_fd`, which becomes ours."""
+        """As `account` and `use`, for a worker of an earlier hostd with the ledger `ledger_fd`, which becomes ours."""
         account = self._accounts.get((view.source, view.birth))
         if account is None:
             account = Account(view.source, view.birth, Ledger(ledger_fd))
             account.ledger.abandon()
+            account.limits = view.limits
             self._accounts[view.source, view.birth] = account
         else:
             if os.fstat(account.ledger.fileno()).st_ino != os.fstat(ledger_fd).st_ino:
                 self._logger.error("two ledgers of one volume, which limit it apart", source=view.source)
             os.close(ledger_fd)
         self._limit(account, view.limits)
+        self.use(account)
         return account
 
     # For the core
@@ -150,15 +172,21 @@ class Accounts:
     def _shared(self, volume: SharedVolume) -> Account:
         policy.check_source(self._config, volume.source)
         policy.check_limits(volume.limits)
+        policy.check_usage(volume.known)
+        new = (volume.source, volume.birth) not in self._accounts
         account = self._get(volume.source, volume.birth)
-        if (known := volume.known) is not None:
+        if new and (known := volume.known) is not None:
+            account.limits = volume.limits  # no news: it was counted under these, or soon will be
             account.ledger.suppose(known.size // BLOCK, known.files, int(known.measured_at))
+            if volume.limits == NO_LIMITS:
+                age_s = max(0.0, time.time() - known.measured_at)
+                account.due = trio.current_time() + max(0.0, self._interval_s(account) - age_s)
         self._limit(account, volume.limits)
         return account
 
     def _size(self, account: Account) -> VolumeSize:
         # What a worker has written there may be nonsense, and is at least no number that nothing can hold.
-        figures, room = Figures._make(min(word, _WORD_MAX) for word in account.ledger.figures()), account.room
+        figures, room = Figures._make(min(word, SUM_MAX) for word in account.ledger.figures()), account.room
         files_used = figures.files if figures.known else None
         counted = None
         if figures.known and account.counts:
@@ -198,7 +226,8 @@ class Accounts:
                 now = trio.current_time()
                 while (account := self._next(now)) is not None:
                     account.counting = True
-                    self._running += 1
+                    account.due = math.inf
+                    self._running[account] = now
                     nursery.start_soon(self._count_guarded, account)
                 with trio.move_on_after(self._pause_s(now)):
                     await self._news.wait()
@@ -206,33 +235,45 @@ class Accounts:
 
     def _next(self, now: float) -> Account | None:
         """What is to be counted now, if anything."""
-        if self._running >= COUNTS_MAX:
+        if not self._slots(now):
             return None
         due = [one for one in self._accounts.values() if one.due <= now and not one.counting]
-        if self._running or now < self._free_at:
+        if not self._leisure(now):
             due = [one for one in due if one.urgent]
         return min(due, key=lambda one: (not one.urgent, one.due), default=None)
 
+    def _slots(self, now: float) -> bool:
+        """Whether another count may begin."""
+        quick = sum(now - began < SLOW_S for began in self._running.values())
+        return quick < COUNTS_MAX and len(self._running) < SLOW_MAX
+
+    def _leisure(self, now: float) -> bool:
+        """Whether one that nobody waits for may begin."""
+        return now >= self._free_at and all(now - began >= SLOW_S for began in self._running.values())
+
     def _pause_s(self, now: float) -> float:
-        times = [
-            one.due if one.urgent else max(one.due, self._free_at)
-            for one in self._accounts.values()
-            if not one.counting
-        ]
-        if self._running >= COUNTS_MAX:
-            return math.inf
+        """How long nothing can begin, unless there is news."""
+        times = [began + SLOW_S for began in self._running.values() if now - began < SLOW_S]
+        if self._slots(now):
+            free_at = self._free_at if self._leisure(now) or not times else max(self._free_at, *times)
+            times += [
+                one.due if one.urgent else max(one.due, free_at) for one in self._accounts.values() if not one.counting
+            ]
         return max(0.05, min(times, default=math.inf) - now)
 
     async def _count_guarded(self, account: Account) -> None:
         began = trio.current_time()
         before, exact = account.problem, True
         try:
-            # A device is not mounted only to see how full it is.
-            if account.room is None or not account.room.device or account.users:
+            on_device = await self._on_device(account)
+            if on_device and not account.users:
+                # The kernel is given no file system to read that no session has asked for.
+                account.problem = "" if account.room else "the device is looked at when somebody is in the volume"
+            else:
                 await self._look(account)
                 if account.counts:
                     exact = await self._count(account)
-            account.problem = ""
+                account.problem = ""
         except Exception as exc:
             account.problem = str(exc)
             if not isinstance(exc, (HatchwayError, OSError)):
@@ -241,11 +282,14 @@ class Accounts:
                 self._logger.warning("a volume could not be counted", source=account.source, error=str(exc))
         finally:
             account.counting = False
-            self._running -= 1
+            del self._running[account]
             now = trio.current_time()
             account.took_s = now - began
-            account.due = now + max(DUTY * account.took_s, self._interval_s(account, exact=exact))
-            self._free_at = now + DUTY * account.took_s
+            pause_s = min(DUTY * account.took_s, max(RARELY_S, account.took_s))
+            # What it was hurried to meanwhile stays.
+            account.due = min(account.due, now + max(pause_s, self._interval_s(account, exact=exact)))
+            if not account.problem:
+                self._free_at = max(self._free_at, now + min(DUTY * account.took_s, REST_S))
             self._news.set()
             self.let_go(account)
 
@@ -264,77 +308,94 @@ class Accounts:
         opening = functools.partial(
             sources.open_volume, self._config, account.source, read_only=True, expected=account.birth
         )
+        self._write_limits(account)
+        account.stale = False
         volume = await self._patience.descriptor(account.source, opening)
         uid: int | None = None
         process: Process | None = None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control = trio.socket.from_stdlib_socket(ours)
+        ends: list[socket.socket] = []
         try:
+            ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = ends
+            take_descriptors(ours, False)
             uid = self._uids.take()
-            await self._begin(account.ledger)
+            await self._calmly(account.ledger, account.ledger.begin)
             spec = Count(source=account.source, worker_uid=uid, scratch=self._config.mount_dir)
             process = await self._zygote.spawn(spec, (volume, account.ledger.fileno(), theirs.fileno()))
             theirs.close()
             with trio.fail_after(LONGEST_S):
-                found = await self._result(control)
-            return await self._finish(account.ledger, found)
+                found = await self._result(trio.socket.from_stdlib_socket(ours.dup()))
+            exact = await self._finish(account, found)
         except trio.TooSlowError:
             raise HostError("counting what is in it takes too long") from None
         finally:
             account.ledger.abandon()
-            theirs.close()
-            control.close()
+            # Closing a mount, or what the counter may have sent, takes as long as somebody else likes.
+            close_elsewhere([volume, *(end.detach() for end in ends)])
             with trio.CancelScope(shield=True):
                 if process is not None:
                     process.signal(signal.SIGKILL)
                     with trio.move_on_after(5):
                         await process.wait()
+                    gone = not process.alive()
                     process.close()
-                if uid is not None:
+                if uid is not None and (process is None or gone):
                     self._uids.give_back(uid)
-                await trio.to_thread.run_sync(os.close, volume)
+        if found.least:
+            raise HostError("some of what is in it cannot be read, so there is more than was counted")
+        return exact
 
-    async def _begin(self, ledger: Ledger) -> None:
+    async def _calmly(self, ledger: Ledger, call: Callable[[], T]) -> T:
+        """Call it with the figures, when no session is in the middle of a change. Raises HostError."""
         for pause_s in (0.01, 0.05, 0.2, 1.0):
-            try:
-                ledger.begin()
-                return
-            except BlockingIOError:
-                await trio.sleep(pause_s)
+            with contextlib.suppress(BlockingIOError):
+                ledger.take_figures()
+                try:
+                    # Nobody begins a change meanwhile; those that have begun end.
+                    for _ in range(DRAIN_TRIES):
+                        if ledger.calm():
+                            return call()
+                        await trio.sleep(DRAIN_S / DRAIN_TRIES)
+                finally:
+                    ledger.give_figures()
+            await trio.sleep(pause_s)
         raise HostError("a session is in the middle of a change and does not go on")
 
     async def _result(self, control: trio.socket.SocketType) -> Counted:
-        while True:
-            with trio.move_on_after(STALLED_S):
-                try:
+        """What the counter at the other end of `control`, which is closed here, has found. Raises HostError."""
+        try:
+            while True:
+                with trio.move_on_after(STALLED_S):
                     message, fds = await receive_with_fds_async(control, Counting | Counted | CounterFailed)
-                except (OSError, ProtocolError) as exc:
-                    raise HostError(f"it cannot be counted what is in it: {exc}") from exc
-                for fd in fds:
-                    os.close(fd)
-                match message:
-                    case Counted():
-                        return message
-                    case CounterFailed():
-                        raise HostError(f"it cannot be counted what is in it: {message.text}")
-                    case Counting():
-                        continue
-                    case _:
-                        raise HostError("it cannot be counted what is in it: the counter ended")
-            raise HostError("it cannot be counted what is in it: its file system does not answer")
+                    close_elsewhere(fds)
+                    match message:
+                        case Counted():
+                            return message
+                        case CounterFailed():
+                            raise HostError(f"it cannot be counted what is in it: {message.text}")
+                        case Counting():
+                            continue
+                        case _:
+                            raise HostError("it cannot be counted what is in it: the counter ended")
+                raise HostError("it cannot be counted what is in it: its file system does not answer")
+        except (OSError, ProtocolError) as exc:
+            raise HostError(f"it cannot be counted what is in it: {exc}") from exc
+        finally:
+            control.close()
 
-    async def _finish(self, ledger: Ledger, found: Counted) -> bool:
-        blocks, files = min(found.blocks, _WORD_MAX), min(found.files, _WORD_MAX)
-        for pause_s in (0.01, 0.05, 0.2, 1.0):
-            try:
-                exact = ledger.finish(blocks, files, int(time.time()), least=found.least)
-            except BlockingIOError:
-                await trio.sleep(pause_s)
-                continue
-            if found.least:
-                raise HostError("some of what is in it cannot be read, so there is more than was counted")
-            return exact
-        raise HostError("a session is in the middle of a change and does not go on")
+    async def _finish(self, account: Account, found: Counted) -> bool:
+        """Enter what was found. Whether it is exact. Raises HostError."""
+        ledger = account.ledger
+        blocks, files = (max(-SUM_MAX, min(number, SUM_MAX)) for number in (found.blocks, found.files))
+
+        def finish() -> bool:
+            return ledger.finish(blocks, files, int(time.time()), least=found.least)
+
+        if account.stale:
+            # What sessions wrote before there was a limit is in no note.
+            self._hurry(account, trio.current_time())
+            return False
+        return await self._calmly(ledger, finish)
 
     # Looking at file systems
 
@@ -345,6 +406,11 @@ class Accounts:
             account.looked_at = now
         calls = {source: functools.partial(self._take_room, account) for source, account in looks.items()}
         await self._patience.texts(calls)
+
+    async def _on_device(self, account: Account) -> bool:
+        """Whether the volume is on a device, which the engine mounts only while somebody uses it."""
+        call = functools.partial(sources.device_of, self._config, account.source)
+        return bool(await self._patience.text(account.source, call))
 
     async def _look(self, account: Account) -> None:
         await self._patience.text(account.source, functools.partial(self._take_room, account))
@@ -363,10 +429,20 @@ class Accounts:
         return account
 
     def _limit(self, account: Account, limits: Limits) -> None:
-        if limits == account.limits:
+        """These are the limits of a volume from now on. What it has grown to without any nobody has noted."""
+        before, account.limits = account.limits, limits
+        self._write_limits(account)
+        if limits == before:
             return
-        account.limits = limits
-        blocks = files = 0
+        self._logger.info("limits", source=account.source, size=limits.size, files=limits.files)
+        if before == NO_LIMITS:
+            account.ledger.unknown()
+            account.stale = True
+            self._hurry(account, trio.current_time())
+
+    def _write_limits(self, account: Account) -> None:
+        # Again and again: a worker may have written something else there.
+        limits, blocks, files = account.limits, 0, 0
         if limits.size is not None:
             usable = limits.size * (100 - self._config.sizes.index_reserve) / 100
             blocks = max(1, int(usable) // BLOCK)
@@ -374,9 +450,6 @@ class Accounts:
         if limits.files is not None:
             files = limits.files
         account.ledger.limit(blocks, files)
-        self._logger.info("limits", source=account.source, size=limits.size, files=limits.files)
-        if limits != NO_LIMITS:
-            self._hurry(account, trio.current_time())
 
     def _hurry(self, account: Account, due: float) -> None:
         if due < account.due:

@@ -95,8 +95,7 @@ def _find(config: Config, source: str, stack: contextlib.ExitStack, expected: st
 class Room:
     """What the file system has that a volume is on, in bytes and files; `files` is 0 where it has no number of them.
 
-    `own`: the volume is all of it, and `nominal` then the size of its device. `device` is where the engine mounts it
-    from, only while somebody uses it; "" where it is there anyway.
+    `own`: the volume is all of it, and `nominal` then the size of its device.
     """
 
     own: bool
@@ -106,7 +105,6 @@ class Room:
     available: int
     files: int
     files_free: int
-    device: str = ""
 
 
 def room(config: Config, source: str, *, expected: str) -> Room:
@@ -127,8 +125,21 @@ def room(config: Config, source: str, *, expected: str) -> Room:
             available=space.f_bavail * space.f_frsize,
             files=space.f_files,
             files_free=space.f_ffree,
-            device=found.device,
         )
+
+
+def device_of(config: Config, source: str) -> str:
+    """The device the engine mounts `source` from, while somebody uses it; "" for what is there anyway.
+
+    Raises RefusedError, HostError.
+    """
+    root, rest = check_source(config, source)
+    with contextlib.ExitStack() as stack:
+        try:
+            asked = _asked(config, root, rest, stack)
+        except OSError as exc:
+            raise HostError(_why_not(source, exc)) from exc
+    return "" if asked is None or asked.demand.kind == BIND else asked.demand.device
 
 
 def _is_file_system(directory: int) -> bool:
@@ -202,7 +213,7 @@ class _Found:
     """The directory that is to be shown, an O_PATH descriptor.
 
     `volume` is the birth of what brought us there, "" for nothing but its path, and `tree` the detached mount that the
-    directory lies in already, of `device`. `whole`: it is a file system's root, of which `volume` says all.
+    directory lies in already. `whole`: it is a file system's root, of which `volume` says all.
     """
 
     directory: int
@@ -210,7 +221,6 @@ class _Found:
     tree: int | None = None
     whole: bool = False
     read_only: bool = False
-    device: str = ""
 
     def birth(self) -> str:
         """Which directory it is. Raises OSError."""
@@ -391,7 +401,7 @@ def _found_on_device(
     if asked.part:
         part = os.fsencode(asked.part)
         directory = _keep(stack, openat2(tree, part, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE))
-    found = _Found(directory, device.volume, tree, asked.whole, demand.read_only, demand.device)
+    found = _Found(directory, device.volume, tree, asked.whole, demand.read_only)
     if not asked.whole:
         _looks.put((device.volume, demand, asked.part), found.birth())
     return found

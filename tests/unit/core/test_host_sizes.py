@@ -26,7 +26,6 @@ from hatchway.wire.host import Measure, SharedVolume, Usage, View, VolumeSize
 GIB = 1 << 30
 PLAIN = Room(False, 100 * GIB, 100 * GIB, 60 * GIB, 50 * GIB, 1000, 900)
 OWN = Room(True, GIB, 973 << 20, 957 << 20, 906 << 20, 65536, 65500)
-DEVICE = Room(True, GIB, 973 << 20, 957 << 20, 906 << 20, 65536, 65500, "/dev/loop7")
 
 
 class World(Accounts):
@@ -41,23 +40,31 @@ class World(Accounts):
         super().__init__(self.config, Zygote("info"), WorkerUids(1, 9), Patience())
         self.directory = directory
         self.rooms: dict[str, Room] = {}
+        self.devices: set[str] = set()
         self.found: dict[str, tuple[int, int] | Exception] = {}
         self.takes_s = 1.0
         self.exact = True
         self.counts: list[tuple[float, str]] = []
         self.at_once = self.most = 0
 
+    async def _on_device(self, account: Account) -> bool:
+        return account.source in self.devices
+
     async def _look(self, account: Account) -> None:
         account.room = self.rooms.get(account.source, PLAIN)
 
     async def _count(self, account: Account) -> bool:
         self.counts.append((trio.current_time(), account.source))
+        account.stale = False
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         try:
             await trio.sleep(self.takes_s)
         finally:
             self.at_once -= 1
+        if account.stale:
+            self._hurry(account, trio.current_time())
+            return False
         match self.found.get(account.source, (0, 0)):
             case Exception() as problem:
                 raise problem
@@ -208,15 +215,105 @@ async def test_it_is_counted_when_the_last_one_has_left(world: World, autojump_c
 
 async def test_a_device_is_not_mounted_only_to_be_looked_at(world: World, autojump_clock: MockClock) -> None:
     limits = Limits(size=10_000_000)
-    world.rooms[f"{world.directory}/a"] = DEVICE
+    world.devices = {f"{world.directory}/a"}
     await world.sizes(world.volume("a", limits))
     await trio.sleep(20_000)
-    assert len(world.of("a")) == 1, "once, to know it at all"
+    assert world.of("a") == []
+    (size,) = await world.sizes(world.volume("a", limits))
+    assert "when somebody is in" in size.problem
     account = world.account(world.view("a", limits))
     world.use(account)
     await trio.sleep(1000)
     assert len(world.of("a")) > 3
+    (size,) = await world.sizes(world.volume("a", limits))
+    assert (size.problem, size.used) == ("", 0)
     world.leave(account)
+
+
+async def test_what_it_is_hurried_to_while_it_is_counted(world: World, autojump_clock: MockClock) -> None:
+    """A limit that is new, and the last session's end, are not forgotten."""
+    world.takes_s = 100
+    await world.sizes(world.volume("a"))
+    account = world.account(world.view("a"))
+    world.use(account)
+    await trio.sleep(50)
+    world.leave(account)
+    await trio.sleep(150)
+    assert len(world.of("a")) == 2
+    limits = Limits(size=10_000_000)
+    began = trio.current_time()
+    world.found[f"{world.directory}/a"] = (5, 5)
+    await world.sizes(world.volume("a", limits))
+    (size,) = await world.sizes(world.volume("a", limits))
+    assert size.used is None, "what was counted without a limit says nothing of what was written since"
+    await trio.sleep(250)
+    assert any(at > began for at in world.of("a"))
+    (size,) = await world.sizes(world.volume("a", limits))
+    assert size.used == 5 * BLOCK
+
+
+async def test_a_slow_count_does_not_stop_the_others(world: World, autojump_clock: MockClock) -> None:
+    slow = [world.volume(f"slow{n}", Limits(files=5)) for n in range(2)]
+    world.takes_s = 3 * 3600
+    await world.sizes(*slow)
+    await trio.sleep(10)
+    world.takes_s = 1
+    more = [world.volume("limited", Limits(files=5)), world.volume("plain")]
+    began = trio.current_time()
+    await world.sizes(*slow, *more)
+    await trio.sleep(300)
+    assert world.of("limited")[0] - began < sizes.SLOW_S + 5
+    assert len(world.of("plain")) == 1
+    await trio.sleep(4 * 3600)
+    more.append(world.volume("later"))
+    began = trio.current_time()
+    await world.sizes(*slow, *more)
+    await trio.sleep(300)
+    assert world.of("later")[0] - began <= sizes.REST_S + 25
+
+
+async def test_what_is_known_is_not_counted_anew_at_once(world: World, autojump_clock: MockClock) -> None:
+    known = Usage(size=BLOCK, files=1, measured_at=time.time() - 60)
+    await world.sizes(*(world.volume(f"v{n}", known=known) for n in range(20)))
+    await trio.sleep(3000)
+    assert world.counts == []
+    await trio.sleep(3000)
+    assert len(world.counts) == 20
+
+
+async def test_nonsense_of_the_core_is_one_volumes(world: World, autojump_clock: MockClock) -> None:
+    bad = world.volume("bad", known=Usage(size=-5, files=1, measured_at=1.0))
+    worse = world.volume("worse", Limits(size=1))
+    told = await world.sizes(bad, worse, world.volume("good"))
+    assert "cannot be in a volume" in told[0].problem
+    assert "size 1" in told[1].problem
+    assert told[2].problem == ""
+
+
+async def test_what_a_worker_writes_for_limits_does_not_last(world: World, autojump_clock: MockClock) -> None:
+    limits = Limits(size=10_000_000)
+    await world.sizes(world.volume("a", limits))
+    account = world.account(world.view("a", limits))
+    account.ledger.limit(0, 0)
+    await world.sizes(world.volume("a", limits))
+    assert account.ledger.figures().limit_blocks == 9_250_000 // BLOCK
+
+
+async def test_it_hardly_wakes_while_nothing_can_begin(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    look = world._next
+
+    def looking(now: float) -> Account | None:
+        looks.append(now)
+        return look(now)
+
+    monkeypatch.setattr(world, "_next", looking)
+    world.takes_s = 50
+    await world.sizes(*(world.volume(f"v{n}") for n in range(30)))
+    await trio.sleep(600)
+    assert len(looks) < 60
 
 
 async def test_one_that_cannot_be_counted_does_not_hold_up_others(world: World, autojump_clock: MockClock) -> None:
@@ -274,7 +371,9 @@ async def test_a_ledger_is_taken_over(world: World, autojump_clock: MockClock) -
     assert ledger.figures()[:5] == (0, 9, True, 5, 5)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(second)
-    world.let_go(account)
+    world.leave(account)
+    assert world.account(world.view("a", Limits(files=9))) is account, "the other one still uses it"
+    world.leave(account)
     ledger.close()
 
 
