@@ -712,7 +712,7 @@ def test_an_entry_that_a_count_has_overtaken(volume: Served, ledger: Ledger) -> 
     taken, release = os.pipe(), os.pipe()
     quota = Quota(ledger)
     directory = os.open(volume.backing, os.O_PATH | os.O_DIRECTORY)
-    with quota.removing(directory, b"gone", lambda _st: False):
+    with quota.removing(directory, b"gone"):
         os.unlink(b"gone", dir_fd=directory)
         pid = os.fork()
         if pid == 0:

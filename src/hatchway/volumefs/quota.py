@@ -60,7 +60,8 @@ class Quota:
         self._ledger = ledger
         # What stands for a file that does not exist yet.
         self._new = 1 + secrets.randbits(60)
-        self._open: set[int] = set()
+        # How many nodes with open handles there are of a file: it may have more than one, see `nodes`.
+        self._open: dict[int, int] = {}
         # Entries that could not be made when they were due, since the figures could not be had, and after which count.
         self._due: list[tuple[int, Callable[[], object]]] = []
         self._wait_until: float | None = None
@@ -184,11 +185,8 @@ class Quota:
             ledger.give(self._new)
 
     @contextlib.contextmanager
-    def removing(self, directory: int, name: bytes, is_open: Callable[[os.stat_result], bool]) -> Iterator[None]:
-        """In the block the name `name` in `directory`, if there is one, ceases to mean what it means now.
-
-        `is_open` says whether this process has a handle on something.
-        """
+    def removing(self, directory: int, name: bytes) -> Iterator[None]:
+        """In the block the name `name` in `directory`, if there is one, ceases to mean what it means now."""
         ledger = self._ledger
         if not self.active or ledger is None:
             yield
@@ -204,7 +202,7 @@ class Quota:
                 yield
                 st = os.fstat(fd)
                 if st.st_nlink < before.st_nlink and (st.st_nlink == 0 or not stat.S_ISDIR(st.st_mode)):
-                    self._unnamed(ledger, key, st, is_open(st))
+                    self._unnamed(ledger, key, st)
             finally:
                 ledger.give(key)
         finally:
@@ -232,22 +230,24 @@ class Quota:
             os.close(fd)
         raise failure(errno.EAGAIN)
 
-    def _unnamed(self, ledger: Ledger, key: int, st: os.stat_result, open_here: bool) -> None:
+    def _unnamed(self, ledger: Ledger, key: int, st: os.stat_result) -> None:
         """Enter that something has lost a name, `st` being what it is now."""
         blocks = 0 if st.st_nlink else blocks_in(st)
-        if blocks and (open_here or ledger.open_elsewhere(key)):
+        if blocks and (key in self._open or ledger.open_elsewhere(key)):
             self._enter(lambda: self._orphaned(ledger, key, blocks))
         else:
             self._enter(lambda: ledger.remove(blocks, 1))
 
     def opened(self, fd: int, key: int) -> None:
-        """The file of the node's `key` is open here, as `fd`."""
+        """The first handle of a node of the file `key` is open, as `fd`; the key is the node's."""
         key, ledger = _of_node(key), self._ledger
-        if ledger is None or key in self._open:
+        if ledger is None:
+            return
+        self._open[key] = self._open.get(key, 0) + 1
+        if self._open[key] > 1:
             return
         # Without a limit as well: there may be one by the time it is closed.
         ledger.opened(key)
-        self._open.add(key)
         if self.active and (st := os.fstat(fd)).st_nlink == 0:
             # Removed between its being opened and our saying so: whoever did it took it for closed.
             self._enter(lambda: self._found_orphaned(ledger, key, blocks_in(st)))
@@ -262,11 +262,14 @@ class Quota:
             ledger.grow_orphan(key, blocks)
 
     def closing(self, fd: int, key: int) -> None:
-        """The last handle on the file of the node's `key`, `fd`, is being closed."""
+        """The last handle of a node of the file `key`, `fd`, is being closed; the key is the node's."""
         key, ledger = _of_node(key), self._ledger
-        if ledger is None or key not in self._open:
+        if ledger is None:
             return
-        self._open.discard(key)
+        self._open[key] -= 1
+        if self._open[key]:
+            return
+        del self._open[key]
         if not self.active or os.fstat(fd).st_nlink:
             ledger.closed(key)
             return

@@ -259,7 +259,7 @@ class VolumeTree:
         self._admit_change()
         self._check_free(parent_id, name, errno.EBUSY)
         directory = self._finder.directory(self._nodes.get(parent_id))
-        with self._quota.removing(directory, component(name), self._is_open):
+        with self._quota.removing(directory, component(name)):
             os.unlink(name, dir_fd=directory)
 
     def rmdir(self, parent_id: int, name: bytes) -> None:
@@ -267,7 +267,7 @@ class VolumeTree:
         self._admit_change()
         self._check_free(parent_id, name, errno.EBUSY)
         directory = self._finder.directory(self._nodes.get(parent_id))
-        with self._quota.removing(directory, component(name), self._is_open):
+        with self._quota.removing(directory, component(name)):
             os.rmdir(name, dir_fd=directory)
 
     def rename(self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int = 0) -> None:
@@ -285,7 +285,7 @@ class VolumeTree:
             if flags:
                 files.renameat2(old, name, new, new_name, flags)
             else:
-                with self._quota.removing(new, new_name, self._is_open):
+                with self._quota.removing(new, new_name):
                     os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
         self._moved(parent_id, name, new, new_parent_id, new_name)
         if flags == files.RENAME_EXCHANGE:
@@ -500,11 +500,6 @@ class VolumeTree:
             raise
         handle = self._handles.add(fd, node, append=_appends(flags))
         return handle, self._told(node, os.fstat(fd))
-
-    def _is_open(self, st: os.stat_result) -> bool:
-        """Whether a file, of which a handle keeps what is in it, has one."""
-        node = self._nodes.known(st)
-        return node is not None and node.kind == REGULAR and bool(node.handles)
 
     def _moved(self, parent_id: int, name: bytes, new_directory: int, new_parent_id: int, new_name: bytes) -> None:
         """Note that what was `name` is now `new_name`. What was replaced loses its name when next looked for."""

@@ -104,7 +104,7 @@ def test_what_cannot_be_entered_at_once_is_entered_before_the_next(ledger: Ledge
     quota = Quota(ledger)
     quota.write(fd, key(fd), 0, b"x" * 5 * BLOCK, append=False)
     directory = os.open(tmp_path, os.O_PATH)
-    held = quota.removing(directory, b"file", lambda _st: False)
+    held = quota.removing(directory, b"file")
     held.__enter__()
     with elsewhere(ledger.take_figures):
         (tmp_path / "file").unlink()
@@ -142,7 +142,23 @@ def test_without_a_ledger_nothing_is_done(fd: int) -> None:
     quota = Quota(None)
     assert not quota.active
     assert quota.resize(fd, 1 << 40, lambda: "done") == "done"
-    with quota.making(1 << 40) as made, quota.moving(), quota.removing(-1, b"x", lambda _st: True):
+    with quota.making(1 << 40) as made, quota.moving(), quota.removing(-1, b"x"):
         made(os.fstat(fd))
     quota.opened(fd, 5)
     quota.closing(fd, 5)
+
+
+def test_two_nodes_of_one_file(ledger: Ledger, fd: int, tmp_path: Path) -> None:
+    """The kernel may know a file by two numbers: it is open until both are closed."""
+    quota = Quota(ledger)
+    quota.write(fd, key(fd), 0, b"x" * 5 * BLOCK, append=False)
+    quota.opened(fd, key(fd))
+    quota.opened(fd, key(fd))
+    directory = os.open(tmp_path, os.O_PATH)
+    quota.closing(fd, key(fd))
+    with quota.removing(directory, b"file"):
+        (tmp_path / "file").unlink()
+    os.close(directory)
+    assert entered(ledger)[0] == 5
+    quota.closing(fd, key(fd))
+    assert entered(ledger)[0] == 0
