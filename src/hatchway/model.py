@@ -171,8 +171,8 @@ def parse_umask(text: str) -> int:
 class Limits(msgspec.Struct, frozen=True):
     """How large SFTP may make a volume. None: nothing is said.
 
-    `size` is the nominal size in bytes, of which sizes.index_reserve is kept for the index; `files` counts files,
-    directories and symlinks.
+    `size` is the nominal size in bytes, of which sizes.index_reserve is kept for the index; `files` counts names
+    of files, directories and symlinks.
     """
 
     size: int | None = None

@@ -3,7 +3,8 @@
 No exception but FUSEError and cancellation leaves a handler: pyfuse3 ends the mount on any other. That is what a
 listing does that cannot go on (`ListingFailedError`): sftp-server tells a readdir(3) that fails as the end of the
 directory (sftp-server.c, process_readdir), so such a request is never answered. Handlers run one after another in the
-event loop and do not give way, except while a container's lease is waited for.
+event loop and do not give way, except while somebody is waited for: a container's lease, another login's session that
+changes the same file, the first count of a volume that has got a limit.
 
 Caching is what coherence allows: the container changes the same files underneath. Names and attributes are good for
 one second, file contents are never cached (direct_io), and there is no write-back cache.
@@ -41,8 +42,9 @@ CACHE_S: Final = 1.0
 FIXED_S: Final = 86400.0
 """The same for the name of a fixed directory, which always means the same: asked less, less can go wrong."""
 
-LEASE_WAITS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
-"""Pauses before an open is tried again while the container has a lease on the file, in seconds."""
+WAITS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Pauses before something is tried again, in seconds: the container has a lease on the file, or another session of the
+volume is changing it."""
 
 
 class ListingFailedError(Exception):
@@ -68,10 +70,10 @@ def _refuse(name: str, exc: Exception, complaints: Complaints) -> NoReturn:
 
 
 def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Make a synchronous method a handler: nothing but FUSEError leaves it, and it waits a little for a lease."""
+    """Make a synchronous method a handler: nothing but FUSEError leaves it, and it waits a little for others."""
 
     async def again(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        pauses = list(LEASE_WAITS_S)
+        pauses = list(WAITS_S)
         while pauses:
             await trio.sleep(pauses[0])
             try:

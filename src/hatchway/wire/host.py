@@ -96,8 +96,8 @@ class Births(msgspec.Struct, frozen=True, tag="births"):
 class Usage(msgspec.Struct, frozen=True):
     """What was counted in a volume at `measured_at` (Unix seconds), and has come and gone over SFTP since.
 
-    `size` is in bytes: that of each regular file, holes included, in whole blocks of 4096. `files` are files,
-    directories, symlinks and whatever else has an inode.
+    `size` is in bytes: that of each file, holes included, in whole blocks of 4096. `files` are names, of files,
+    directories and whatever else there is.
     """
 
     size: int

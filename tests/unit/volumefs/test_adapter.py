@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from hatchway.volumefs import adapter
-from hatchway.volumefs.adapter import LEASE_WAITS_S, ListingFailedError, VolumeOperations, shown
+from hatchway.volumefs.adapter import WAITS_S, ListingFailedError, VolumeOperations, shown
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.quota import Space
@@ -159,9 +159,9 @@ async def test_a_lease_is_waited_for_a_little(name: str, autojump_clock: trio.te
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await getattr(operations(tree), name)(*HANDLERS[name])
     assert caught.value.errno == errno.EBUSY
-    assert tree.calls == len(LEASE_WAITS_S) + 1
-    assert trio.current_time() - began == pytest.approx(sum(LEASE_WAITS_S))
-    assert sum(LEASE_WAITS_S) < 0.2
+    assert tree.calls == len(WAITS_S) + 1
+    assert trio.current_time() - began == pytest.approx(sum(WAITS_S))
+    assert sum(WAITS_S) < 0.2
 
 
 async def test_a_lease_given_up_in_time(autojump_clock: trio.testing.MockClock) -> None:
