@@ -331,7 +331,7 @@ class Accounts:
         finally:
             account.ledger.abandon()
             # Closing a mount, or what the counter may have sent, takes as long as somebody else likes.
-            close_elsewhere([volume, *(end.detach() for end in ends)])
+            close_elsewhere([volume, *(end.detach() for end in ends if end.fileno() >= 0)])
             with trio.CancelScope(shield=True):
                 if process is not None:
                     process.signal(signal.SIGKILL)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
 import os
+import signal
+import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,15 +18,17 @@ from trio.testing import MockClock
 
 from hatchway.config import Config, Host, Paths, Sizes
 from hatchway.errors import HostError
-from hatchway.host import sizes
+from hatchway.host import sizes, sources
 from hatchway.host.account import Account
 from hatchway.host.patience import Patience
+from hatchway.host.processes import Process
 from hatchway.host.sizes import Accounts
 from hatchway.host.sources import Room
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.model import NO_LIMITS, Limits
 from hatchway.volumefs.ledger import BLOCK, Ledger
 from hatchway.wire.host import Measure, SharedVolume, Usage, View, VolumeSize
+from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, Spawn, pack
 
 GIB = 1 << 30
 PLAIN = Room(False, 100 * GIB, 100 * GIB, 60 * GIB, 50 * GIB, 1000, 900)
@@ -387,3 +394,145 @@ async def test_nonsense_in_a_ledger_is_no_nonsense_elsewhere(world: World, autoj
     (size,) = await world.sizes(world.volume("a", limits))
     for number in (size.used, size.usable, size.available, size.files_used, size.files_usable):
         assert number is None or 0 <= number < 1 << 63
+
+
+class FakeZygote(Zygote):
+    """Its counters say what is in `says`, and hang up at "end"; without that they live until they are killed."""
+
+    def __init__(self) -> None:
+        super().__init__("info")
+        self.says: list[object] = []
+        self.ends: list[socket.socket] = []
+        self.programs: list[subprocess.Popen[bytes]] = []
+        self.asked: list[Spawn | Count] = []
+
+    async def spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
+        self.asked.append(spec)
+        volume, ledger, control = fds
+        assert os.readlink(f"/proc/self/fd/{volume}") == "/"
+        assert "hatchway-ledger" in os.readlink(f"/proc/self/fd/{ledger}")
+        end = socket.socket(fileno=os.dup(control))
+        for message in self.says:
+            if message == "end":
+                break
+            if message == "descriptor":
+                with contextlib.suppress(PermissionError), open("/dev/null", "rb") as null:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()]))]
+                    end.sendmsg([pack(Counting())], rights)
+            else:
+                end.send(pack(message) if not isinstance(message, bytes) else message)
+        if "end" in self.says:
+            end.close()
+        else:
+            self.ends.append(end)
+        program = subprocess.Popen(["sleep", "1000"])
+        self.programs.append(program)
+        return Process(program.pid)
+
+
+@pytest.fixture
+async def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Accounts, FakeZygote]]:
+    config = Config(paths=Paths(run_dir=str(tmp_path)), host=Host(volume_roots=(), bind_prefixes=(str(tmp_path),)))
+    zygote = FakeZygote()
+    monkeypatch.setattr(sources, "open_volume", lambda *_args, **_more: os.open("/", os.O_PATH))
+    monkeypatch.setattr(sizes, "STALLED_S", 0.3)
+    yield Accounts(config, zygote, WorkerUids(7, 7), Patience()), zygote
+    for program in zygote.programs:
+        program.kill()
+        program.wait()
+    for end in zygote.ends:
+        end.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        ([Counted(5, 6, False)], ""),
+        ([Counting(), Counting(), Counted(5, 6, False)], ""),
+        (["descriptor", Counted(5, 6, False)], ""),
+        ([Counted(5, 6, True)], "some of what is in it cannot be read"),
+        ([CounterFailed("EIO")], "EIO"),
+        ([Counting(), "end"], "the counter ended"),
+        (["end"], "the counter ended"),
+        ([b"nonsense"], "it cannot be counted"),
+        ([Counting()], "does not answer"),
+        ([Counted(1 << 62, -(1 << 62), False)], ""),
+    ],
+)
+async def test_a_count(counting: tuple[Accounts, FakeZygote], says: list[object], problem: str) -> None:
+    accounts, zygote = counting
+    zygote.says = says
+    account = accounts.account(View("/data", "/srv/x", False, "b", limits=Limits(size=10_000_000)))
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # with the only uid there is
+        if problem:
+            with pytest.raises(HostError, match=problem):
+                await accounts._count(account)
+        else:
+            assert await accounts._count(account)
+        assert zygote.programs[-1].poll() == -signal.SIGKILL, "no counter goes on"
+    figures = account.ledger.figures()
+    assert figures.known == (not problem or "some of" in problem)
+    if figures.known:
+        assert 0 <= figures.blocks <= 1 << 50
+        assert 0 <= figures.files <= 1 << 50
+    account.ledger.add(3, 1)
+    assert account.ledger.grown(3) is None, "nobody counts any more"
+    for end in zygote.ends:
+        end.close()
+    zygote.ends.clear()
+    with trio.fail_after(5):
+        while set(os.listdir("/proc/self/fd")) - before:
+            await trio.sleep(0.01)
+    accounts.let_go(account)
+
+
+async def test_a_count_waits_for_a_change(counting: tuple[Accounts, FakeZygote]) -> None:
+    """And gives up in the end; nobody else waits for longer than the changes take."""
+    accounts, zygote = counting
+    zygote.says = [Counted(5, 6, False)]
+    account = accounts.account(View("/data", "/srv/x", False, "b", limits=Limits(size=10_000_000)))
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        account.ledger.take(5)
+        account.ledger.give_figures()
+        os.write(writer, b"x")
+        time.sleep(60)
+        os._exit(0)
+    os.read(reader, 1)
+    try:
+        with pytest.raises(HostError, match="in the middle of a change"):
+            await accounts._count(account)
+        assert zygote.asked == []
+        account.ledger.take(6)
+        account.ledger.give_figures()
+        account.ledger.give(6)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it is being killed
+        os.close(reader)
+        os.close(writer)
+    assert await accounts._count(account)
+    accounts.let_go(account)
+
+
+async def test_a_limit_that_came_while_it_was_counted(counting: tuple[Accounts, FakeZygote]) -> None:
+    accounts, zygote = counting
+    account = accounts.account(View("/data", "/srv/x", False, "b"))
+    zygote.says = [Counting()]
+
+    async def limit_and_end() -> None:
+        while not zygote.ends:
+            await trio.sleep(0.01)
+        accounts.account(View("/data", "/srv/x", False, "b", limits=Limits(size=10_000_000)))
+        zygote.ends[0].send(pack(Counted(5, 6, False)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limit_and_end)
+        assert not await accounts._count(account)
+    assert not account.ledger.figures().known
+    zygote.says = [Counted(5, 6, False)]
+    assert await accounts._count(account)
+    assert account.ledger.figures().known
+    accounts.let_go(account)
