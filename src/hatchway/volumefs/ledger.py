@@ -329,11 +329,19 @@ class Ledger:
         return self._find_orphan(key) >= 0
 
     def grow_orphan(self, key: int, blocks: int) -> None:
-        """Enter that an orphan has so many blocks more, or less. Of no effect on a count, which does not find it."""
+        """Enter that an orphan has so many blocks more, or less. Of no effect on a count, which does not find it.
+
+        Of one that somebody else made, so that the ledger does not know it, only what is added from now on counts.
+        """
         words = self._words
-        words[_BLOCKS] = max(0, words[_BLOCKS] + blocks) & _MASK
-        if (at := self._find_orphan(key)) >= 0:
-            words[at + 1] = max(0, words[at + 1] + blocks) & _MASK
+        if blocks > 0 and not self.is_orphan(key):
+            self.orphan(key, 0)
+        at = self._find_orphan(key)
+        if at >= 0:
+            blocks = max(blocks, -words[at + 1])
+            words[at + 1] = words[at + 1] + blocks & _MASK
+        if at >= 0 or blocks > 0:
+            words[_BLOCKS] = max(0, words[_BLOCKS] + blocks) & _MASK
 
     def orphan_gone(self, key: int) -> None:
         """The last one to have it open has closed it. Of no effect when it is no orphan that the ledger knows."""

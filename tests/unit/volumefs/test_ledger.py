@@ -228,6 +228,19 @@ def test_orphans(ledger: Ledger) -> None:
     assert not ledger.is_orphan(8)
 
 
+def test_an_orphan_that_the_ledger_does_not_know(ledger: Ledger) -> None:
+    """The container has removed it: a count may have left it out already, so only what is added can be taken back."""
+    ledger.suppose(50, 50, 1)
+    ledger.grow_orphan(7, -20)
+    assert entered(ledger) == (50, 50)
+    ledger.grow_orphan(7, 5)
+    ledger.grow_orphan(7, -20)
+    assert entered(ledger) == (50, 50)
+    ledger.grow_orphan(7, 5)
+    ledger.orphan_gone(7)
+    assert entered(ledger) == (50, 50)
+
+
 def test_many_orphans(ledger: Ledger) -> None:
     for key in range(1, ORPHANS_MAX // 2):
         ledger.orphan(key_of(0x801, key * 8192), key)
