@@ -432,6 +432,35 @@ def test_what_the_container_writes(volume: Served, ledger: Ledger) -> None:
     assert entered(ledger) == on_disk(volume) == (LIMIT, 2)
 
 
+def test_an_upload_over_a_file_when_there_is_no_room_for_it(volume: Served, ledger: Ledger) -> None:
+    """What was there stays there, unless giving it up makes room."""
+    (volume.backing / "dump").write_bytes(b"x" * LIMIT * BLOCK)
+    for name, blocks in (("small", 2), ("large", 10)):
+        (volume.backing / name).write_bytes(b"old" + b"x" * (blocks * BLOCK - 3))
+    os.chmod(volume.backing, 0o777)
+    for name in ("small", "large"):
+        os.chown(volume.backing / name, os.stat(volume.backing).st_uid, 0)
+    count(ledger, volume)
+
+    def session() -> None:
+        for name in (b"small", b"large"):
+            with refused(errno.EDQUOT):
+                put(name, b"new")
+            assert get(name).startswith(b"old")
+        # It is taken away when that is what is asked for.
+        os.truncate(b"small", 0)
+        os.unlink(b"large")
+        with refused(errno.EDQUOT):
+            put(b"small", b"new")
+        os.truncate(b"dump", (LIMIT - 1) * BLOCK)
+        put(b"small", b"new")
+        # Exactly full is not too much.
+        put(b"small", b"newer")
+
+    volume.as_session(session)
+    assert entered(ledger) == on_disk(volume) == (LIMIT, 2)
+
+
 def test_links_deep_directories_and_special_files_are_counted(volume: Served, ledger: Ledger) -> None:
     root = volume.backing
     (root / "file").write_bytes(b"x" * (BLOCK + 1))

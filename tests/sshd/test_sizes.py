@@ -110,7 +110,7 @@ def test_eight_uploads_of_two_logins_fill_it_exactly(bench: Bench, tmp_path: Pat
     assert "Failure" in done.stderr
     assert "reached its size limit" in bench.hatchway.log()
     shown = bench.hatchway.cli("show", instance).stdout
-    assert "full: nothing can be added" in shown
+    assert "full: nothing can be uploaded" in shown
     # Room is made by whoever has access, and can be used by the other at once.
     bench.hatchway.sftp(other, "rm /data/again-*\n-rm /data/one-more\nrm /data/0\n")
     bench.hatchway.sftp(login, f"put {file} /data/fits\n")

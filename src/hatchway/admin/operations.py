@@ -20,7 +20,9 @@ from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
+    KEEP_LIMITS,
     NO_LIMITS,
+    UNSAID,
     VOLUMES_MAX,
     Directory,
     InstanceInfo,
@@ -76,9 +78,9 @@ from hatchway.wire.service import Peer, Request, Table
 ROOT = (0,)
 
 _FULL = {
-    Full.OVER: "nothing can be added to {path}: it is over its limit",
-    Full.FULL: "nothing can be added to {path}: it is full",
-    Full.DISK: "nothing can be added to {path}: the disk it is on is full",
+    Full.OVER: "nothing can be uploaded to {path}: it is over its limit",
+    Full.FULL: "nothing can be uploaded to {path}: it is full",
+    Full.DISK: "nothing can be uploaded to {path}: the disk it is on is full",
     Full.FILES_OVER: "no file can be added to {path}: it has more than its limit allows",
     Full.FILES: "no file can be added to {path}: it has as many as there may be",
 }
@@ -203,15 +205,22 @@ class Operations:
         if len(paths_after | {volume.path for volume in chosen}) > VOLUMES_MAX:
             raise ConflictError(f"at most {VOLUMES_MAX} volumes of one instance can be shared at once: name some")
         follow = self._following(chosen, request) if request.follow else ()
+        kept = _kept(known, chosen) if request.limits != KEEP_LIMITS else {}
         # What the container itself may not change, or the static file says is read-only, stays so over SFTP.
-        grants = [(v, Mode.READ_ONLY if request.read_only or v.read_only else Mode.READ_WRITE) for v in chosen]
+        fixed = {grant.path for grant in kept.values() if grant.mode is Mode.READ_ONLY}
+        fixed |= {volume.path for volume in chosen if request.read_only or volume.read_only}
+        grants = [(v, Mode.READ_ONLY if v.path in fixed else Mode.READ_WRITE) for v in chosen]
+        ownership = request.ownership
+        owned = {grant.ownership for grant in kept.values()}
+        if ownership == UNSAID and len(owned) == 1 and len(kept) == len(chosen):
+            ownership = owned.pop()
         record, shown = await self._granting.grant(
             info.key,
             grants,
             origin=Origin.COMMAND,
             by=f"uid {peer.uid}",
             follow=follow,
-            ownership=_checked(request.ownership),
+            ownership=_checked(ownership),
             limits=_checked_limits(request.limits),
         )
         paths = tuple(volume.path for volume in chosen)
@@ -531,6 +540,16 @@ def _told(change: Change) -> AccessChange:
         limits_before=change.limits_before,
         reason=change.reason,
     )
+
+
+def _kept(known: InstanceRecord | None, chosen: Sequence[VolumeInfo]) -> dict[str, GrantRecord]:
+    """The grants by command of the chosen volumes, by path: who gives a limit means no more than that."""
+    identities = {volume.path: volume.identity for volume in chosen}
+    return {
+        grant.path: grant
+        for grant in (() if known is None else known.grants)
+        if grant.origin is Origin.COMMAND and identities.get(grant.path) == grant.identity
+    }
 
 
 def _checked(ownership: Ownership) -> Ownership:

@@ -53,7 +53,8 @@ NONE = "none"
 @click.option(
     "--size",
     metavar="SIZE",
-    help="How large SFTP may make the volume, such as 20GB or 1.5G, its index included, or 'none'; default: as it was.",
+    help="How large SFTP may make the volume, its index included, such as 20GB (powers of 1000) or 1.5G (of 1024), or "
+    "'none'; default: as it was. With a limit, what else is not said stays as it was too.",
 )
 @click.option("--files", metavar="N", help="How many files SFTP may make there be, or 'none'; default: as it was.")
 @json_option

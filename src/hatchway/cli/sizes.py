@@ -1,10 +1,12 @@
-"""Sizes and limits of volumes in words. Pure.
+"""Sizes and limits of volumes in words. Pure, but for what time it is.
 
 In powers of 1024, which is what file systems are made of; but all that is said of a volume whose limit was given in
 powers of 1000 is in these, so that the numbers can be held against the limit.
 """
 
 from __future__ import annotations
+
+import time
 
 from rich.text import Text
 
@@ -16,6 +18,9 @@ from hatchway.wire.host import VolumeSize
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _DECIMAL = ("B", "kB", "MB", "GB", "TB")
+
+OLD_S = 90.0
+"""From which age in seconds on it is said when something was counted."""
 
 NEARLY = 0.9
 """From which share of the files there may be they are counted for people, also where nobody said how many that is."""
@@ -63,7 +68,7 @@ def size_remarks(volume: VolumeStatus) -> list[Text]:
         if (limit := limits_text(volume.limits)) is not None:
             lines.append(Text(limit, "dim"))
     else:
-        lines.append(Text(_room(size), "dim"))
+        lines.append(Text(_room(size) + _age(size, time.time()), "dim"))
         if (files := _file_room(size)) is not None:
             lines.append(Text(files, "dim"))
         if volume.access is Access.READ_WRITE:
@@ -75,6 +80,14 @@ def size_remarks(volume: VolumeStatus) -> list[Text]:
     if strictest((own, volume.limits)) != own:
         lines.append(Text("limited by what gives another instance access to this volume", "dim"))
     return lines
+
+
+def _age(size: VolumeSize, now: float) -> str:
+    """Since when the container may have changed what was counted; `now` is in Unix seconds."""
+    if size.counted is None or size.own or (age_s := now - size.counted.measured_at) < OLD_S:
+        return ""
+    minutes = int(age_s / 60)
+    return f"; counted {minutes} min ago" if minutes < 120 else f"; counted {minutes // 60} h ago"
 
 
 def _room(size: VolumeSize) -> str:
@@ -118,16 +131,16 @@ def _full(size: VolumeSize, why: Full) -> str:
     match why:
         case Full.OVER:
             over = amount((size.used or 0) - (size.usable or 0), decimal=in_decimal(size.limits.size))
-            return f"{over} over its limit, which does not bind the container: nothing can be added over SFTP"
+            return f"{over} over its limit (the container is not held to it): remove that much to upload again"
         case Full.FULL:
-            return "full: nothing can be added"
+            return "full: nothing can be uploaded"
         case Full.DISK:
-            return "its disk is full: nothing can be added"
+            return "its disk is full: nothing can be uploaded"
         case Full.FILES_OVER:
             over = _files((size.files_used or 0) - (size.files_usable or 0))
-            return f"{over} over its limit, which does not bind the container: none can be added over SFTP"
+            return f"{over} over its limit (the container is not held to it): remove as many to make others"
         case Full.FILES:
-            return "as many files as there may be: none can be added"
+            return "as many files as there may be: no more can be made"
 
 
 def _files(number: int) -> str:

@@ -26,6 +26,8 @@ class Account:
         self.counting = False
         self.looked_at = -math.inf
         self.shared = False
+        self.over = False
+        """Whether there was more in it than its limit allows when it was counted last."""
         self.stale = False
         """Whether the count that is going on began before there was a limit."""
 

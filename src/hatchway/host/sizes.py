@@ -290,8 +290,20 @@ class Accounts:
             account.due = min(account.due, now + max(pause_s, self._interval_s(account, exact=exact)))
             if not account.problem:
                 self._free_at = max(self._free_at, now + min(DUTY * account.took_s, REST_S))
+            self._tell_excess(account)
             self._news.set()
             self.let_go(account)
+
+    def _tell_excess(self, account: Account) -> None:
+        figures = account.ledger.figures()
+        over = bool(figures.limit_blocks) and figures.known and figures.blocks > figures.limit_blocks
+        if over != account.over:
+            account.over = over
+            if over:
+                size, limit = figures.blocks * BLOCK, figures.limit_blocks * BLOCK
+                self._logger.warning("a volume is larger than its limit", source=account.source, size=size, limit=limit)
+            else:
+                self._logger.info("a volume is within its limit again", source=account.source)
 
     def _interval_s(self, account: Account, *, exact: bool = True) -> float:
         if account.problem:

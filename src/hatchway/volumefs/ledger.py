@@ -264,6 +264,11 @@ class Ledger:
         limit = self._words[_LIMIT_BLOCKS]
         return max(0, limit - self._words[_BLOCKS]) if limit else _MASK >> 1
 
+    def excess(self) -> int:
+        """Blocks that there are beyond the limit."""
+        limit = self._words[_LIMIT_BLOCKS]
+        return max(0, self._words[_BLOCKS] - limit) if limit else 0
+
     def files_room(self) -> int:
         """Names that may be added."""
         limit = self._words[_LIMIT_FILES]

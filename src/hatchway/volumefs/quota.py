@@ -109,8 +109,12 @@ class Quota:
         finally:
             ledger.give(key)
 
-    def resize(self, fd: int, size: int, change: Callable[[], T]) -> T:
-        """Result of `change`, which makes the file `fd` (O_PATH will do) `size` bytes long."""
+    def resize(self, fd: int, size: int, change: Callable[[], T], *, refill: bool = False) -> T:
+        """Result of `change`, which makes the file `fd` (O_PATH will do) `size` bytes long.
+
+        `refill`: somebody is about to write it anew. That is refused where not even the room it gives up would let
+        anything be written: else what was there would be lost for nothing.
+        """
         if not self.active:
             return change()
         ledger = self._ledger
@@ -122,6 +126,8 @@ class Quota:
                 self._catch_up()
                 st = os.fstat(fd)
                 need = blocks_of(size) - blocks_of(st.st_size)
+                if refill and need < 0 and ledger.room() == 0 and ledger.excess() >= -need:
+                    raise size_limit()
                 if need > 0:
                     self._check_known(ledger)
                     if need > ledger.room():

@@ -475,7 +475,7 @@ class VolumeTree:
         try:
             if flags & os.O_TRUNC:
                 return self._quota.resize(
-                    path, 0, lambda: files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN)
+                    path, 0, lambda: files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN), refill=True
                 )
             return files.reopen(self._proc_fd_dir, path, flags & _O_CLIENT | O_OPEN)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from hatchway.wire.admin import (
     Show,
     Status,
 )
-from hatchway.wire.host import VolumeSize
+from hatchway.wire.host import Usage, VolumeSize
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -143,13 +144,13 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
     ),
     (
         size(used=925 * MB - 1000, available=0),
-        ["925 MB of 925 MB used, 0 B left; limit 1 GB with index", "! full: nothing can be added"],
+        ["925 MB of 925 MB used, 0 B left; limit 1 GB with index", "! full: nothing can be uploaded"],
     ),
     (
         size(used=1200 * MB, available=0),
         [
             "1.2 GB of 925 MB used, 0 B left; limit 1 GB with index",
-            "! 275 MB over its limit, which does not bind the container: nothing can be added over SFTP",
+            "! 275 MB over its limit (the container is not held to it): remove that much to upload again",
         ],
     ),
     (
@@ -161,7 +162,7 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
         [
             "120 MB of 925 MB used, 805 MB left; limit 1 GB with index",
             "61,036 of 61,035 files",
-            "! 1 file over its limit, which does not bind the container: none can be added over SFTP",
+            "! 1 file over its limit (the container is not held to it): remove as many to make others",
         ],
     ),
     (
@@ -169,7 +170,7 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
         [
             "7 MiB used, no limit of size; 800 GiB left on its disk",
             "100 of 100 files",
-            "! as many files as there may be: none can be added",
+            "! as many files as there may be: no more can be made",
         ],
     ),
     (
@@ -179,18 +180,18 @@ CASES: list[tuple[VolumeSize, list[str]]] = [
     (
         # Root's reserve is nobody's over SFTP.
         size(OWN, used=906 * MIB, available=0),
-        ["906 MiB of 973 MiB used, 0 B left; device 1 GiB with index", "! full: nothing can be added"],
+        ["906 MiB of 973 MiB used, 0 B left; device 1 GiB with index", "! full: nothing can be uploaded"],
     ),
     (
         size(OWN, used=980 * MIB, available=0),
-        ["980 MiB of 973 MiB used, 0 B left; device 1 GiB with index", "! full: nothing can be added"],
+        ["980 MiB of 973 MiB used, 0 B left; device 1 GiB with index", "! full: nothing can be uploaded"],
     ),
     (VolumeSize(used=13_002_342, available=800 * GIB), ["12.4 MiB used, no limit; 800 GiB left on its disk"]),
     (VolumeSize(available=800 * GIB), ["being counted, no limit; 800 GiB left on its disk"]),
     (VolumeSize(), ["being counted, no limit"]),
     (
         VolumeSize(used=8 * GIB, available=4095),
-        ["8 GiB used, no limit; 4 KiB left on its disk", "! its disk is full: nothing can be added"],
+        ["8 GiB used, no limit; 4 KiB left on its disk", "! its disk is full: nothing can be uploaded"],
     ),
     (
         size(problem="/v does not\x1b answer"),
@@ -371,3 +372,14 @@ def test_apply_says_which_limits_change(
         "  change     rw  /b    r  limit 1 GB -> no limit",
         "  take away  rw  /c    r  limit 1 GB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said"), [(5, ""), (89, ""), (420, "; counted 7 min ago"), (10_000, "; counted 2 h ago")]
+)
+def test_when_it_was_counted(make: Any, age_s: float, said: str) -> None:
+    known = size(
+        used=13 * MB, available=912 * MB, counted=Usage(size=13 * MB, files=1, measured_at=time.time() - age_s)
+    )
+    (line,) = size_remarks(make.volume(access=Access.READ_WRITE, limits=LIMIT, size=known, grants=(_with(LIMIT),)))
+    assert line.plain == "13 MB of 925 MB used, 912 MB left; limit 1 GB with index" + said

@@ -18,6 +18,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.errors import UsageError
 from hatchway.model import (
     NO_LIMITS,
+    UNSAID,
     AccessRule,
     Directory,
     InstanceInfo,
@@ -28,6 +29,7 @@ from hatchway.model import (
     Mode,
     NewLimits,
     Origin,
+    Ownership,
     Snapshot,
     Uid,
     VolumeInfo,
@@ -173,6 +175,27 @@ async def test_confirming_keeps_limits_and_the_new_volume_has_them(tmp_path: Pat
         await stage.do(Confirm(instance="shop/web/1"))
         assert await grants(stage) == [("/data", Origin.COMMAND, Mode.READ_WRITE, Limits(GB, 7))]
         assert last(stage) == {"/data": Limits(GB, 7)}
+
+
+async def test_who_gives_a_limit_means_no_more_than_that(tmp_path: Path) -> None:
+    """A read-only volume stays so, and whom new files belong to stays; without a limit both are as the command says."""
+    async with staged(tmp_path) as stage:
+        owned = Ownership("1000:1000", 0o002)
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",), read_only=True, ownership=owned))
+
+        async def is_now() -> tuple[Mode, Ownership, Limits]:
+            record = await stage.core.db(lambda registry: registry.instance(WEB))
+            assert record is not None
+            (one,) = record.grants
+            return one.mode, one.ownership, one.limits
+
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",), limits=NewLimits(GB)))
+        assert await is_now() == (Mode.READ_ONLY, owned, Limits(GB))
+        other = Ownership("inherit")
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",), limits=NewLimits(None), ownership=other))
+        assert await is_now() == (Mode.READ_ONLY, other, NO_LIMITS)
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await is_now() == (Mode.READ_WRITE, UNSAID, NO_LIMITS)
 
 
 async def test_following_keeps_limits(tmp_path: Path) -> None:

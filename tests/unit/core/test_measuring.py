@@ -228,9 +228,9 @@ FULL = VolumeSize(used=100 << 20, usable=100 << 20, nominal=108 << 20, available
 @pytest.mark.parametrize(
     ("size", "problem"),
     [
-        (FULL, "nothing can be added to /data: it is full"),
-        (structs.replace(FULL, used=101 << 20), "nothing can be added to /data: it is over its limit"),
-        (VolumeSize(used=7, available=0), "nothing can be added to /data: the disk it is on is full"),
+        (FULL, "nothing can be uploaded to /data: it is full"),
+        (structs.replace(FULL, used=101 << 20), "nothing can be uploaded to /data: it is over its limit"),
+        (VolumeSize(used=7, available=0), "nothing can be uploaded to /data: the disk it is on is full"),
         (VolumeSize(files_used=7, files_usable=7), "no file can be added to /data: it has as many as there may be"),
         (VolumeSize(files_used=8, files_usable=7), "no file can be added to /data: it has more than its limit allows"),
         (VolumeSize(used=7, available=1 << 20), None),
