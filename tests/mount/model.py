@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.mount.actor import NEST, PARTS, UTIME_NOW, UTIME_OMIT, Actor, Answer, Operations
 from tests.mount.differences import Squashed
-from tests.mount.served import OWNER_GID, OWNER_UID, Served, served
+from tests.mount.served import OWNER_GID, OWNER_UID, Served, counted, served
 
 from hatchway.kernel.files import RENAME_EXCHANGE
 from hatchway.volumefs.ledger import Ledger
@@ -481,20 +481,6 @@ def allocated(directory: int, name: bytes) -> list[tuple[int, bytes]]:
                 at += 4096
     finally:
         os.close(fd)
-
-
-def counted(directory: bytes) -> tuple[int, int]:
-    """Blocks of 4096 bytes of what is below `directory`, and how many names there are."""
-    blocks, files, inodes = 0, 0, set()
-    for _, directories, names, fd in os.fwalk(directory, follow_symlinks=False):
-        for entry in (*directories, *names):
-            st = os.stat(entry, dir_fd=fd, follow_symlinks=False)
-            long_link = stat.S_ISLNK(st.st_mode) and st.st_size >= 60
-            if (stat.S_ISREG(st.st_mode) or long_link) and st.st_ino not in inodes:
-                blocks += (st.st_size + 4095) // 4096
-            inodes.add(st.st_ino)
-            files += 1
-    return blocks, files
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 from tests.figures import note
-from tests.mount.served import Served, get, put, refused, served
+from tests.mount.served import Served, counted, get, put, refused, served
 
 from hatchway.volumefs.counter import Counter
 from hatchway.volumefs.ledger import BLOCK, GROWN_MAX, Ledger, key_of
@@ -51,16 +51,8 @@ def second(ledger: Ledger, volume: Served) -> Iterator[Served]:
 
 
 def on_disk(volume: Served) -> tuple[int, int]:
-    """Blocks and names that are there, by other means than those under test."""
-    blocks, files, inodes = 0, 0, set()
-    for directory, subdirectories, names in os.walk(volume.backing):
-        for name in (*subdirectories, *names):
-            st = os.lstat(f"{directory}/{name}")
-            if stat.S_ISREG(st.st_mode) and st.st_ino not in inodes:
-                blocks += (st.st_size + BLOCK - 1) // BLOCK
-            inodes.add(st.st_ino)
-            files += 1
-    return blocks, files
+    """Blocks and names that are there."""
+    return counted(volume.backing.resolve())
 
 
 def entered(ledger: Ledger) -> tuple[int, int]:

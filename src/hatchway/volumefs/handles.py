@@ -129,6 +129,7 @@ class HandleTable:
             if not handles:
                 handle.node.handles = None
                 if handle.reader is None:
+                    # If that fails the file stays entered until the next count; it is closed in any case.
                     with contextlib.suppress(OSError):
                         self._quota.closing(handle.fd, handle.node.key)
         os.close(handle.fd)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.unit.core.stage import WEB, Stage, snapshot, staged, volume
+from tests.unit.core.test_shares import grant as granted
 
 from hatchway.admin import rules, shares
 from hatchway.admin.core import Core
@@ -253,20 +254,7 @@ DATA = VolumeInfo(path="/data", kind=VolumeKind.VOLUME, name="shop_data", driver
 
 
 def grant(limits: Limits = NO_LIMITS, mode: Mode = Mode.READ_WRITE, of: VolumeInfo = DATA) -> GrantRecord:
-    return GrantRecord(
-        path=of.path,
-        name=of.name,
-        kind=of.kind,
-        driver=of.driver,
-        created=of.created,
-        source=of.source,
-        mode=mode,
-        identity=of.identity,
-        granted_at=0.0,
-        granted_by="a.toml, rule 1",
-        origin=Origin.FILE,
-        limits=limits,
-    )
+    return replace(granted(of, mode), granted_by="a.toml, rule 1", origin=Origin.FILE, limits=limits)
 
 
 def record(*grants: GrantRecord, key: InstanceKey = WEB) -> InstanceRecord:
