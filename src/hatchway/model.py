@@ -72,6 +72,16 @@ class Mode(enum.StrEnum):
     READ_WRITE = "rw"
 
 
+class EventKind(enum.StrEnum):
+    """What the record is of. `REFUSED` is an attempt to log in that failed, `CHANGE` whatever an operator did."""
+
+    LOGIN = "login"
+    REFUSED = "refused"
+    END = "end"
+    CHANGE = "change"
+    LOCKED = "locked"
+
+
 class Origin(enum.StrEnum):
     """Where a grant comes from. A volume may have one of each; each is taken away only where it was given."""
 

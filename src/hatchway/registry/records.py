@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hatchway.model import (
     NO_LIMITS,
     UNSAID,
+    EventKind,
     IdPair,
     InstanceKey,
     Limits,
@@ -23,10 +24,31 @@ from hatchway.model import (
 
 
 class CredentialKind(enum.StrEnum):
-    """What a credential is. A login has at most one of each."""
+    """What a credential is. A login has at most one `KEY`, which is generated, and one `PASSWORD`."""
 
     KEY = "key"
     PASSWORD = "password"
+    ADDED_KEY = "added-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which conditions a login may be used.
+
+    `allowed_from` are networks in CIDR notation, none: from anywhere. `expires_at` is Unix seconds, None: never.
+    `locked_at` is since when it is locked, None: it is not; `locked_why` is for people. `sessions_max` None: as many as
+    is configured. `volume_keys`: keys that the instance keeps in a volume of its own are valid.
+    """
+
+    allowed_from: tuple[str, ...] = ()
+    expires_at: float | None = None
+    locked_at: float | None = None
+    locked_why: str = ""
+    sessions_max: int | None = None
+    volume_keys: bool = False
+
+
+NO_CONDITIONS = Conditions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +124,26 @@ class InstanceRecord:
     seen_at: float
     grants: tuple[GrantRecord, ...]
     runtime_id: str = ""
+    conditions: Conditions = NO_CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)
 class NewCredential:
     """A credential to keep.
 
-    `public` is an authorized_keys line without options, or an argon2id hash; `sealed` the private key or password,
-    None when it is not to be shown again; `fingerprint` "SHA256:…", None for a password.
+    `public` is an authorized_keys line without options, or a password's hash; `sealed` the private key or password,
+    None when it is not to be shown again; `fingerprint` "SHA256:…", None for a password. `sources` are from where it
+    may be used, as in from= of sshd(8), "" from anywhere; `expires_at` is Unix seconds, None: never. `verify_required`
+    as in sshd(8).
     """
 
     kind: CredentialKind
     public: str = field(repr=False)  # a password's hash belongs in no log
     sealed: bytes | None = field(default=None, repr=False)
     fingerprint: str | None = None
+    sources: str = ""
+    expires_at: float | None = None
+    verify_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +157,7 @@ class NewLogin:
 
 @dataclass(frozen=True, slots=True)
 class CredentialRecord:
-    """A credential of a login; fields as in NewCredential. `created_at` is Unix seconds; `id` outlives replacing."""
+    """A credential of a login; fields as in NewCredential. `created_at` is Unix seconds; no other ever has its `id`."""
 
     id: int
     kind: CredentialKind
@@ -137,6 +165,9 @@ class CredentialRecord:
     sealed: bytes | None = field(repr=False)
     fingerprint: str | None
     created_at: float
+    sources: str = ""
+    expires_at: float | None = None
+    verify_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +175,8 @@ class SessionRecord:
     """A session. Times in Unix seconds, `closed_at` None while it is open.
 
     `address` is the client's, `method` sshd's word ("publickey", "password"), `credential` the key's fingerprint,
-    None when no key was used.
+    None when no key was used; `credential_id` that of its CredentialRecord, which may be gone, None for a key of a
+    volume's and where it is not known.
     """
 
     id: str
@@ -154,3 +186,27 @@ class SessionRecord:
     address: str
     method: str
     credential: str | None
+    credential_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """Something that happened `at`, Unix seconds, `times` times since; fields as in `tables.events`."""
+
+    at: float
+    kind: EventKind
+    what: str
+    instance: str = ""
+    login: str = ""
+    address: str = ""
+    who: str = ""
+    done: bool = True
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """A row of the record; `id` gives the order."""
+
+    id: int
+    event: NewEvent

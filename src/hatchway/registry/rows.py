@@ -5,6 +5,7 @@ Runs inside the transaction of whoever calls; never begins or ends one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any
 
@@ -28,6 +29,7 @@ from hatchway.model import (
     NO_LIMITS,
     AccessRule,
     Directory,
+    EventKind,
     IdPair,
     InstanceKey,
     Limits,
@@ -42,17 +44,24 @@ from hatchway.model import (
 )
 from hatchway.registry import tables as t
 from hatchway.registry.records import (
+    NO_CONDITIONS,
+    Conditions,
     CredentialKind,
     CredentialRecord,
+    EventRecord,
     GrantRecord,
     InstanceRecord,
     NewCredential,
+    NewEvent,
     NewLogin,
     SessionRecord,
 )
 from hatchway.wire.host import Usage
 
 Condition = ColumnElement[bool]
+
+SINGLE = (CredentialKind.KEY, CredentialKind.PASSWORD)
+"""Kinds of which a login has one at most."""
 
 
 def called(key: InstanceKey) -> Condition:
@@ -90,6 +99,7 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
     of_grants = select(t.volumes, *columns).join(t.grants, t.grants.c.volume_id == t.volumes.c.id).join(t.instances)
     for row in connection.execute(matching(of_grants)):
         granted.setdefault(row.instance_id, []).append(_grant(row))
+    of_login = [column for column in t.logins.c if column.name not in ("id", "instance_id", "created_at")]
     # Sorted here and not by the database, whose order of text may be another (PostgreSQL's collations).
     records = [
         InstanceRecord(
@@ -100,10 +110,27 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
             seen_at=row.seen_at,
             runtime_id=row.runtime_id,
             grants=tuple(sorted(granted.get(row.id, ()), key=lambda grant: (grant.path, grant.origin))),
+            conditions=_conditions(row),
         )
-        for row in connection.execute(matching(select(t.instances, t.logins.c.name, t.logins.c.uid)))
+        for row in connection.execute(matching(select(t.instances, *of_login)))
     ]
     return tuple(sorted(records, key=lambda record: record.key))
+
+
+def _conditions(row: Row[Any]) -> Conditions:
+    return Conditions(
+        allowed_from=tuple(row.allowed_from.split()),
+        expires_at=row.expires_at,
+        locked_at=row.locked_at,
+        locked_why=row.locked_why,
+        sessions_max=row.sessions_max,
+        volume_keys=row.volume_keys,
+    )
+
+
+def conditions_values(conditions: Conditions) -> dict[str, Any]:
+    """The columns of `conditions`."""
+    return {**dataclasses.asdict(conditions), "allowed_from": " ".join(conditions.allowed_from)}
 
 
 def _grant(row: Row[Any]) -> GrantRecord:
@@ -161,8 +188,8 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
         raise ConflictError(f"the login {new.login} is taken")
     if connection.execute(select(exists().where(t.logins.c.uid == new.uid))).scalar_one():
         raise ConflictError(f"the uid {new.uid} was given before")
-    if len({credential.kind for credential in new.credentials}) != len(new.credentials):
-        raise UsageError(f"{new.login}: a login has at most one key and one password")
+    if any(sum(other.kind is kind for other in new.credentials) > 1 for kind in SINGLE):
+        raise UsageError(f"{new.login}: a login has at most one key of ours and one password")
     made = connection.execute(
         insert(t.instances).values(
             environment=key.environment,
@@ -176,7 +203,9 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
     )
     instance = _key_of(made)
     made = connection.execute(
-        insert(t.logins).values(name=new.login, uid=new.uid, instance_id=instance, created_at=now)
+        insert(t.logins).values(
+            name=new.login, uid=new.uid, instance_id=instance, created_at=now, **conditions_values(NO_CONDITIONS)
+        )
     )
     login = _key_of(made)
     for credential in new.credentials:
@@ -283,12 +312,15 @@ def credential_values(new: NewCredential, now: float) -> dict[str, Any]:
         "public": new.public,
         "sealed": new.sealed,
         "fingerprint": new.fingerprint,
+        "sources": new.sources,
+        "expires_at": new.expires_at,
+        "verify_required": new.verify_required,
         "created_at": now,
     }
 
 
 def credentials(connection: Connection, login: str) -> tuple[CredentialRecord, ...]:
-    """The credentials of `login`, keys first."""
+    """The credentials of `login`: the generated key, the password, the keys that were added, in this order."""
     of_login = select(t.credentials).join(t.logins).where(t.logins.c.name == login)
     records = [
         CredentialRecord(
@@ -298,10 +330,35 @@ def credentials(connection: Connection, login: str) -> tuple[CredentialRecord, .
             sealed=row.sealed,
             fingerprint=row.fingerprint,
             created_at=row.created_at,
+            sources=row.sources,
+            expires_at=row.expires_at,
+            verify_required=row.verify_required,
         )
         for row in connection.execute(of_login)
     ]
-    return tuple(sorted(records, key=lambda record: record.kind))
+    order = list(CredentialKind)
+    return tuple(sorted(records, key=lambda record: (order.index(record.kind), record.id)))
+
+
+def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...]:
+    """The events that `query` selects."""
+    return tuple(
+        EventRecord(
+            id=row.id,
+            event=NewEvent(
+                at=row.at,
+                kind=EventKind(row.kind),
+                what=row.what,
+                instance=row.instance,
+                login=row.login,
+                address=row.address,
+                who=row.who,
+                done=row.done,
+                times=row.times,
+            ),
+        )
+        for row in connection.execute(query)
+    )
 
 
 def sessions(connection: Connection, condition: Condition) -> tuple[SessionRecord, ...]:
@@ -316,6 +373,7 @@ def sessions(connection: Connection, condition: Condition) -> tuple[SessionRecor
             address=row.address,
             method=row.method,
             credential=row.credential,
+            credential_id=row.credential_id,
         )
         for row in connection.execute(query.order_by(t.sessions.c.opened_at, t.sessions.c.id))
     )

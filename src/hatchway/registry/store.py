@@ -9,10 +9,11 @@ PostgreSQL) is an error there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import (
@@ -20,6 +21,7 @@ from hatchway.model import (
     UNSAID,
     AccessRule,
     Directory,
+    EventKind,
     IdPair,
     InstanceKey,
     Mode,
@@ -35,15 +37,21 @@ from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, open_database
 from hatchway.registry.records import (
     AlteredGrant,
+    Conditions,
     CredentialRecord,
+    EventRecord,
     FollowedGrant,
     GrantName,
     InstanceRecord,
     NewCredential,
+    NewEvent,
     NewLogin,
     SessionRecord,
 )
 from hatchway.wire.host import Usage
+
+CREDENTIALS_MAX = 100
+"""Credentials of one login. sshd looks at all its keys for each one a client offers."""
 
 
 class Registry:
@@ -132,8 +140,8 @@ class Registry:
         of the engine the instance is. `ownership` and `owner_ids` are as in GrantRecord. What `limits` leave as it was,
         is as the grant that is replaced has it.
 
-        Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two credentials
-        of a kind; ConflictError when its name or uid was ever given, or the instance has a login already;
+        Raises UsageError when there is no volume, two are at one path, `new` is no valid login or has two keys or
+        passwords; ConflictError when its name or uid was ever given, or the instance has a login already;
         InternalError when it has none and `new` is None.
         """
         paths = [volume.path for volume, _ in volumes]
@@ -298,19 +306,77 @@ class Registry:
     def replace_credential(self, login: str, new: NewCredential, now: float) -> None:
         """Give `login` the credential `new`, made at `now` (Unix seconds), in place of the one of its kind, if any.
 
-        Raises NotFoundError for an unknown login.
+        Raises NotFoundError for an unknown login, ConflictError when it has the key already.
         """
         with self._write() as connection:
             owner = rows.login_id(connection, login)
-            values = rows.credential_values(new, now)
-            same_kind = and_(t.credentials.c.login_id == owner, t.credentials.c.kind == new.kind.value)
-            if connection.execute(select(exists().where(same_kind))).scalar_one():
-                connection.execute(update(t.credentials).where(same_kind).values(values))
-            else:
-                connection.execute(insert(t.credentials).values(login_id=owner, **values))
+            if new.kind in rows.SINGLE:
+                same_kind = and_(t.credentials.c.login_id == owner, t.credentials.c.kind == new.kind.value)
+                connection.execute(delete(t.credentials).where(same_kind))
+            self._check_new(connection, owner, login, new)
+            connection.execute(insert(t.credentials).values(login_id=owner, **rows.credential_values(new, now)))
+
+    @staticmethod
+    def _check_new(connection: Connection, owner: int, login: str, new: NewCredential) -> None:
+        same = and_(t.credentials.c.login_id == owner, t.credentials.c.fingerprint == new.fingerprint)
+        if new.fingerprint is not None and connection.execute(select(exists().where(same))).scalar_one():
+            raise ConflictError(f"{login} has the key {new.fingerprint} already")
+        count = select(func.count()).where(t.credentials.c.login_id == owner)
+        if connection.execute(count).scalar_one() >= CREDENTIALS_MAX:
+            raise ConflictError(f"{login} has {CREDENTIALS_MAX} keys already: take some away")
+
+    def remove_credential(self, login: str, credential: int) -> bool:
+        """Take the credential in row `credential` away from `login`. False if it has none such (any more)."""
+        with self._write() as connection:
+            owner = rows.login_id(connection, login)
+            this = and_(t.credentials.c.login_id == owner, t.credentials.c.id == credential)
+            return connection.execute(delete(t.credentials).where(this)).rowcount > 0
+
+    def rehash(self, credential: int, before: str, after: str) -> bool:
+        """Keep the same password by another hash, if it still is by the one `before`. False when it is not."""
+        with self._write() as connection:
+            this = and_(t.credentials.c.id == credential, t.credentials.c.public == before)
+            return connection.execute(update(t.credentials).where(this).values(public=after)).rowcount > 0
+
+    def change_conditions(self, login: str, change: Callable[[Conditions], Conditions]) -> Conditions:
+        """Have the conditions of `login` be what `change` makes of them. Gives those before.
+
+        Raises NotFoundError for an unknown login, and what `change` raises; then nothing has been changed.
+        """
+        with self._write() as connection:
+            owner = rows.login_id(connection, login)
+            record = _only(rows.instances(connection, t.logins.c.id == owner))
+            if record is None:
+                raise NotFoundError(f"{login} belongs to no instance any more")
+            values = rows.conditions_values(change(record.conditions))
+            connection.execute(update(t.logins).where(t.logins.c.id == owner).values(values))
+            return record.conditions
+
+    def reseal(self, change: Callable[[str, CredentialRecord], bytes]) -> int:
+        """Seal every secret anew, all or none: `change` gives what is to be kept of a login's credential. Gives how
+        many there were. Raises what `change` raises."""
+        with self._write() as connection:
+            query = (
+                select(t.credentials.c.id, t.logins.c.name).join(t.logins).where(t.credentials.c.sealed.is_not(None))
+            )
+            sealed = {row.id: row.name for row in connection.execute(query)}
+            for login in sorted(set(sealed.values())):
+                for record in rows.credentials(connection, login):
+                    if record.id in sealed:
+                        anew = update(t.credentials).where(t.credentials.c.id == record.id)
+                        connection.execute(anew.values(sealed=change(login, record)))
+            return len(sealed)
 
     def open_session(
-        self, session: str, login: str, *, address: str, method: str, credential: str | None, now: float
+        self,
+        session: str,
+        login: str,
+        *,
+        address: str,
+        method: str,
+        credential: str | None,
+        now: float,
+        credential_id: int | None = None,
     ) -> SessionRecord:
         """Record that the session with the id `session` was let in at `now`, Unix seconds.
 
@@ -322,7 +388,7 @@ class Registry:
             if connection.execute(select(exists().where(t.sessions.c.id == session))).scalar_one():
                 raise ConflictError(f"a session {session!r} was recorded already")
             entry = {"id": session, "login_id": owner, "opened_at": now}
-            how = {"address": address, "method": method, "credential": credential}
+            how = {"address": address, "method": method, "credential": credential, "credential_id": credential_id}
             connection.execute(insert(t.sessions).values(**entry, **how))
             (record,) = rows.sessions(connection, t.sessions.c.id == session)
             return record
@@ -332,16 +398,54 @@ class Registry:
         with self._write() as connection:
             return rows.close_sessions(connection, now, t.sessions.c.id == session) > 0
 
-    def open_sessions(self) -> tuple[SessionRecord, ...]:
-        """The sessions that have not ended, oldest first."""
+    def open_sessions(self, login: str | None = None) -> tuple[SessionRecord, ...]:
+        """The sessions that have not ended, of `login` or of all, oldest first."""
         with self._read() as connection:
-            return rows.sessions(connection, t.sessions.c.closed_at.is_(None))
+            is_open = t.sessions.c.closed_at.is_(None)
+            return rows.sessions(connection, is_open if login is None else and_(is_open, t.logins.c.name == login))
 
     def trim_sessions(self, older_than: float) -> int:
         """Forget the sessions that ended before `older_than`, Unix seconds. Gives how many; open ones stay."""
         with self._write() as connection:
             # closed_at of an open session is NULL, which is less than nothing.
             return connection.execute(delete(t.sessions).where(t.sessions.c.closed_at < older_than)).rowcount
+
+    def add_events(self, events: Sequence[NewEvent]) -> None:
+        """Add `events` to the record."""
+        if events:
+            with self._write() as connection:
+                connection.execute(insert(t.events), [dataclasses.asdict(event) for event in events])
+
+    def events(
+        self,
+        *,
+        limit: int,
+        instance: str | None = None,
+        kinds: Collection[EventKind] = (),
+        since: float | None = None,
+    ) -> tuple[EventRecord, ...]:
+        """The latest `limit` events, oldest first: of the instance with that key, of `kinds`, since `since` (Unix
+        seconds); None, or no kinds: of all."""
+        query = select(t.events)
+        if instance is not None:
+            query = query.where(t.events.c.instance == instance)
+        if kinds:
+            query = query.where(t.events.c.kind.in_([kind.value for kind in kinds]))
+        if since is not None:
+            query = query.where(t.events.c.at >= since)
+        with self._read() as connection:
+            return rows.events(connection, query.order_by(t.events.c.id.desc()).limit(limit))[::-1]
+
+    def trim_events(self, *, keep: int, older_than: float) -> int:
+        """Forget the oldest events, so that `keep` are left at most and none from before `older_than`, Unix seconds.
+
+        Gives how many.
+        """
+        with self._write() as connection:
+            nth = select(t.events.c.id).order_by(t.events.c.id.desc()).offset(keep).limit(1)
+            last = connection.execute(nth).scalar()
+            too_many = t.events.c.id <= (0 if last is None else last)
+            return connection.execute(delete(t.events).where(or_(too_many, t.events.c.at < older_than))).rowcount
 
     def _read(self) -> AbstractContextManager[Connection]:
         # In a transaction too: several statements then see one state.

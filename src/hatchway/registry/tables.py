@@ -2,8 +2,9 @@
 
 Times are Unix seconds and named `*_at`. Text from containers (names, paths) is data.
 
-People will come as tables of their own: a login is a row apart from its instance so that it can belong to one person
-of several, a grant a row apart from its volume so that it can be one of several.
+People will come as tables of their own: a login, with the conditions under which it may be used, is a row apart from
+its instance so that it can belong to one person of several, a grant a row apart from its volume so that it can be one
+of several.
 """
 
 from __future__ import annotations
@@ -65,6 +66,18 @@ logins = Table(
     # NULL: the instance's row is gone; the name and the uid stay taken. Unique: an instance has one login.
     Column("instance_id", ForeignKey("instances.id", ondelete="SET NULL"), nullable=True, unique=True),
     Column("created_at", Float, nullable=False),
+    # Who may enter by it: registry.records.Conditions. NULL: it does not expire.
+    Column("expires_at", Float, nullable=True),
+    # Networks in CIDR notation, with a space between two. '': from anywhere.
+    Column("allowed_from", Text, nullable=False),
+    # NULL: it is not locked.
+    Column("locked_at", Float, nullable=True),
+    # Why, and by whom; for people to read. '': it is not locked.
+    Column("locked_why", Text, nullable=False),
+    # NULL: as configured.
+    Column("sessions_max", Integer, nullable=True),
+    # Keys that the instance keeps in a volume at a path ending in /.ssh are valid.
+    Column("volume_keys", Boolean, nullable=False),
 )
 
 # A volume of an instance as it was when access to it was last given: model.VolumeInfo. Exists as long as its grants.
@@ -159,23 +172,30 @@ sizes = Table(
     UniqueConstraint("source", "birth"),
 )
 
-# What lets a login in: at most one of each kind.
+# What lets a login in: one generated key, one password, any number of keys that were added. A new key or password is a
+# new row, and no row's id is ever used again: sessions name by it what they came in with.
 credentials = Table(
     "credentials",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("login_id", ForeignKey("logins.id"), nullable=False),
-    # 'key' or 'password'.
+    # registry.records.CredentialKind.
     Column("kind", Text, nullable=False),
-    # key: a line of authorized_keys without options. password: its argon2id hash, encoded.
+    # A key: a line of authorized_keys without options. A password: its hash (credentials.passwords).
     Column("public", Text, nullable=False),
     # The private key or the password, sealed (credentials.sealing). NULL: it cannot be shown again.
     Column("sealed", LargeBinary, nullable=True),
-    # key: "SHA256:…". NULL: a password, which has none.
+    # A key: "SHA256:…". NULL: a password, which has none.
     Column("fingerprint", Text, nullable=True),
-    # When this key or password was made; a new one replaces it in its row.
+    # From where it may be used: a list as in from= of sshd(8). '': from anywhere.
+    Column("sources", Text, nullable=False),
+    # NULL: it does not expire.
+    Column("expires_at", Float, nullable=True),
+    # Whoever uses it must have been asked by their hardware key (verify-required of sshd(8)).
+    Column("verify_required", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
-    UniqueConstraint("login_id", "kind"),
+    UniqueConstraint("login_id", "fingerprint"),
+    sqlite_autoincrement=True,
 )
 
 # Sessions that were let in. Old ones are trimmed: this is no audit log.
@@ -194,5 +214,34 @@ sessions = Table(
     Column("method", Text, nullable=False),
     # The key's fingerprint. NULL: no key was used, or it is not known which.
     Column("credential", Text, nullable=True),
+    # Which row of credentials it was, perhaps one that is gone. NULL: a key of a volume's, or it is not known.
+    Column("credential_id", Integer, nullable=True),
     Index(None, "closed_at"),
+)
+
+# What happened: logins, failures, ends of sessions and every change. Rows are added and, the oldest first, trimmed;
+# none is ever changed.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # When it happened; of several that are counted in one row, the first.
+    Column("at", Float, nullable=False),
+    # model.EventKind.
+    Column("kind", Text, nullable=False),
+    # The instance's key and its login. '': none, or none that exists.
+    Column("instance", Text, nullable=False),
+    Column("login", Text, nullable=False),
+    # The client's. '': not known, or there is no client.
+    Column("address", Text, nullable=False),
+    # Who did it: a session's credential, or who made the change. '': nobody known.
+    Column("who", Text, nullable=False),
+    # What was done and with what outcome, for people to read.
+    Column("what", Text, nullable=False),
+    # Whether it was done, or let in.
+    Column("done", Boolean, nullable=False),
+    # How many of the same this row stands for.
+    Column("times", Integer, nullable=False),
+    # Orders those of the same time, and is not used again.
+    sqlite_autoincrement=True,
 )

@@ -23,6 +23,7 @@ from hatchway.model import (
     SIZE_MAX,
     AccessRule,
     Directory,
+    EventKind,
     InstanceKey,
     Limits,
     Login,
@@ -33,8 +34,11 @@ from hatchway.model import (
     VolumeInfo,
     VolumeKind,
 )
+from hatchway.registry import store
 from hatchway.registry.records import (
+    NO_CONDITIONS,
     AlteredGrant,
+    Conditions,
     CredentialKind,
     CredentialRecord,
     FollowedGrant,
@@ -42,6 +46,7 @@ from hatchway.registry.records import (
     GrantRecord,
     InstanceRecord,
     NewCredential,
+    NewEvent,
     NewLogin,
     SessionRecord,
 )
@@ -74,7 +79,9 @@ def _share(registry: Registry, number: int, uid: int, *, container: str = "web")
 def _rows(path: str) -> dict[str, int]:
     """How many rows each table has."""
     with closing(sqlite3.connect(path)) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'")
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('alembic_version', 'sqlite_sequence')"
+        )
         return {
             name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608
             for (name,) in names.fetchall()
@@ -135,7 +142,7 @@ def test_the_first_enable_makes_everything(registry: Registry, path: str) -> Non
     )
     assert _rows(path) == {
         "instances": 1, "logins": 1, "volumes": 3, "grants": 3, "credentials": 2, "sessions": 0, "rules": 0,
-        "sizes": 0,
+        "sizes": 0, "events": 0,
     }  # fmt: skip
 
 
@@ -228,7 +235,7 @@ def test_only_logins_of_the_grammar_are_made(registry: Registry, path: str, name
 
 
 def test_two_credentials_of_a_kind_are_refused_whole(registry: Registry, path: str) -> None:
-    with pytest.raises(UsageError, match="at most one key and one password"):
+    with pytest.raises(UsageError, match="at most one key of ours and one password"):
         registry.enable(
             WEB, [(DATA, Mode.READ_ONLY)], by="root", now=1.0, new=replace(NEW, credentials=(KEY, PASSWORD, KEY))
         )
@@ -390,6 +397,159 @@ def test_an_unknown_login_gets_no_credential(registry: Registry, path: str) -> N
     assert set(_rows(path).values()) == {0}
 
 
+def test_a_login_may_have_several_keys_that_were_added(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    first = NewCredential(CredentialKind.ADDED_KEY, "ssh-ed25519 ONE", None, "SHA256:ONE", "10.0.0.0/8", 99.0, True)
+    second = NewCredential(CredentialKind.ADDED_KEY, "ssh-ed25519 TWO", None, "SHA256:TWO")
+    for new in (first, PASSWORD, second, KEY):
+        registry.replace_credential("shop-web-1", new, 5.0)
+    key, password, one, two = registry.credentials("shop-web-1")
+    assert [found.kind for found in (key, password, one, two)] == [
+        CredentialKind.KEY, CredentialKind.PASSWORD, CredentialKind.ADDED_KEY, CredentialKind.ADDED_KEY,
+    ]  # fmt: skip
+    assert (one.sources, one.expires_at, one.verify_required) == ("10.0.0.0/8", 99.0, True)
+    assert (two.sources, two.expires_at, two.verify_required) == ("", None, False)
+    with pytest.raises(ConflictError, match="SHA256:TWO already"):
+        registry.replace_credential("shop-web-1", second, 6.0)
+    assert registry.remove_credential("shop-web-1", one.id) is True
+    assert registry.remove_credential("shop-web-1", one.id) is False
+    assert registry.credentials("shop-web-1") == (key, password, two)
+
+
+def test_no_other_login_takes_a_credential_away(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    _share(registry, 2, 70001)
+    registry.replace_credential("shop-web-1", KEY, 5.0)
+    (key,) = registry.credentials("shop-web-1")
+    assert registry.remove_credential("shop-web-2", key.id) is False
+    assert registry.credentials("shop-web-1") == (key,)
+
+
+def test_a_login_has_only_so_many_keys(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CREDENTIALS_MAX", 2)
+    _share(registry, 1, 70000)
+    for number in range(2):
+        added = NewCredential(CredentialKind.ADDED_KEY, "ssh-ed25519 KEY", None, f"SHA256:{number}")
+        registry.replace_credential("shop-web-1", added, 5.0)
+    before = registry.credentials("shop-web-1")
+    with pytest.raises(ConflictError, match="take some away"):
+        registry.replace_credential("shop-web-1", KEY, 6.0)
+    assert registry.credentials("shop-web-1") == before
+
+
+def test_a_new_credential_is_never_taken_for_an_old_one(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    seen = set()
+    for number in range(3):
+        # The newest row is deleted each time: without more, SQLite gives its number again.
+        registry.replace_credential("shop-web-1", PASSWORD, float(number))
+        (password,) = registry.credentials("shop-web-1")
+        seen.add(password.id)
+    assert len(seen) == 3
+
+
+def test_a_password_is_hashed_anew_unless_it_was_changed(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    registry.replace_credential("shop-web-1", PASSWORD, 5.0)
+    (password,) = registry.credentials("shop-web-1")
+    assert registry.rehash(password.id, password.public, "$argon2id$ANEW") is True
+    (anew,) = registry.credentials("shop-web-1")
+    assert (anew.id, anew.public, anew.created_at) == (password.id, "$argon2id$ANEW", 5.0)
+    assert registry.rehash(password.id, password.public, "$argon2id$LATE") is False
+    assert registry.credentials("shop-web-1") == (anew,)
+
+
+def test_conditions_are_kept(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    _share(registry, 2, 70001)
+    wanted = Conditions(("192.0.2.0/24", "2001:db8::/32"), 99.5, 50.0, "by uid 0", 3, True)
+    assert registry.change_conditions("shop-web-1", lambda _before: wanted) == NO_CONDITIONS
+    record = registry.by_login("shop-web-1")
+    assert record is not None
+    assert record.conditions == wanted
+    assert registry.change_conditions("shop-web-1", lambda before: replace(before, locked_at=None)) == wanted
+    other = registry.by_login("shop-web-2")
+    assert other is not None
+    assert other.conditions == NO_CONDITIONS
+    with pytest.raises(NotFoundError):
+        registry.change_conditions("shop-web-9", lambda before: before)
+
+
+def test_conditions_that_cannot_be_changed_are_as_they_were(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+
+    def refuse(_before: Conditions) -> Conditions:
+        raise UsageError("no")
+
+    with pytest.raises(UsageError):
+        registry.change_conditions("shop-web-1", refuse)
+    record = registry.by_login("shop-web-1")
+    assert record is not None
+    assert record.conditions == NO_CONDITIONS
+
+
+def test_secrets_are_sealed_anew_all_or_none(registry: Registry) -> None:
+    for number in (1, 2):
+        _share(registry, number, 70000 + number)
+        registry.replace_credential(f"shop-web-{number}", KEY, 1.0)
+        registry.replace_credential(f"shop-web-{number}", PASSWORD, 1.0)
+        registry.replace_credential(f"shop-web-{number}", NewCredential(CredentialKind.ADDED_KEY, "k", None, "f"), 1.0)
+    seen: list[tuple[str, CredentialKind]] = []
+
+    def anew(login: str, record: CredentialRecord) -> bytes:
+        seen.append((login, record.kind))
+        assert record.sealed is not None
+        return b"anew" + record.sealed
+
+    count = registry.reseal(anew)
+    assert count == len(seen) == len(set(seen)) > 0
+    sealed = {(f"shop-web-{n}", c.kind): c.sealed for n in (1, 2) for c in registry.credentials(f"shop-web-{n}")}
+    assert all((sealed[one] or b"").startswith(b"anew") for one in seen)
+    assert all(sealed[one] is None for one in sealed.keys() - set(seen))
+
+    def broken(_login: str, record: CredentialRecord) -> bytes:
+        if len(seen) > count:
+            raise InternalError("in the middle")
+        return anew(_login, record)
+
+    with pytest.raises(InternalError):
+        registry.reseal(broken)
+    assert sealed == {
+        (f"shop-web-{n}", c.kind): c.sealed for n in (1, 2) for c in registry.credentials(f"shop-web-{n}")
+    }
+
+
+def _event(at: float, kind: EventKind = EventKind.CHANGE, **fields: Any) -> NewEvent:
+    return NewEvent(at=at, kind=kind, what="something", **fields)
+
+
+def test_what_happened_is_told_oldest_first(registry: Registry) -> None:
+    first = _event(
+        1.0, EventKind.REFUSED, instance="shop/web/1", login="shop-web-1", address="::1", done=False, times=7
+    )
+    second = _event(2.0, instance="shop/db/1", who="uid 0")
+    registry.add_events([first])
+    registry.add_events([second])
+    registry.add_events([])
+    assert [found.event for found in registry.events(limit=10)] == [first, second]
+    assert [found.event for found in registry.events(limit=1)] == [second]
+    assert [found.event for found in registry.events(limit=10, instance="shop/web/1")] == [first]
+    assert [found.event for found in registry.events(limit=10, kinds=[EventKind.CHANGE])] == [second]
+    assert [found.event for found in registry.events(limit=10, since=1.5)] == [second]
+
+
+def test_the_record_is_bounded_in_rows_and_age(registry: Registry) -> None:
+    registry.add_events([_event(float(at)) for at in range(10)])
+    assert registry.trim_events(keep=10, older_than=0.0) == 0
+    assert registry.trim_events(keep=4, older_than=0.0) == 6
+    assert [found.event.at for found in registry.events(limit=99)] == [6.0, 7.0, 8.0, 9.0]
+    assert registry.trim_events(keep=4, older_than=8.0) == 2
+    registry.add_events([_event(99.0)])
+    assert [found.event.at for found in registry.events(limit=99)] == [8.0, 9.0, 99.0]
+    assert registry.trim_events(keep=0, older_than=0.0) == 3
+    assert registry.events(limit=99) == ()
+
+
 def _enter(registry: Registry, session: str, now: float, login: str = "shop-web-1") -> SessionRecord:
     return registry.open_session(
         session, login, address="192.0.2.7", method="publickey", credential="SHA256:FINGER", now=now
@@ -492,7 +652,7 @@ def test_no_record_shows_hashes_or_sealed_secrets(registry: Registry) -> None:
 def test_no_error_of_the_database_shows_them(registry: Registry, path: str) -> None:
     for statement in (
         "CREATE TRIGGER broken BEFORE INSERT ON credentials BEGIN SELECT RAISE(ABORT, 'disk trouble'); END",
-        "CREATE TRIGGER broken_too BEFORE UPDATE ON credentials BEGIN SELECT RAISE(ABORT, 'disk trouble'); END",
+        "CREATE TRIGGER broken_too BEFORE DELETE ON credentials BEGIN SELECT RAISE(ABORT, 'disk trouble'); END",
     ):
         _raw(path, statement)
     # Made elsewhere than in the calls below: a traceback shows their source.
