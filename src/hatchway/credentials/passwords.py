@@ -48,7 +48,7 @@ deny whatever comes out, so that the time taken does not tell which logins exist
 
 ARGON2_MEMORY_MAX_KIB = 256 * 1024
 ARGON2_WORK_MAX_KIB = 2 * 1024 * 1024
-"""Memory times passes of an argon2id hash from elsewhere. 256 MiB with 8 passes took 0.72 s where crypts.py measured."""
+"""Memory times passes of an argon2id hash from elsewhere. 8 passes over 256 MiB took 0.72 s; crypts.py says where."""
 
 ARGON2_LANES_MAX = 16
 """libsodium makes one lane only, and checks any number, one after the other."""
