@@ -139,7 +139,7 @@ def parse_public(text: str) -> PublicKey:
     if len(given) > LINE_MAX:
         raise UsageError(f"longer than {LINE_MAX} characters, as no public key is")
     fields = given.split(None, 2)
-    if fields and not _begins_key(fields[0]) and any(_begins_key(field) for field in given.split()):
+    if fields and not begins_key(fields[0]) and any(begins_key(field) for field in given.split()):
         raise UsageError("there is something in front of the key, options perhaps; give the key alone")
     if len(fields) < 2:
         raise UsageError("not a public key: expected one line such as 'ssh-ed25519 AAAA… comment'")
@@ -172,7 +172,7 @@ def public_key(algorithm: str, encoded: str, comment: str) -> PublicKey:
     return PublicKey(algorithm, line, clean_comment(comment), _digest(blob), bits)
 
 
-def _begins_key(field: str) -> bool:
+def begins_key(field: str) -> bool:
     """Whether `field` is the type of a key, be it one that is taken or not."""
     return field in ALGORITHMS or field == "ssh-dss" or field.endswith(_CERTIFICATE)
 
