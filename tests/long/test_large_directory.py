@@ -21,7 +21,7 @@ from tests.mount.test_volumefs_together import churn
 from tests.sshd.running import running, wait_until
 from tests.sshd.test_engines import resident_mib
 
-from hatchway.host import roots
+from hatchway.host import watchdog
 
 ENTRIES = 200_000
 MOST_FOR_EACH = 600
@@ -96,7 +96,7 @@ def test_listing_while_others_change_it(on: str | None) -> None:
 
 def test_a_worker_that_knows_too_many_files_is_relieved() -> None:
     """With a real hostd: a session has listed more than FORGET_FROM files, and the kernel is told to forget them."""
-    count = roots.FORGET_FROM + 20_000
+    count = watchdog.FORGET_FROM + 20_000
     with running("shop/web/1") as hatchway:
         hatchway.enable("shop/web/1")
         volume = hatchway.volumes / "shop-web-1-data"

@@ -19,8 +19,9 @@ from hatchway.host.handover import Handover, KeptRoot
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.records import Records
-from hatchway.host.roots import LoginRoot, remove_tree
+from hatchway.host.roots import LoginRoot
 from hatchway.host.sizes import Accounts
+from hatchway.host.skeleton import remove_tree
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import fusectl, mounts
 from hatchway.kernel.mounts import MountEntry

@@ -1,7 +1,7 @@
 """A login's root directory: the skeleton sshd chroots into, with one FUSE mount per volume, and who is in it.
 
-The skeleton lives on a tmpfs of hostd's own (mode 0700, private propagation), is made of root-owned directories and
-never writable. hostd touches a path behind a mount point only where a volume stands in another one, and then in a
+What is mounted, and changed while somebody is in. The skeleton (`skeleton`) lives on a tmpfs of hostd's own (mode 0700,
+private propagation). hostd touches a path behind a mount point only where a volume stands in another one, and then in a
 thread with a deadline: a stopped worker would hang it.
 
 Concurrency: every change of one login's root happens under that root's lock; different logins do not wait for each
@@ -19,7 +19,6 @@ import errno
 import functools
 import os
 import signal
-import stat
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
@@ -27,32 +26,19 @@ from msgspec import structs
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import HatchwayError, HostError, RefusedError
+from hatchway.errors import HatchwayError, HostError
 from hatchway.host import processes, sources, workers
-from hatchway.host.handover import Handover, KeptRoot, KeptWorker, session_name, worker_names
+from hatchway.host.handover import Handover, KeptRoot, KeptWorker, worker_names
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
 from hatchway.host.processes import Process
+from hatchway.host.sessions import Sessions
 from hatchway.host.sizes import Accounts
-from hatchway.kernel import files, fusectl, mounts
+from hatchway.host.skeleton import Skeleton
+from hatchway.host.watchdog import Watchdog
+from hatchway.kernel import fusectl, mounts
 from hatchway.model import below
 from hatchway.wire.host import MountStatus, View
-
-SESSIONS_MAX = 128
-"""Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
-
-WATCHDOG_S = 15.0
-"""How often a worker is asked how it is, and whether its directory is where it was. It has host.worker_timeout_s to
-answer, and is asked as often as that if that is less."""
-
-FORGET_FROM = 500_000
-"""Files of a volume that the kernel may know before it is told to forget those that nobody uses.
-
-A worker remembers some 400 bytes for each, and a session that walks a tree of millions would use up the worker's
-memory (volumefs.confinement.MAX_MEMORY) on a host that is not short of memory itself."""
-
-BUSY_WATCHDOG_S = 3.0
-"""How often a worker is asked that is on the way there: it may list 100,000 files a second."""
 
 
 class LoginRoot:
@@ -83,26 +69,26 @@ class LoginRoot:
         self._patience = patience
         self._handover = handover
         self._nursery = nursery
-        self._ended = ended
         self._lock = trio.Lock()
         self._workers: dict[str, workers.Worker] = {}
         self._placed: dict[str, Placement] = {}
-        self._sessions: dict[str, Process] = {}
         self._starting: set[str] = set()
         # Mount points of what could not be taken away: nothing must stand on top of it.
         self._left: set[str] = set()
-        self._idle_since: float | None = trio.current_time()
         self._logger = log.get(login=login)
+        self._skeleton = Skeleton(f"{config.mount_dir}/{login}")
+        self._sessions = Sessions(login, handover, self._keep, ended, self._logger)
+        self._watchdog = Watchdog(config, patience, self._skeleton, self._logger)
 
     @property
     def directory(self) -> str:
         """Where sshd chroots to."""
-        return f"{self._config.mount_dir}/{self.login}"
+        return self._skeleton.directory
 
     @property
     def sessions(self) -> tuple[str, ...]:
         """Ids of the sessions in this root."""
-        return tuple(self._sessions)
+        return self._sessions.ids
 
     @property
     def mounts(self) -> tuple[MountStatus, ...]:
@@ -120,7 +106,7 @@ class LoginRoot:
     @property
     def monitors(self) -> tuple[int, ...]:
         """Pids of the sessions' sshd monitors."""
-        return tuple(monitor.pid for monitor in self._sessions.values())
+        return tuple(self._sessions.pids.values())
 
     @property
     def empty(self) -> bool:
@@ -134,18 +120,16 @@ class LoginRoot:
         """
         async with self._lock:
             try:
-                self._check_room()
+                self._sessions.check_room()
                 await self._apply(views)
             except BaseException:
                 monitor.close()
                 if not self._sessions:
-                    self._idle_since = trio.current_time()
+                    self._sessions.idle_since = trio.current_time()
                 raise
-            self._sessions[session] = monitor
-            self._idle_since = None
-            self._handover.keep(session_name(session), monitor.fileno())
+            self._sessions.add(session, monitor)
             self._keep()
-        self._start(self._watch_session, session, monitor)
+        self._start(self._sessions.watch, session, monitor)
 
     def adopt(
         self, adopted: Sequence[workers.Worker], places: dict[str, tuple[str, ...]], sessions: dict[str, Process]
@@ -160,12 +144,10 @@ class LoginRoot:
             self._uids.reserve(worker.uid)
             self._workers[worker.view.path] = worker
             self._start(self._watch_worker, worker.view.path, worker)
-            self._start(self._watchdog, worker)
-        self._sessions.update(sessions)
-        if sessions:
-            self._idle_since = None
+            self._start(self._look_after, worker)
+        self._sessions.adopt(sessions)
         for session, monitor in sessions.items():
-            self._start(self._watch_session, session, monitor)
+            self._start(self._sessions.watch, session, monitor)
         self._keep()
         self._logger.info("taken over", workers=len(adopted), sessions=len(sessions))
 
@@ -184,13 +166,9 @@ class LoginRoot:
             ),
             # A root with something left in it is none to take over either.
             starting=(*self._starting, *(target[len(self.directory) :] for target in self._left)),
-            sessions={session: monitor.pid for session, monitor in self._sessions.items()},
+            sessions=self._sessions.pids,
         )
         self._handover.save(kept)
-
-    def _check_room(self) -> None:
-        if len(self._sessions) >= SESSIONS_MAX:
-            raise RefusedError(f"{self.login} has {SESSIONS_MAX} sessions already")
 
     async def apply(self, views: tuple[View, ...]) -> None:
         """Make the root show exactly `views`, if anything is mounted or anybody is in."""
@@ -202,16 +180,16 @@ class LoginRoot:
         """End all sessions and take everything away."""
         async with self._lock:
             await self._remove(list(self._workers))
-            await self._end_sessions()
+            await self._sessions.end()
             await self._retry_left()
-            self._remove_skeleton()
+            self._skeleton.clear()
 
     async def unmount_if_idle(self, now: float) -> None:
         """Take everything away when nobody has been in for the configured time. `now` is trio's clock, seconds."""
-        if self._idle_since is None or now - self._idle_since < self._config.host.idle_unmount_s:
+        if self._sessions.idle_since is None or now - self._sessions.idle_since < self._config.host.idle_unmount_s:
             return
         async with self._lock:
-            if self._sessions or self._idle_since is None:
+            if self._sessions or self._sessions.idle_since is None:
                 return
             await self._retry_left()
             for path in with_nested(self._workers, self._workers):
@@ -220,15 +198,15 @@ class LoginRoot:
                 except OSError as exc:
                     if exc.errno == errno.EBUSY:
                         self._logger.info("still in use, not unmounted", path=path)
-                        self._idle_since = now
+                        self._sessions.idle_since = now
                         return
                     self._logger.warning("cannot be unmounted", path=path, error=str(exc))
                     await self._remove(list(self._workers))
                     break
                 self._forget(path)
                 self._logger.info("unmounted, idle", path=path)
-            self._remove_skeleton()
-            self._idle_since = now if self._left else None
+            self._skeleton.clear()
+            self._sessions.idle_since = now if self._left else None
 
     def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run `task` in the background; a fault in it is this login's alone."""
@@ -307,7 +285,7 @@ class LoginRoot:
         leaving = [self._workers[path] for path in paths]
         if not all(worker.process.alive() for worker in leaving):
             return False
-        monitors = list(self._sessions.values())
+        monitors = self._sessions.monitors
         try:
             async with processes.paused(monitors) as family:
                 listing: set[int] = set()
@@ -328,7 +306,7 @@ class LoginRoot:
                     await self._remove(paths)
                     return True
                 # sftp-server would tell a listing that is refused as one that has ended.
-                await self._end_sessions(only=[one for one in monitors if not listing.isdisjoint(family(one))])
+                await self._sessions.end(only=[one for one in monitors if not listing.isdisjoint(family(one))])
                 for path in paths:
                     await self._unmount_under_sessions(path)
         except OSError as exc:
@@ -343,7 +321,7 @@ class LoginRoot:
         except OSError:
             # Without MNT_FORCE: the answer to what is open is the worker's refusal, as long as it lives.
             await self._unmount(path, mounts.MNT_DETACH)
-        self._remove_directories(path)
+        self._skeleton.remove(path)
         self._forget(path)
         self._logger.info("unmounted, sessions go on", path=path)
 
@@ -354,7 +332,7 @@ class LoginRoot:
         if any(below(target, left) or below(left, target) for left in self._left):
             raise HostError(f"{view.path} of {self.login} cannot be mounted: what was there cannot be taken away yet")
         if placement.inside is None:
-            self._make_directories(view.path)
+            self._skeleton.make(view.path)
         self._starting.add(view.path)
         self._keep()
         try:
@@ -374,7 +352,7 @@ class LoginRoot:
             self._handover.keep(name, fd)
         self._keep()
         self._start(self._watch_worker, view.path, worker)
-        self._start(self._watchdog, worker)
+        self._start(self._look_after, worker)
         self._logger.info("mounted", path=view.path, read_only=view.read_only, worker=worker.process.pid)
 
     async def _start_worker(self, placement: Placement, target: str) -> workers.Worker:
@@ -384,7 +362,7 @@ class LoginRoot:
         try:
             if placement.inside is not None:
                 # The way there leads through another volume's worker: walked in a thread, and then by descriptor.
-                place = await self._patience.descriptor(target, functools.partial(self._open_place, target))
+                place = await self._patience.descriptor(target, functools.partial(self._skeleton.open, target))
             return await workers.start(
                 self._config,
                 self._zygote,
@@ -405,23 +383,12 @@ class LoginRoot:
             if place is not None:
                 os.close(place)
 
-    def _open_place(self, target: str) -> int:
-        root = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            name = os.fsencode(target[len(self.directory) + 1 :])
-            resolve = files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_MAGICLINKS
-            return files.openat2(root, name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, resolve)
-        except OSError as exc:
-            raise HostError(f"the place of {target} cannot be opened: {exc.strerror}") from exc
-        finally:
-            os.close(root)
-
     async def _take_away(self, placement: Placement, target: str) -> None:
         """Unmount what was not mounted well: nobody has been in it."""
         self._left.add(target)
         await self._retry_left()
         if placement.inside is None and target not in self._left:
-            self._remove_directories(placement.view.path)
+            self._skeleton.remove(placement.view.path)
 
     async def _retry_left(self) -> None:
         """Unmount what could not be unmounted before, innermost first. What still cannot stays in `_left`."""
@@ -480,7 +447,7 @@ class LoginRoot:
         # sftp-server tells a listing that fails as one that has ended: to a client that mirrors, an empty directory.
         # So its processes are stopped before a worker refuses anything, and are dying before one is killed that does
         # not obey, whose requests then fail.
-        await self._end_sessions(refuse_all, kill)
+        await self._sessions.end(refuse_all, kill)
         for path in paths:
             if path in self._workers:
                 await self._unmount_for_good(path)
@@ -506,7 +473,7 @@ class LoginRoot:
             self._forget(gone)
             self._logger.info("unmounted", path=gone)
         if placement.inside is None:
-            self._remove_directories(path)
+            self._skeleton.remove(path)
 
     def _forget(self, path: str) -> None:
         worker = self._workers.pop(path)
@@ -529,39 +496,6 @@ class LoginRoot:
             worker.close()
             self._accounts.leave(worker.account)
 
-    async def _end_sessions(
-        self,
-        stopped: Callable[[], Awaitable[None]] | None = None,
-        killed: Callable[[], None] = lambda: None,
-        *,
-        only: Collection[Process] | None = None,
-    ) -> None:
-        """End all sessions, or those of the monitors `only`; `stopped` and `killed` as in `processes.end`."""
-        ending = {session: one for session, one in self._sessions.items() if only is None or one in only}
-        if ending:
-            self._logger.info("ending sessions", count=len(ending))
-        if stopped is None:
-            await processes.end(ending.values(), killed=killed)
-        else:
-            await processes.end(ending.values(), stopped=stopped, killed=killed)
-        for session, monitor in ending.items():
-            if not monitor.alive():
-                self._session_gone(session)
-
-    async def _watch_session(self, session: str, monitor: Process) -> None:
-        await monitor.wait()
-        self._session_gone(session)
-        monitor.close()
-
-    def _session_gone(self, session: str) -> None:
-        if self._sessions.pop(session, None) is None:
-            return
-        if not self._sessions:
-            self._idle_since = trio.current_time()
-        self._keep()
-        self._handover.forget(session_name(session))
-        self._ended(session)
-
     async def _watch_worker(self, path: str, worker: workers.Worker) -> None:
         await worker.process.wait()
         if self._workers.get(path) is not worker:
@@ -572,62 +506,16 @@ class LoginRoot:
             if self._workers.get(path) is worker:
                 await self._remove([path])
 
-    async def _watchdog(self, worker: workers.Worker) -> None:
-        limit_s = self._config.host.worker_timeout_s
-        path, missed, pause_s = worker.view.path, "", min(WATCHDOG_S, limit_s)
-        while True:
-            await trio.sleep(pause_s)
-            if self._workers.get(path) is not worker:
-                return
-            before = missed
-            try:
-                nodes = (await worker.ping(limit_s)).nodes
-                missed = await self._vanished(worker.view)
-                if not missed or not before:
-                    if nodes > FORGET_FROM:
-                        await self._relieve(worker, nodes)
-                    pause_s = min(BUSY_WATCHDOG_S if nodes > FORGET_FROM // 4 else WATCHDOG_S, limit_s)
-                    continue
-                # Twice: where the engine mounts something there is a moment when it is not there.
-                event, problem = "its directory is gone, sessions end", missed
-            except Exception as exc:
-                event, problem = "worker taken away, it is stuck", str(exc)
+    async def _look_after(self, worker: workers.Worker) -> None:
+        path = worker.view.path
+
+        async def take_away(event: str, problem: str) -> None:
             async with self._lock:
                 if self._workers.get(path) is worker and worker.process.alive():
                     self._logger.error(event, path=path, source=worker.view.source, error=problem)
                     await self._remove([path])
-            return
 
-    async def _relieve(self, worker: workers.Worker, nodes: int) -> None:
-        """Have the kernel forget the files of `worker` that nobody uses."""
-
-        def forget() -> str:
-            place = self._open_place(worker.target)
-            try:
-                mounts.forget_unused(place)
-            finally:
-                os.close(place)
-            return ""
-
-        try:
-            # In a thread: it takes seconds, and the way to a volume inside another leads through that one's worker. Not
-            # under the target's own name, for nothing else about it need wait.
-            await self._patience.text(f"the kernel's memory of {worker.target}", forget)
-        except (HostError, OSError) as exc:
-            self._logger.warning("files not forgotten", path=worker.view.path, files=nodes, error=str(exc))
-        else:
-            self._logger.info("files forgotten", path=worker.view.path, files=nodes)
-
-    async def _vanished(self, view: View) -> str:
-        """Why a session must not go on with what is mounted, "" when it may or that is not certain."""
-        if not view.birth:
-            return ""
-        look = functools.partial(sources.vanished, self._config, view.source, view.birth)
-        try:
-            return await self._patience.text(view.source, look)
-        except HatchwayError as exc:
-            self._logger.debug("cannot be looked at now", path=view.path, error=str(exc))
-            return ""
+        await self._watchdog.watch(worker, lambda: self._workers.get(path) is worker, take_away)
 
     async def _mountable_read_write(self, view: View) -> bool:
         """Whether a mount of `view` that is not asked to be read-only can be written to. Raises HatchwayError."""
@@ -652,54 +540,3 @@ class LoginRoot:
             return
         for minor, problem in fusectl.abort(minors).items():
             self._logger.warning("connection not aborted", target=minors[minor], error=problem)
-
-    def _make_directories(self, path: str) -> None:
-        """The skeleton down to the mount point, root-owned and not writable by others, whatever our umask.
-
-        Nobody in a session sees an empty directory where a volume is to be, or was: the mount point has mode 0.
-        """
-        current, target = self.directory, f"{self.directory}{path}"
-        for part in ["", *path.strip("/").split("/")]:
-            current = f"{current}/{part}" if part else current
-            mode = 0 if current == target else 0o755
-            try:
-                os.mkdir(current, mode)
-            except FileExistsError:
-                if current == target or not stat.S_IMODE(os.lstat(current).st_mode):
-                    os.chmod(current, mode)
-            else:
-                os.chmod(current, mode)
-
-    def _remove_directories(self, path: str) -> None:
-        """Remove a mount point and the parents it leaves empty, but not the root itself."""
-        parts = path.strip("/").split("/")
-        mounted = {entry.target for entry in mounts.mount_table()}
-        while parts:
-            directory = f"{self.directory}/{'/'.join(parts)}"
-            if directory in mounted:
-                return
-            try:
-                os.rmdir(directory)
-            except OSError:
-                return
-            parts.pop()
-
-    def _remove_skeleton(self) -> None:
-        mounted = {entry.target for entry in mounts.mount_table()}
-        remove_tree(self.directory, mounted)
-
-
-def remove_tree(directory: str, mounted: set[str]) -> None:
-    """Remove the empty directories at and below `directory`, without touching anything in `mounted`."""
-    if directory in mounted:
-        return
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return
-    for name in names:
-        remove_tree(f"{directory}/{name}", mounted)
-    try:
-        os.rmdir(directory)
-    except OSError:
-        pass  # something is mounted below it

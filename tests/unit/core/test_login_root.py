@@ -20,7 +20,7 @@ from msgspec import structs
 
 from hatchway.config import Config, Paths
 from hatchway.errors import HostError, RefusedError
-from hatchway.host import patience, roots, sources, workers
+from hatchway.host import patience, sources, watchdog, workers
 from hatchway.host.account import Account
 from hatchway.host.handover import Handover
 from hatchway.host.patience import Patience
@@ -165,7 +165,7 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Callab
         )  # fmt: skip
         made = Made(root, table, programs)
         monkeypatch.setattr(workers, "start", made.start)
-        monkeypatch.setattr(root, "_open_place", lambda _target: os.open("/", os.O_PATH))
+        monkeypatch.setattr(root._skeleton, "open", lambda _target: os.open("/", os.O_PATH))
         yield made
         for event in table.hangs.values():
             event.set()
@@ -223,8 +223,8 @@ async def test_what_could_not_be_taken_away_goes_when_nobody_is_in(made: Made) -
 
 async def test_a_worker_that_knows_too_many_files_is_relieved(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """And looked after more often from a quarter of that on, for it may get there quickly."""
-    monkeypatch.setattr(roots, "WATCHDOG_S", 0.05)
-    monkeypatch.setattr(roots, "BUSY_WATCHDOG_S", 0.01)
+    monkeypatch.setattr(watchdog, "WATCHDOG_S", 0.05)
+    monkeypatch.setattr(watchdog, "BUSY_WATCHDOG_S", 0.01)
     opened: list[str] = []
     problems: list[OSError | None] = [OSError(errno.EIO, "broken"), None]
 
@@ -239,12 +239,12 @@ async def test_a_worker_that_knows_too_many_files_is_relieved(made: Made, monkey
     await made.open(DATA)
     worker = made.root._workers["/data"]
     assert isinstance(worker, FakeWorker)
-    worker.nodes = roots.FORGET_FROM
+    worker.nodes = watchdog.FORGET_FROM
     with trio.fail_after(5):
         while worker.asked < 3:
             await trio.sleep(0.01)
     assert opened == []
-    worker.nodes = roots.FORGET_FROM + 1
+    worker.nodes = watchdog.FORGET_FROM + 1
     with trio.fail_after(5):
         while worker.nodes > 1:
             await trio.sleep(0.01)
@@ -261,7 +261,7 @@ async def test_a_worker_that_knows_too_many_files_is_relieved(made: Made, monkey
 async def test_a_stuck_worker_is_killed_only_when_its_sessions_are_stopped(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roots, "WATCHDOG_S", 0.1)
+    monkeypatch.setattr(watchdog, "WATCHDOG_S", 0.1)
     await made.open(DATA)
     (monitor,) = made.root.monitors
     children = Path(f"/proc/{monitor}/task/{monitor}/children")
@@ -293,7 +293,7 @@ class Session:
 
     def __init__(self, made: Made, number: int) -> None:
         self.id = f"{number:032}"
-        self.monitor = made.root._sessions[self.id].pid
+        self.monitor = made.root._sessions.pids[self.id]
         self.child = 0
 
     async def begin(self) -> None:
@@ -412,7 +412,7 @@ async def test_a_mount_point_is_no_directory_that_can_be_listed(made: Made) -> N
 
 
 async def test_a_directory_that_is_gone_ends_its_sessions(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roots, "WATCHDOG_S", 0.1)
+    monkeypatch.setattr(watchdog, "WATCHDOG_S", 0.1)
     looks: list[str] = []
 
     def vanished(_config: Config, source: str, expected: str) -> str:
