@@ -31,10 +31,13 @@ import trio
 from hatchway import log
 from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.volumefs import adapter
+from hatchway.volumefs.callers import Callers
 from hatchway.volumefs.ledger import Ledger
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView, View
 from hatchway.volumefs.tree import VolumeTree
+from hatchway.volumefs.worker import callers_state
+from hatchway.wire.worker import AskCallers
 
 SESSION_UID = 1_900_100_001
 WORKER_UID = 1_901_000_001
@@ -140,11 +143,11 @@ class Served:
             return value  # type: ignore[no-any-return] # what function returned, by way of pickle
         raise value
 
-    def tell(self, letter: str) -> dict[str, Any]:
-        """Tell the worker: "s" how are you, "r" refuse, "o" read-only, "w" allow all, "x" break inside, "l" fail in
-        the middle of long listings, "c" end.
+    def tell(self, letter: str, *pids: int) -> dict[str, Any]:
+        """Tell the worker: "s" how are you, and `pids`; "e" expel exactly `pids`; "r" refuse, "o" read-only, "w" allow
+        all, "x" break inside, "l" fail in the middle of long listings, "c" end.
         """
-        self._control.send(letter.encode())
+        self._control.send(" ".join([letter, *map(str, pids)]).encode())
         answer: dict[str, Any] = pickle.loads(self._control.recv(65536))  # noqa: S301 - our own child's
         return answer
 
@@ -319,13 +322,15 @@ def _worker(volume: Served, base: Path, volume_fd: int, fuse_fd: int, control: s
 async def _main(tree: VolumeTree, fuse_fd: int, control: socket.socket) -> None:
     async with trio.open_nursery() as nursery:
         end = nursery.cancel_scope.cancel
-        nursery.start_soon(_control, tree, trio.socket.from_stdlib_socket(control), end)
-        await adapter.serve(tree, fuse_fd)
+        callers = Callers()
+        nursery.start_soon(_control, tree, callers, trio.socket.from_stdlib_socket(control), end)
+        await adapter.serve(tree, fuse_fd, callers)
         end()
 
 
-async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable[[], None]) -> None:
-    while letter := (await sock.recv(1)).decode():
+async def _control(tree: VolumeTree, callers: Callers, sock: trio.socket.SocketType, end: Callable[[], None]) -> None:
+    while message := (await sock.recv(4096)).decode():
+        letter, pids = message[0], [int(word) for word in message[1:].split()]
         if letter == "r":
             tree.restrict(refuse=True, read_only=False)
         elif letter == "o":
@@ -337,6 +342,8 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable
             tree.lookup = tree.opendir = None  # type: ignore[method-assign,assignment] # that is the point
         elif letter == "l":
             _fail_in_listings(tree)
+        elif letter == "e":
+            callers.expel(pids)
         elif letter == "c":
             end()
         await sock.send(
@@ -348,6 +355,11 @@ async def _control(tree: VolumeTree, sock: trio.socket.SocketType, end: Callable
                     "refused": tree.refused,
                     "read_only": tree.read_only,
                     "descriptors": _descriptors(),
+                    "expelled": callers.expelled,
+                    "callers": [
+                        (one.pid, one.read, one.written, [(file.path, file.writing) for file in one.files])
+                        for one in callers_state(tree, callers, AskCallers(0, tuple(pids))).callers
+                    ],
                     "trio": vars(pyfuse3)["trio"].__class__.__name__,
                 }
             )

@@ -27,6 +27,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from hatchway import log
+from hatchway.volumefs.callers import Callers
 from hatchway.volumefs.complaints import Complaints
 from hatchway.volumefs.fault import StillCountingError, client_errno, failure
 from hatchway.volumefs.ownership import Owner
@@ -98,7 +99,7 @@ def answers(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[An
 
 
 class VolumeOperations(pyfuse3.Operations):
-    """The handlers pyfuse3 calls, over `tree`. `openers` is kept to be who has which directory open: handle to pid.
+    """The handlers pyfuse3 calls, over `tree`. In `callers` it is noted which process does what, and who is refused.
 
     What is missing here the base class answers with ENOSYS, after which the kernel does not ask again: extended
     attributes (else it asks before every write), access (default_permissions decides in the kernel), poll.
@@ -108,14 +109,15 @@ class VolumeOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, tree: VolumeTree, openers: dict[int, int] | None = None) -> None:
+    def __init__(self, tree: VolumeTree, callers: Callers) -> None:
         super().__init__()
         self.complaints = Complaints()
         self._tree = tree
-        self._openers = {} if openers is None else openers
+        self._callers = callers
 
     @answers
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.lookup(parent_inode, name))
 
     @answers
@@ -125,6 +127,7 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.getattr(inode))
 
     @answers
@@ -136,6 +139,9 @@ class VolumeOperations(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
+        if fh is not None:
+            self._callers.by(fh)
         entry = self._tree.setattr(
             inode,
             handle=fh,
@@ -152,26 +158,32 @@ class VolumeOperations(pyfuse3.Operations):
 
     @answers
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        self._callers.asks(ctx.pid)
         return self._tree.readlink(inode)
 
     @answers
     def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.mknod(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._callers.asks(ctx.pid)
         self._tree.unlink(parent_inode, name)
 
     @answers
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._callers.asks(ctx.pid)
         self._tree.rmdir(parent_inode, name)
 
     @answers
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.symlink(parent_inode, name, target, _caller(ctx)))
 
     @answers
@@ -184,15 +196,19 @@ class VolumeOperations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
+        self._callers.asks(ctx.pid)
         self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     @answers
     def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        self._callers.asks(ctx.pid)
         return shown(self._tree, self._tree.link(inode, new_parent_inode, new_name))
 
     @answers
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        self._callers.asks(ctx.pid)
         handle = self._tree.open(inode, flags)
+        self._callers.opened(handle, ctx.pid)
         return FileInfo(fh=handle, direct_io=True, keep_cache=False)
 
     @answers
@@ -204,43 +220,57 @@ class VolumeOperations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
+        self._callers.asks(ctx.pid)
         handle, entry = self._tree.create(parent_inode, name, mode, flags, _caller(ctx))
+        self._callers.opened(handle, ctx.pid)
         return FileInfo(fh=handle, direct_io=True, keep_cache=False), shown(self._tree, entry)
 
     @answers
     def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._tree.read(fh, off, size)
+        account = self._callers.by(fh)
+        data = self._tree.read(fh, off, size)
+        account.read += len(data)
+        account.active = time.monotonic()
+        return data
 
     @answers
     def write(self, fh: int, off: int, buf: bytes) -> int:
-        return self._tree.write(fh, off, buf)
+        account = self._callers.by(fh)
+        written = self._tree.write(fh, off, buf)
+        account.written += written
+        account.active = time.monotonic()
+        return written
 
     @answers
     def flush(self, fh: int) -> None:
         if not self._tree.flush_matters:
             # Saves a round trip at every close: local file systems report at the write.
             raise FUSEError(errno.ENOSYS)
+        self._callers.by(fh)
         self._tree.flush(fh)
 
     @answers
     def fsync(self, fh: int, datasync: bool) -> None:
+        self._callers.by(fh)
         self._tree.fsync(fh, datasync)
 
     @answers
     def release(self, fh: int) -> None:
+        self._callers.released(fh)
         self._tree.release(fh)
 
     @answers
     def opendir(self, inode: int, ctx: RequestContext) -> int:
+        self._callers.asks(ctx.pid)
         handle = self._tree.opendir(inode)
-        self._openers[handle] = ctx.pid
+        self._callers.opened(handle, ctx.pid, directory=True)
         return handle
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         try:
             self._readdir(fh, start_id, token)
         except Exception as exc:
-            if self._tree.refused:
+            if self._tree.refused or self._callers.is_dead(fh):
                 _refuse("readdir", exc, self.complaints)
             self.complaints.lost("readdir", exc)
             raise ListingFailedError(f"{type(exc).__name__}: {exc}") from exc
@@ -253,19 +283,24 @@ class VolumeOperations(pyfuse3.Operations):
             # sftp-server tells a listing that fails as one that has ended: to a client that mirrors, an empty
             # directory. A refused session is being killed; it is to die before it has this answer.
             time.sleep(REFUSED_LISTING_S)
+        # Whoever is expelled has been stopped before, and is killed without having heard of it: see host/roots.py. To
+        # wait here as well would hold up the sessions that go on.
+        self._callers.by(fh).active = time.monotonic()
         self._tree.readdir(fh, start_id, show)
 
     @answers
     def releasedir(self, fh: int) -> None:
-        self._openers.pop(fh, None)
+        self._callers.released(fh)
         self._tree.release(fh)
 
     @answers
     def fsyncdir(self, fh: int, datasync: bool) -> None:
+        self._callers.by(fh)
         self._tree.fsync(fh, datasync)
 
     @answers
     def statfs(self, ctx: RequestContext) -> StatvfsData:
+        self._callers.asks(ctx.pid)
         space = self._tree.statfs()
         answer = StatvfsData()
         answer.f_bsize = space.block_size
@@ -302,17 +337,17 @@ def shown(tree: VolumeTree, entry: Entry) -> EntryAttributes:
     return answer
 
 
-async def serve(tree: VolumeTree, fuse_fd: int, openers: dict[int, int] | None = None) -> None:
+async def serve(tree: VolumeTree, fuse_fd: int, callers: Callers) -> None:
     """Answer the FUSE connection `fuse_fd`, already mounted, until it is unmounted or this is cancelled.
 
-    `openers` is where it is noted who has which directory open: handle to pid, as the mount's pid namespace sees it.
+    `callers` is where it is noted which process does what; pids are those of the mount's pid namespace.
     Takes `fuse_fd` over and closes it; that ends the connection if it is the last copy, and clients get ENOTCONN.
     Closes what `tree` has open. One per process (pyfuse3 has one session). Raises an exception group with OSError if
     the connection cannot be read, with ListingFailedError if a listing cannot go on. A signal is not handled: SIGTERM
     ends the process, with the same effect.
     """
     # The mount options were fixed by whoever mounted; libfuse only checks that it knows these.
-    pyfuse3.init(VolumeOperations(tree, openers), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
+    pyfuse3.init(VolumeOperations(tree, callers), f"/dev/fd/{fuse_fd}", set(pyfuse3.default_options))
     try:
         # More tasks take turns at one thing at a time: 5-25 % slower at everything but reading a large file.
         with polling():

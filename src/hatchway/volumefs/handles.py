@@ -81,6 +81,10 @@ class HandleTable:
         except KeyError:
             raise failure(errno.EBADF) from None
 
+    def writes(self, number: int) -> bool:
+        """Whether the handle is open for writing. Raises OSError EBADF."""
+        return fcntl.fcntl(self.get(number).fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
     def write(self, number: int, offset: int, data: bytes) -> int:
         """Write at `offset`, or at the end if opened with O_APPEND. Returns how many bytes were written, 1 at least.
 

@@ -146,6 +146,19 @@ class NodeTable:
         node = self._by_key.get(key_of(st))
         return node if node is not None and node.kind == st.st_mode >> KIND_SHIFT else None
 
+    def path(self, node: Node, longest: int) -> bytes:
+        """Where it was seen last, below the root: its last `longest` bytes. Empty for the root, and without a name."""
+        names: list[bytes] = []
+        length = 0
+        while node.name is not None and length <= longest:
+            names.append(node.name)
+            length += len(node.name) + 1
+            above = self.peek(node.parent)
+            if above is None:
+                break
+            node = above
+        return b"/".join(reversed(names))[-longest:]
+
     def seen(self, parent: int, name: bytes, st: os.stat_result) -> Node:
         """The node of what was just found as `name` in `parent`, a new one if need be.
 

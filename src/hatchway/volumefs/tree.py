@@ -401,6 +401,10 @@ class VolumeTree:
         """Close a file's or directory's handle. Never refused. Raises OSError EBADF."""
         self._handles.release(handle)
 
+    def opened(self, handle: int, longest: int) -> tuple[bytes, bool]:
+        """The path of an open file, see `NodeTable.path`, and whether it is open for writing. Raises OSError EBADF."""
+        return self._nodes.path(self._handles.get(handle).node, longest), self._handles.writes(handle)
+
     # Directories
 
     def opendir(self, node_id: int) -> int:

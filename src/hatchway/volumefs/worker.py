@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import array
 import gc
+import itertools
 import os
 import signal
 import socket
+import time
 import traceback
 
 import structlog
@@ -22,12 +24,35 @@ import trio
 from hatchway import log
 from hatchway.kernel import privileges
 from hatchway.volumefs.adapter import ListingFailedError, serve
+from hatchway.volumefs.callers import Callers
 from hatchway.volumefs.confinement import confine
 from hatchway.volumefs.ledger import Ledger
 from hatchway.volumefs.ownership import Owner, RealView, SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 from hatchway.wire.frames import decode
-from hatchway.wire.worker import MAX_PACKET, Lend, Ping, Restrict, Spawn, WorkerFailed, WorkerState, pack
+from hatchway.wire.worker import (
+    CALLERS_MAX,
+    FILES_MAX,
+    MAX_PACKET,
+    PATH_MAX,
+    AskCallers,
+    CallersState,
+    CallerState,
+    Expel,
+    Lend,
+    OpenFile,
+    Ping,
+    Restrict,
+    Spawn,
+    WorkerFailed,
+    WorkerState,
+    pack,
+)
+
+# Bytes that a packet needs besides its paths, at most (MessagePack: numbers have 9, names of fields up to 8 each).
+_HEAD_ROOM = 256
+_CALLER_ROOM = 96
+_FILE_ROOM = 32
 
 
 def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int, ledger_fd: int) -> None:
@@ -78,19 +103,17 @@ def _view(spec: Spawn) -> View:
 
 
 async def _main(tree: VolumeTree, volume_fd: int, fuse_fd: int, control: socket.socket) -> None:
-    openers: dict[int, int] = {}
+    callers = Callers()
     async with trio.open_nursery() as nursery:
         sock = trio.socket.from_stdlib_socket(control)
-        nursery.start_soon(_control, tree, openers, sock, (volume_fd, fuse_fd))
-        await serve(tree, fuse_fd, openers)
+        nursery.start_soon(_control, tree, callers, sock, (volume_fd, fuse_fd))
+        await serve(tree, fuse_fd, callers)
         nursery.cancel_scope.cancel()
 
 
-async def _control(
-    tree: VolumeTree, openers: dict[int, int], sock: trio.socket.SocketType, lent: tuple[int, int]
-) -> None:
+async def _control(tree: VolumeTree, callers: Callers, sock: trio.socket.SocketType, lent: tuple[int, int]) -> None:
     logger = log.get()
-    await sock.send(pack(_state(tree, openers, 0)))
+    await sock.send(pack(_state(tree, callers, 0)))
     while True:
         data = await sock.recv(MAX_PACKET)
         if not data:
@@ -98,7 +121,7 @@ async def _control(
             logger.warning("hostd is gone")
             return
         try:
-            message = decode(data, Ping | Restrict | Lend)
+            message = decode(data, Ping | Restrict | Expel | AskCallers | Lend)
         except Exception as exc:
             logger.error("bad control message", error=str(exc))
             continue
@@ -106,19 +129,50 @@ async def _control(
             # There is no way back from a refusal: what was taken away is given again by another mount.
             tree.restrict(refuse=tree.refused or message.refuse, read_only=message.read_only)
             logger.info("restricted", refuse=message.refuse, read_only=message.read_only)
-        answer = pack(_state(tree, openers, message.serial))
+        if isinstance(message, Expel):
+            callers.expel(message.pids)
+            if message.pids:
+                logger.info("expelled", pids=message.pids)
+        if isinstance(message, AskCallers):
+            answer = pack(callers_state(tree, callers, message))
+        else:
+            answer = pack(_state(tree, callers, message.serial))
         if isinstance(message, Lend):
             await sock.sendmsg([answer], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", lent))])
         else:
             await sock.send(answer)
 
 
-def _state(tree: VolumeTree, openers: dict[int, int], serial: int) -> WorkerState:
+def _state(tree: VolumeTree, callers: Callers, serial: int) -> WorkerState:
     return WorkerState(
         serial=serial,
         handles=tree.open_handles,
         refused=tree.refused,
         read_only=tree.read_only,
         nodes=tree.live_nodes,
-        listing=tuple(sorted(set(openers.values()))),
+        listing=callers.listing,
+        expelled=callers.expelled,
     )
+
+
+def callers_state(tree: VolumeTree, callers: Callers, asked: AskCallers) -> CallersState:
+    """The answer to `asked`, which has room in a packet."""
+    now = time.monotonic()
+    accounts = callers.of(asked.pids[:CALLERS_MAX])
+    room = MAX_PACKET - _HEAD_ROOM - len(accounts) * _CALLER_ROOM
+    states = []
+    for account in accounts:
+        files = []
+        for handle, directory in itertools.islice(account.handles.items(), FILES_MAX):
+            if directory:
+                continue
+            path, writing = tree.opened(handle, PATH_MAX)
+            room -= len(path) + _FILE_ROOM
+            if room < 0:
+                break
+            files.append(OpenFile(path, writing))
+        idle_ms = int((now - account.active) * 1000)
+        states.append(CallerState(account.pid, account.read, account.written, idle_ms, tuple(files)))
+    if asked.ended:
+        callers.forget(asked.pids)
+    return CallersState(asked.serial, tuple(states))

@@ -20,6 +20,15 @@ from hatchway.wire.frames import decode
 
 MAX_PACKET = 65536
 
+PATH_MAX = 512
+"""Bytes of the path of a file that is open, as it is told."""
+
+FILES_MAX = 20
+"""Files of one process that is told it has open."""
+
+CALLERS_MAX = 512
+"""Processes that can be asked for at once: of all their counters there is room in a packet."""
+
 FDS_MAX = 253
 """Descriptors in one message (SCM_MAX_FD, unix(7))."""
 
@@ -117,11 +126,58 @@ class Lend(msgspec.Struct, frozen=True, tag="lend"):
     serial: int
 
 
+class Expel(msgspec.Struct, frozen=True, tag="expel"):
+    """From now on answer every request of these processes, and of no others, with EACCES. Answer: WorkerState.
+
+    What they have open is dead, for good: also when they are no longer named. A pid is to be named as long as its
+    process lives and no longer, since another may get it then. They must have been stopped before: a listing that is
+    refused looks to them as if it had ended. `serial` as in Ping.
+    """
+
+    serial: int
+    pids: tuple[int, ...]
+
+
+class AskCallers(msgspec.Struct, frozen=True, tag="ask-callers"):
+    """What have these processes done? Answer: CallersState. With `ended` they have ended, and may be forgotten.
+
+    `serial` as in Ping.
+    """
+
+    serial: int
+    pids: tuple[int, ...]
+    ended: bool = False
+
+
+class OpenFile(msgspec.Struct, frozen=True):
+    """A file that is open. `path` is below the volume, its last PATH_MAX bytes; empty when it has no name."""
+
+    path: bytes
+    writing: bool
+
+
+class CallerState(msgspec.Struct, frozen=True):
+    """What a process has `read` and `written`, in bytes, how long ago it asked for something last, what it has open."""
+
+    pid: int
+    read: int
+    written: int
+    idle_ms: int
+    files: tuple[OpenFile, ...] = ()
+
+
+class CallersState(msgspec.Struct, frozen=True, tag="callers-state"):
+    """Those of the processes that were asked for that are known. Files that have no room in the packet are left out."""
+
+    serial: int
+    callers: tuple[CallerState, ...]
+
+
 class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     """Sent once when the worker is ready to serve (`serial` 0), then as an answer to the question with that serial.
 
     `handles` are open files and directories, `nodes` the files the kernel knows.
-    `listing` are the processes that have a directory open.
+    `listing` are the processes that have a directory open, `expelled` those that are refused everything: see Expel.
     """
 
     serial: int
@@ -130,6 +186,7 @@ class WorkerState(msgspec.Struct, frozen=True, tag="worker-state"):
     read_only: bool
     nodes: int = 0
     listing: tuple[int, ...] = ()
+    expelled: tuple[int, ...] = ()
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag="worker-failed"):

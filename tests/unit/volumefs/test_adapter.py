@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import os
@@ -17,37 +18,40 @@ import trio
 
 from hatchway.volumefs import adapter
 from hatchway.volumefs.adapter import WAITS_S, ListingFailedError, VolumeOperations, shown
+from hatchway.volumefs.callers import Callers
 from hatchway.volumefs.nodes import Node
 from hatchway.volumefs.ownership import SquashView
 from hatchway.volumefs.quota import Space
 from hatchway.volumefs.tree import Entry, VolumeTree
 
-CONTEXT = types.SimpleNamespace(uid=1001, gid=1002, pid=1, umask=0o022)
+CALLER = 100
+HANDLE = 7
+CONTEXT = types.SimpleNamespace(uid=1001, gid=1002, pid=CALLER, umask=0o022)
 
 HANDLERS = {
-    "lookup": (1, b"name", None),
+    "lookup": (1, b"name", CONTEXT),
     "forget": ([(5, 1)],),
-    "getattr": (5, None),
-    "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, CONTEXT),
-    "readlink": (5, None),
+    "getattr": (5, CONTEXT),
+    "setattr": (5, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), HANDLE, CONTEXT),
+    "readlink": (5, CONTEXT),
     "mknod": (1, b"name", stat.S_IFREG | 0o644, 0, CONTEXT),
     "mkdir": (1, b"name", 0o755, CONTEXT),
-    "unlink": (1, b"name", None),
-    "rmdir": (1, b"name", None),
+    "unlink": (1, b"name", CONTEXT),
+    "rmdir": (1, b"name", CONTEXT),
     "symlink": (1, b"name", b"target", CONTEXT),
-    "rename": (1, b"old", 1, b"new", 0, None),
-    "link": (5, 1, b"name", None),
-    "open": (5, os.O_RDONLY, None),
+    "rename": (1, b"old", 1, b"new", 0, CONTEXT),
+    "link": (5, 1, b"name", CONTEXT),
+    "open": (5, os.O_RDONLY, CONTEXT),
     "create": (1, b"name", 0o644, os.O_WRONLY, CONTEXT),
-    "read": (7, 0, 100),
-    "write": (7, 0, b"data"),
-    "flush": (7,),
-    "fsync": (7, True),
-    "release": (7,),
-    "opendir": (5, None),
-    "releasedir": (7,),
-    "fsyncdir": (7, False),
-    "statfs": (None,),
+    "read": (HANDLE, 0, 100),
+    "write": (HANDLE, 0, b"data"),
+    "flush": (HANDLE,),
+    "fsync": (HANDLE, True),
+    "release": (HANDLE,),
+    "opendir": (5, CONTEXT),
+    "releasedir": (HANDLE,),
+    "fsyncdir": (HANDLE, False),
+    "statfs": (CONTEXT,),
 }
 
 
@@ -71,8 +75,12 @@ class FakeTree:
         return operation
 
 
-def operations(tree: FakeTree) -> Any:
-    return VolumeOperations(typing.cast(VolumeTree, tree))
+def operations(tree: FakeTree, callers: Callers | None = None) -> Any:
+    """Handlers over `tree`, where CALLER has HANDLE open."""
+    if callers is None:
+        callers = Callers()
+    callers.opened(HANDLE, CALLER)
+    return VolumeOperations(typing.cast(VolumeTree, tree), callers)
 
 
 def test_every_handler_is_guarded() -> None:
@@ -84,7 +92,7 @@ def test_every_handler_is_guarded() -> None:
 async def test_a_listing_that_cannot_go_on_is_never_answered(exc: Exception) -> None:
     """sftp-server would tell its client that it has ended."""
     with structlog.testing.capture_logs() as logs, pytest.raises(ListingFailedError):
-        await operations(FakeTree(exc)).readdir(7, 0, None)
+        await operations(FakeTree(exc)).readdir(HANDLE, 0, None)
     (record,) = logs
     assert record["log_level"] == "error"
     assert record["error"] == str(exc)
@@ -95,8 +103,116 @@ async def test_a_listing_is_refused_when_its_session_is_being_ended(monkeypatch:
     tree = FakeTree(OSError(errno.EACCES, ""))
     tree.refused = True
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations(tree).readdir(7, 0, None)
+        await operations(tree).readdir(HANDLE, 0, None)
     assert caught.value.errno == errno.EACCES
+
+
+def asking(pid: int) -> Any:
+    """HANDLERS whose context names the process `pid`."""
+    context = types.SimpleNamespace(uid=1001, gid=1002, pid=pid, umask=0o022)
+    return {name: tuple(context if one is CONTEXT else one for one in asked) for name, asked in HANDLERS.items()}
+
+
+WITHOUT_ANSWER = {"forget", "release", "releasedir"}
+"""What can never be refused."""
+
+
+@pytest.mark.parametrize("name", [*HANDLERS, "readdir"])
+async def test_an_expelled_process_is_refused_everything(name: str) -> None:
+    """What it asks for by name, and by handle whoever asks."""
+    callers, tree = Callers(), FakeTree()
+    handlers = operations(tree, callers)
+    callers.expel([CALLER])
+    arguments = (HANDLE, 0, None) if name == "readdir" else HANDLERS[name]
+    if name in WITHOUT_ANSWER:
+        await getattr(handlers, name)(*arguments)
+        assert tree.calls == 1 or name == "forget"
+        return
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(handlers, name)(*arguments)
+    assert caught.value.errno == errno.EACCES
+    assert tree.calls == 0, "nothing was even tried"
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+async def test_others_are_not_refused(name: str) -> None:
+    callers = Callers()
+    handlers = operations(FakeTree(OSError(errno.EXDEV, "")), callers)
+    callers.released(HANDLE)
+    callers.opened(HANDLE, 200)
+    callers.expel([CALLER])
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(handlers, name)(*asking(200)[name])
+    assert caught.value.errno == errno.EXDEV
+
+
+async def test_a_dead_handle_stays_dead_when_its_number_is_nobodys() -> None:
+    """Also for another process that is given it, and for attributes set by it."""
+    callers, tree = Callers(), FakeTree()
+    handlers = operations(tree, callers)
+    callers.expel([CALLER])
+    callers.expel([])
+    for name in ("read", "write", "flush", "fsync", "fsyncdir", "setattr"):
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await getattr(handlers, name)(*asking(200)[name])
+        assert caught.value.errno == errno.EACCES
+    assert tree.calls == 0
+
+
+async def test_whoever_waits_for_a_lease_is_refused_when_it_is_expelled_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    callers = Callers()
+    handlers = operations(FakeTree(BlockingIOError(errno.EAGAIN, "")), callers)
+
+    async def expel() -> None:
+        await trio.sleep(0.001)
+        callers.expel([CALLER])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expel)
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await handlers.open(5, os.O_RDONLY, CONTEXT)
+    assert caught.value.errno == errno.EACCES
+    assert trio.current_time() < 1
+
+
+async def test_what_is_moved_is_counted_for_whoever_opened_the_file() -> None:
+    class Moving(FakeTree):
+        def read(self, _handle: int, _offset: int, size: int) -> bytes:
+            return b"x" * min(size, 60)
+
+        def write(self, _handle: int, _offset: int, data: bytes) -> int:
+            return min(len(data), 3)
+
+    callers = Callers()
+    handlers = operations(Moving(), callers)
+    callers.opened(8, 200)
+    for _ in range(2):
+        await handlers.read(HANDLE, 0, 100)
+    await handlers.read(8, 0, 10)
+    await handlers.write(HANDLE, 0, b"data")
+    assert [(one.pid, one.read, one.written) for one in callers.of([100, 200])] == [(100, 120, 3), (200, 10, 0)]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in HANDLERS if name not in WITHOUT_ANSWER | {"flush", "fsync", "fsyncdir"}]
+)
+async def test_whatever_is_asked_for_counts_as_activity(name: str) -> None:
+    class Answering(FakeTree):
+        def read(self, *_args: object) -> bytes:
+            return b""
+
+        def write(self, *_args: object) -> int:
+            return 1
+
+    callers = Callers()
+    handlers = operations(Answering(), callers)
+    (account,) = callers.of([CALLER])
+    account.active = 0.0
+    with contextlib.suppress(pyfuse3.FUSEError):
+        await getattr(handlers, name)(*HANDLERS[name])
+    assert account.active > 0
 
 
 async def test_it_is_known_who_has_a_directory_open() -> None:
@@ -104,13 +220,13 @@ async def test_it_is_known_who_has_a_directory_open() -> None:
         def opendir(self, node_id: int) -> int:
             return node_id * 10
 
-    openers: dict[int, int] = {}
-    handlers: Any = VolumeOperations(typing.cast(VolumeTree, Opening()), openers)
+    callers = Callers()
+    handlers = operations(Opening(), callers)
     for inode, pid in ((1, 100), (2, 200), (3, 100)):
         await handlers.opendir(inode, types.SimpleNamespace(pid=pid))
-    assert openers == {10: 100, 20: 200, 30: 100}
+    assert list(callers.listing) == [100, 200]
     await handlers.releasedir(20)
-    assert openers == {10: 100, 30: 100}
+    assert list(callers.listing) == [100]
 
 
 @pytest.mark.parametrize("name", HANDLERS)
@@ -143,12 +259,12 @@ async def test_a_log_that_cannot_be_written_ends_nothing(name: str, monkeypatch:
 @pytest.mark.parametrize("exc", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
 async def test_the_end_is_not_an_error(exc: BaseException) -> None:
     with pytest.raises(type(exc)):
-        await operations(FakeTree(exc)).lookup(1, b"name", None)
+        await operations(FakeTree(exc)).lookup(1, b"name", CONTEXT)
 
 
 async def test_cancellation_passes_through(autojump_clock: trio.testing.MockClock) -> None:
     with trio.move_on_after(0.001) as scope:
-        await operations(FakeTree(BlockingIOError(errno.EAGAIN, ""))).open(5, os.O_RDONLY, None)
+        await operations(FakeTree(BlockingIOError(errno.EAGAIN, ""))).open(5, os.O_RDONLY, CONTEXT)
     assert scope.cancelled_caught
 
 
@@ -167,7 +283,7 @@ async def test_a_lease_is_waited_for_a_little(name: str, autojump_clock: trio.te
 async def test_a_lease_given_up_in_time(autojump_clock: trio.testing.MockClock) -> None:
     tree = FakeTree(*[BlockingIOError(errno.EAGAIN, "")] * 3, FileNotFoundError(errno.ENOENT, ""))
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations(tree).open(5, os.O_RDONLY, None)
+        await operations(tree).open(5, os.O_RDONLY, CONTEXT)
     assert caught.value.errno == errno.ENOENT
     assert tree.calls == 4
 
@@ -189,11 +305,11 @@ async def test_what_the_kernel_shall_not_ask_again() -> None:
 
 async def test_flush_is_asked_for_only_where_it_matters() -> None:
     tree = FakeTree()
-    await operations(tree).flush(7)
+    await operations(tree).flush(HANDLE)
     assert tree.calls == 1
     tree.flush_matters = False
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations(tree).flush(7)
+        await operations(tree).flush(HANDLE)
     assert caught.value.errno == errno.ENOSYS
     assert tree.calls == 1
 
@@ -234,7 +350,7 @@ async def test_space() -> None:
         def statfs(self) -> Space:
             return Space(4096, 1024, 973, 957, 906, 100, 90, 80, 255)
 
-    answer = await operations(Tree()).statfs(None)
+    answer = await operations(Tree()).statfs(CONTEXT)
     assert (answer.f_bsize, answer.f_frsize, answer.f_blocks) == (4096, 1024, 973)
     assert (answer.f_bfree, answer.f_bavail) == (957, 906)
     assert (answer.f_files, answer.f_ffree, answer.f_favail) == (100, 90, 80)
