@@ -15,7 +15,9 @@ from hatchway.errors import HatchwayError, NotRunningError, ProtocolError
 from hatchway.wire import frames
 from hatchway.wire.frames import Failure
 from hatchway.wire.host import (
+    Activities,
     ApplyViews,
+    AskActivity,
     AskBirths,
     AskLeftovers,
     Births,
@@ -27,6 +29,7 @@ from hatchway.wire.host import (
     OpenSession,
     Published,
     PublishUsers,
+    SessionActivity,
     SessionEnded,
     SharedVolume,
     Sizes,
@@ -40,6 +43,9 @@ RETRY_S = 0.5
 
 MEASURE_TIMEOUT_S = 10.0
 """hostd answers from memory; who lists volumes need not wait longer for their sizes."""
+
+ACTIVITY_TIMEOUT_S = 10.0
+"""hostd waits half a second for its workers."""
 
 
 class HostLink:
@@ -61,6 +67,17 @@ class HostLink:
         """Make what is mounted for `login` match `views`; with none, end its sessions. Raises HatchwayError."""
         request = ApplyViews(login, views) if views else EndSessions(login)
         await frames.call(self._path, request, Done)
+
+    async def end_sessions(self, login: str, sessions: tuple[str, ...]) -> None:
+        """End these sessions and no others, what they have open before that; when it returns they have ended.
+
+        Those that are not open are passed over. Raises HatchwayError: then they may go on, and must be ended again.
+        """
+        await frames.call(self._path, EndSessions(login, sessions), Done)
+
+    async def activity(self, login: str | None = None) -> tuple[SessionActivity, ...]:
+        """What the sessions of `login`, or all, have moved and have open. Raises HatchwayError."""
+        return (await frames.call(self._path, AskActivity(login), Activities, ACTIVITY_TIMEOUT_S)).sessions
 
     async def births(self, sources: tuple[str, ...]) -> Births:
         """Which directories stand at these paths now. Raises HatchwayError."""

@@ -30,6 +30,8 @@ class Adopted:
         # The places of other volumes each worker was started with.
         self.placed: dict[str, tuple[str, ...]] = {}
         self.sessions: dict[str, Process] = {}
+        self.ending: list[str] = []
+        """Those of the sessions that the earlier hostd was ending: they have been stopped."""
 
     def close(self) -> None:
         """Let go of it again."""
@@ -95,7 +97,7 @@ def _take(
         monitor = Process.adopt(pid, handover.descriptor(session_name(session)))
         adopted.sessions[session] = monitor
         if monitor.stopped():
-            raise HostError("a session was being ended")
+            adopted.ending.append(session)
 
 
 async def _ask_all(found: Iterable[Worker]) -> None:

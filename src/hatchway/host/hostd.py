@@ -14,6 +14,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host import orphans, policy, processes, sources
+from hatchway.host.activity import bounded
 from hatchway.host.adoption import adopt
 from hatchway.host.handover import Handover, KeptRoot
 from hatchway.host.patience import Patience
@@ -27,7 +28,9 @@ from hatchway.kernel import fusectl, mounts
 from hatchway.kernel.mounts import MountEntry
 from hatchway.wire.frames import Channel
 from hatchway.wire.host import (
+    Activities,
     ApplyViews,
+    AskActivity,
     AskBirths,
     AskLeftovers,
     Births,
@@ -40,6 +43,7 @@ from hatchway.wire.host import (
     OpenSession,
     Published,
     PublishUsers,
+    SessionActivity,
     SessionEnded,
     Sizes,
     Status,
@@ -66,7 +70,7 @@ class Hostd:
         self._uids = WorkerUids(*config.ids.worker_uids)
         self._accounts = Accounts(config, self._zygote, self._uids, self._patience)
         self._roots: dict[str, LoginRoot] = {}
-        self._watchers: set[trio.MemorySendChannel[str]] = set()
+        self._watchers: set[trio.MemorySendChannel[SessionEnded]] = set()
         self._counting = trio.CancelScope()
         self._records_lock = trio.Lock()
         # The logins that are to be published; nobody has said yet when None.
@@ -81,6 +85,7 @@ class Hostd:
             OpenSession: Request(only, self._open_session),
             ApplyViews: Request(only, self._apply_views),
             EndSessions: Request(only, self._end_sessions),
+            AskActivity: Request(only, self._activity),
             AskBirths: Request(only, self._births),
             Measure: Request(only, self._measure),
             AskLeftovers: Request(only, self._leftovers),
@@ -128,6 +133,11 @@ class Hostd:
             else:
                 root = self._roots[kept.login] = self._root(kept.login, kept.uid)
                 root.adopt(adopted.workers, adopted.placed, adopted.sessions)
+                try:
+                    await root.end_sessions(adopted.ending)
+                except Exception:
+                    self._logger.exception("sessions that were being ended are not, so all end", login=kept.login)
+                    await root.close()
 
         async with trio.open_nursery() as nursery:
             for kept in self._handover.roots():
@@ -171,21 +181,21 @@ class Hostd:
                     self._logger.exception("not unmounted", login=root.login)
 
     async def _stream_endings(self, channel: Channel) -> None:
-        send, receive = trio.open_memory_channel[str](10_000)
+        send, receive = trio.open_memory_channel[SessionEnded](10_000)
         self._watchers.add(send)
         try:
             # Again, now that nothing can be missed: what ended since the answer was sent is not in it.
             await channel.send(self._state())
-            async for session in receive:
-                await channel.send(SessionEnded(session))
+            async for ended in receive:
+                await channel.send(ended)
         finally:
             self._watchers.discard(send)
             send.close()
 
-    def _session_ended(self, session: str) -> None:
+    def _session_ended(self, session: str, read: int, written: int) -> None:
         for send in list(self._watchers):
             try:
-                send.send_nowait(session)
+                send.send_nowait(SessionEnded(session, read, written))
             except trio.WouldBlock:
                 self._logger.error("a watcher does not keep up; it will see the truth when it connects again")
                 self._watchers.discard(send)
@@ -250,8 +260,23 @@ class Hostd:
 
     async def _end_sessions(self, request: EndSessions, _peer: Peer) -> Done:
         if (root := self._roots.get(request.login)) is not None:
-            await root.close()
+            if request.sessions is None:
+                await root.close()
+            else:
+                await root.end_sessions(request.sessions)
         return Done()
+
+    async def _activity(self, request: AskActivity, _peer: Peer) -> Activities:
+        roots = [root for root in self._roots.values() if request.login in (None, root.login)]
+        found: list[SessionActivity] = []
+
+        async def one(root: LoginRoot) -> None:
+            found.extend(await root.activity())
+
+        async with trio.open_nursery() as nursery:
+            for root in roots:
+                nursery.start_soon(one, root)
+        return Activities(bounded(found))
 
     async def _births(self, request: AskBirths, _peer: Peer) -> Births:
         looks = {source: functools.partial(sources.birth, self._config, source) for source in request.sources}

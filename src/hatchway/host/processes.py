@@ -223,7 +223,27 @@ def descendants(*pids: int) -> list[Process]:
     return found
 
 
-async def _nothing() -> None:
+def below(pid: int) -> set[int]:
+    """Pids of the processes below `pid`, as far as they can be seen without looking at every process of the host.
+
+    Source: proc_pid_task(5), "children": of one that ends meanwhile the list may lack others. A kernel without
+    CONFIG_PROC_CHILDREN tells none.
+    """
+    found: set[int] = set()
+    queue = [pid]
+    while queue:
+        above = queue.pop()
+        try:
+            with open(f"/proc/{above}/task/{above}/children", encoding="ascii") as file:
+                children = {int(word) for word in file.read().split()}
+        except OSError:
+            continue
+        queue += children - found
+        found |= children
+    return found
+
+
+async def _nothing(_pids: Collection[int]) -> None:
     return
 
 
@@ -231,14 +251,14 @@ async def end(
     monitors: Iterable[Process],
     *,
     grace_s: float = 2.0,
-    stopped: Callable[[], Awaitable[None]] = _nothing,
+    stopped: Callable[[Collection[int]], Awaitable[None]] = _nothing,
     killed: Callable[[], None] = lambda: None,
-) -> None:
-    """End sessions by their monitors, and every process that belongs to them.
+) -> bool:
+    """End sessions by their monitors, and every process that belongs to them. False when some of these live on.
 
     Takes `grace_s` seconds twice at most, besides stopping them (FORK_ROUNDS times STOP_TIMEOUT_S at most). `stopped`
-    is awaited when none of them runs any more, as far as they could be found, before they are killed. `killed` is
-    called when all below the monitors have been sent SIGKILL, whether they have ended yet or not.
+    is awaited, with the pids of all, when none of them runs any more, as far as they could be found, before they are
+    killed. `killed` is called when all below the monitors have been sent SIGKILL, whether they have ended yet or not.
 
     A session that is just beginning may be forking: its monitor is stopped first, then all below it, until there is
     nothing new, so that no child escapes. These are killed; the monitor gets SIGTERM and goes on, so that it closes
@@ -254,7 +274,7 @@ async def end(
         except OSError as exc:
             # Out of descriptors, say. The monitors must not stay stopped: sshd itself then ends its children.
             log.get().error("not all processes of the sessions were found", error=str(exc))
-        await stopped()
+        await stopped({process.pid for process in (*listed, *family.values())})
         for process in family.values():
             process.signal(signal.SIGKILL)
         killed()
@@ -266,6 +286,7 @@ async def end(
         for process in everyone:
             process.signal(signal.SIGKILL)
         await _wait_for(everyone, grace_s)
+        return not any(process.alive() for process in everyone)
     finally:
         # Also when this was cancelled meanwhile: nothing may stay stopped.
         for process in family.values():

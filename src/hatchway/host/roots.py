@@ -28,6 +28,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HatchwayError, HostError
 from hatchway.host import processes, sources, workers
+from hatchway.host.activity import Answers, ask
 from hatchway.host.handover import Handover, KeptRoot, KeptWorker, worker_names
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement, placements, with_nested
@@ -38,11 +39,18 @@ from hatchway.host.skeleton import Skeleton
 from hatchway.host.watchdog import Watchdog
 from hatchway.kernel import fusectl, mounts
 from hatchway.model import below
-from hatchway.wire.host import MountStatus, View
+from hatchway.wire.host import MountStatus, SessionActivity, View
+
+END_GRACE_S = 1.0
+"""How long some sessions that are ended may take, twice, before what serves them is taken away, in seconds.
+
+Their connections are gone at once, whatever a worker does; what may take so long is the one request that is at work."""
 
 
 class LoginRoot:
-    """The root of one login. `ended` is called with a session's id when its sshd process is gone."""
+    """The root of one login. `ended` is called with a session's id, and bytes read and written, when its sshd process
+    is gone.
+    """
 
     def __init__(
         self,
@@ -53,7 +61,7 @@ class LoginRoot:
         patience: Patience,
         handover: Handover,
         nursery: trio.Nursery,
-        ended: Callable[[str], None],
+        ended: Callable[[str, int, int], None],
         *,
         login: str,
         uid: int,
@@ -77,7 +85,7 @@ class LoginRoot:
         self._left: set[str] = set()
         self._logger = log.get(login=login)
         self._skeleton = Skeleton(f"{config.mount_dir}/{login}")
-        self._sessions = Sessions(login, handover, self._keep, ended, self._logger)
+        self._sessions = Sessions(login, handover, self._keep, self._callers, ended, self._logger)
         self._watchdog = Watchdog(config, patience, self._skeleton, self._logger)
 
     @property
@@ -88,7 +96,7 @@ class LoginRoot:
     @property
     def sessions(self) -> tuple[str, ...]:
         """Ids of the sessions in this root."""
-        return self._sessions.ids
+        return tuple(self._sessions.pids)
 
     @property
     def mounts(self) -> tuple[MountStatus, ...]:
@@ -127,9 +135,9 @@ class LoginRoot:
                 if not self._sessions:
                     self._sessions.idle_since = trio.current_time()
                 raise
-            self._sessions.add(session, monitor)
+            added = self._sessions.add(session, monitor)
             self._keep()
-        self._start(self._sessions.watch, session, monitor)
+        self._start(self._sessions.watch, added)
 
     def adopt(
         self, adopted: Sequence[workers.Worker], places: dict[str, tuple[str, ...]], sessions: dict[str, Process]
@@ -145,9 +153,8 @@ class LoginRoot:
             self._workers[worker.view.path] = worker
             self._start(self._watch_worker, worker.view.path, worker)
             self._start(self._look_after, worker)
-        self._sessions.adopt(sessions)
-        for session, monitor in sessions.items():
-            self._start(self._sessions.watch, session, monitor)
+        for taken in self._sessions.adopt(sessions):
+            self._start(self._sessions.watch, taken)
         self._keep()
         self._logger.info("taken over", workers=len(adopted), sessions=len(sessions))
 
@@ -183,6 +190,43 @@ class LoginRoot:
             await self._sessions.end()
             await self._retry_left()
             self._skeleton.clear()
+
+    async def end_sessions(self, sessions: Collection[str]) -> None:
+        """End these sessions and no others. Those that are not open are passed over.
+
+        They are stopped, the workers refuse them everything, and they are killed: so what they have open is dead first,
+        and no client hears of it. Nothing is unmounted. A worker that does not answer is not waited for; if one of
+        their processes cannot end because of that, what it serves is taken away from all.
+        """
+        async with self._lock:
+            ending = [one for one in self._sessions if one.id in sessions]
+            if not ending:
+                return
+            silent: list[str] = []
+            if not await self._sessions.end(functools.partial(self._expel, silent), only=ending, grace_s=END_GRACE_S):
+                self._logger.error("sessions do not end while a worker does not answer", paths=silent)
+                await self._remove([path for path in silent if path in self._workers])
+            # Now others may have their pids. One that has not answered is asked again by its watchdog.
+            await self._expel(silent, (), but=tuple(silent))
+
+    async def _expel(self, silent: list[str], pids: Collection[int], *, but: Collection[str] = ()) -> None:
+        """Have all workers, `but` some, refuse everything to exactly these processes. Adds those that do not answer."""
+
+        async def expel(path: str, worker: workers.Worker) -> None:
+            if not await worker.expel(pids):
+                silent.append(path)
+
+        async with trio.open_nursery() as nursery:
+            for path, worker in self._workers.items():
+                if path not in but:
+                    nursery.start_soon(expel, path, worker)
+
+    async def activity(self) -> list[SessionActivity]:
+        """What the sessions do. Waits for no change of the root, and for no worker longer than CALLERS_TIMEOUT_S."""
+        return await self._sessions.activity()
+
+    async def _callers(self, pids: Collection[int], ended: bool) -> Answers:
+        return await ask(tuple(self._workers.values()), pids, ended=ended)
 
     async def unmount_if_idle(self, now: float) -> None:
         """Take everything away when nobody has been in for the configured time. `now` is trio's clock, seconds."""
@@ -285,7 +329,7 @@ class LoginRoot:
         leaving = [self._workers[path] for path in paths]
         if not all(worker.process.alive() for worker in leaving):
             return False
-        monitors = self._sessions.monitors
+        monitors = [one.monitor for one in self._sessions]
         try:
             async with processes.paused(monitors) as family:
                 listing: set[int] = set()
@@ -306,13 +350,21 @@ class LoginRoot:
                     await self._remove(paths)
                     return True
                 # sftp-server would tell a listing that is refused as one that has ended.
-                await self._sessions.end(only=[one for one in monitors if not listing.isdisjoint(family(one))])
+                lists = [one for one in self._sessions if not listing.isdisjoint(family(one.monitor))]
+                await self._sessions.end(only=lists)
+                await self._remember_moved(leaving)
                 for path in paths:
                     await self._unmount_under_sessions(path)
         except OSError as exc:
             self._logger.error("sessions cannot go on without it", paths=paths, error=str(exc))
             return False
         return True
+
+    async def _remember_moved(self, leaving: Sequence[workers.Worker]) -> None:
+        """Note what the sessions have moved by these workers, which will not be asked again."""
+        answers = await ask(leaving, {pid for session in self._sessions for pid in session.pids})
+        for session in self._sessions:
+            session.has_moved(answers.of(session.pids))
 
     async def _unmount_under_sessions(self, path: str) -> None:
         """Unmount a volume whose worker refuses everything, whoever has files of it open. They are stopped now."""
@@ -433,7 +485,7 @@ class LoginRoot:
             if await worker.refuse() is None:
                 disobedient.append(worker)
 
-        async def refuse_all() -> None:
+        async def refuse_all(_pids: Collection[int]) -> None:
             async with trio.open_nursery() as nursery:
                 for path in paths:
                     nursery.start_soon(refuse, self._workers[path])
@@ -515,7 +567,11 @@ class LoginRoot:
                     self._logger.error(event, path=path, source=worker.view.source, error=problem)
                     await self._remove([path])
 
-        await self._watchdog.watch(worker, lambda: self._workers.get(path) is worker, take_away)
+        async def readmit() -> None:
+            async with self._lock:
+                await worker.expel(())
+
+        await self._watchdog.watch(worker, lambda: self._workers.get(path) is worker, take_away, readmit)
 
     async def _mountable_read_write(self, view: View) -> bool:
         """Whether a mount of `view` that is not asked to be read-only can be written to. Raises HatchwayError."""

@@ -1,104 +1,205 @@
 """Who is in a login's root: each session is known by its sshd monitor, and counted for as long as that lives.
 
+What a session does in the volumes is done by processes below its monitor. They are looked for now and then, since
+workers know processes, not sessions, and nothing can be told of one that has ended.
+
 Concurrency: sessions are added and ended under the root's lock; that one has ended may be noticed at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import trio
 
 from hatchway.errors import RefusedError
 from hatchway.host import processes
+from hatchway.host.activity import Answers, Moved
 from hatchway.host.handover import Handover, session_name
 from hatchway.host.processes import Process
+from hatchway.wire.host import FILES_MAX, SessionActivity
 
 SESSIONS_MAX = 128
 """Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
 
+LOOK_S = (0.02, 10.0)
+"""Shortest and longest pause between two looks for the processes of a session, in seconds.
+
+The pause is a quarter of the session's age: one that moves a single file lives for a tenth of a second."""
+
+
+class Session:
+    """One session. `pids` are processes of it that were seen and have not been seen to have ended.
+
+    `read` and `written` are bytes that were moved besides what the workers tell of `pids`. `since` is when it was
+    first known (trio's clock, seconds); `over` is set when its end has been told.
+    """
+
+    __slots__ = ("id", "monitor", "over", "pids", "read", "since", "written")
+
+    def __init__(self, session: str, monitor: Process) -> None:
+        self.id = session
+        self.monitor = monitor
+        self.pids: set[int] = set()
+        self.read = 0
+        self.written = 0
+        self.since = trio.current_time()
+        self.over = trio.Event()
+
+    def look(self) -> set[int]:
+        """Look for its processes. Returns those that have ended."""
+        found = processes.below(self.monitor.pid)
+        if not self.monitor.alive():
+            return set()  # its pid may be another's
+        gone = self.pids - found
+        self.pids |= found
+        return gone
+
+    def has_moved(self, moved: Iterable[Moved]) -> None:
+        """Add what no worker will tell any more."""
+        for one in moved:
+            self.read += one.read
+            self.written += one.written
+
 
 class Sessions:
-    """The sessions of `login`. `changed` is called when one is over, then `ended` with its id."""
+    """The sessions of `login`.
+
+    `changed` is called when one is over; then, when it is known what it moved, `ended` with its id and bytes read and
+    written. `ask` gives what processes did; its second argument says whether they have ended.
+    """
 
     def __init__(
-        self, login: str, handover: Handover, changed: Callable[[], None], ended: Callable[[str], None], logger: Any
+        self,
+        login: str,
+        handover: Handover,
+        changed: Callable[[], None],
+        ask: Callable[[Collection[int], bool], Awaitable[Answers]],
+        ended: Callable[[str, int, int], None],
+        logger: Any,
     ) -> None:
         self.idle_since: float | None = trio.current_time()
         """Since when nobody has been in (trio's clock, seconds); None while somebody is, or nothing need be done."""
         self._login = login
         self._handover = handover
         self._changed = changed
+        self._ask = ask
         self._ended = ended
         self._logger = logger
-        self._monitors: dict[str, Process] = {}
+        self._open: dict[str, Session] = {}
 
     def __len__(self) -> int:
-        return len(self._monitors)
+        return len(self._open)
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of those that are open."""
-        return tuple(self._monitors)
-
-    @property
-    def monitors(self) -> tuple[Process, ...]:
-        """Their sshd monitors."""
-        return tuple(self._monitors.values())
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._open.values()))
 
     @property
     def pids(self) -> dict[str, int]:
         """The monitors' pids by session."""
-        return {session: monitor.pid for session, monitor in self._monitors.items()}
+        return {session: one.monitor.pid for session, one in self._open.items()}
 
     def check_room(self) -> None:
         """Raise RefusedError when there may be no more."""
-        if len(self._monitors) >= SESSIONS_MAX:
+        if len(self._open) >= SESSIONS_MAX:
             raise RefusedError(f"{self._login} has {SESSIONS_MAX} sessions already")
 
-    def add(self, session: str, monitor: Process) -> None:
-        """Count a session, whose monitor becomes ours. Somebody must `watch` it."""
-        self._monitors[session] = monitor
-        self.idle_since = None
+    def add(self, session: str, monitor: Process) -> Session:
+        """Count a session, whose monitor becomes ours. It must be watched: see `watch`."""
+        (added,) = self.adopt({session: monitor})
         self._handover.keep(session_name(session), monitor.fileno())
+        return added
 
-    def adopt(self, sessions: Mapping[str, Process]) -> None:
+    def adopt(self, sessions: Mapping[str, Process]) -> list[Session]:
         """As `add`, for those that an earlier hostd had."""
-        self._monitors.update(sessions)
-        if sessions:
+        adopted = [Session(session, monitor) for session, monitor in sessions.items()]
+        self._open.update((one.id, one) for one in adopted)
+        if adopted:
             self.idle_since = None
+        return adopted
 
-    async def watch(self, session: str, monitor: Process) -> None:
-        """Notice when the session is over."""
-        await monitor.wait()
-        self._gone(session)
-        monitor.close()
+    async def watch(self, session: Session) -> None:
+        """Look for the session's processes until it is over, and notice that."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, session)
+            await session.monitor.wait()
+            nursery.cancel_scope.cancel()
+        await self._gone(session)
+        session.monitor.close()
+
+    async def _follow(self, session: Session) -> None:
+        shortest, longest = LOOK_S
+        while True:
+            age_s = trio.current_time() - session.since
+            await trio.sleep(min(max(shortest, age_s / 4), longest))
+            if gone := session.look():
+                await self._settle(session, gone)
+
+    async def _settle(self, session: Session, ended: set[int]) -> None:
+        """Add what processes that have ended have moved. The workers forget them."""
+        session.pids -= ended
+        session.has_moved((await self._ask(ended, True)).of(ended))
+
+    async def activity(self) -> list[SessionActivity]:
+        """What each session does."""
+        listed = tuple(self)
+        for session in listed:
+            session.look()
+        answers = await self._ask({pid for session in listed for pid in session.pids}, False)
+        return [self._activity_of(session, answers) for session in listed]
+
+    def _activity_of(self, session: Session, answers: Answers) -> SessionActivity:
+        done = answers.of(session.pids)
+        return SessionActivity(
+            session=session.id,
+            login=self._login,
+            read=session.read + sum(one.read for one in done),
+            written=session.written + sum(one.written for one in done),
+            # One that has never asked for anything has been idle since it began.
+            idle_s=min((one.idle_s for one in done), default=trio.current_time() - session.since),
+            files=tuple(file for one in done for file in one.files)[:FILES_MAX],
+            partial=answers.partial,
+        )
 
     async def end(
         self,
-        stopped: Callable[[], Awaitable[None]] | None = None,
+        stopped: Callable[[Collection[int]], Awaitable[None]] | None = None,
         killed: Callable[[], None] = lambda: None,
         *,
-        only: Collection[Process] | None = None,
-    ) -> None:
-        """End all sessions, or those of the monitors `only`; `stopped` and `killed` as in `processes.end`."""
-        ending = {session: one for session, one in self._monitors.items() if only is None or one in only}
+        only: Collection[Session] | None = None,
+        grace_s: float = 2.0,
+    ) -> bool:
+        """End all sessions, or `only` some; the rest, and what is returned, as in `processes.end`.
+
+        What they have moved is known when this returns.
+        """
+        ending = [one for one in self if only is None or one in only]
         if ending:
             self._logger.info("ending sessions", count=len(ending))
+        for one in ending:
+            one.look()
+        monitors = [one.monitor for one in ending]
         if stopped is None:
-            await processes.end(ending.values(), killed=killed)
+            done = await processes.end(monitors, killed=killed, grace_s=grace_s)
         else:
-            await processes.end(ending.values(), stopped=stopped, killed=killed)
-        for session, monitor in ending.items():
-            if not monitor.alive():
-                self._gone(session)
+            done = await processes.end(monitors, stopped=stopped, killed=killed, grace_s=grace_s)
+        async with trio.open_nursery() as nursery:
+            for one in ending:
+                if not one.monitor.alive():
+                    nursery.start_soon(self._gone, one)
+        return done
 
-    def _gone(self, session: str) -> None:
-        if self._monitors.pop(session, None) is None:
+    async def _gone(self, session: Session) -> None:
+        if self._open.pop(session.id, None) is None:
+            await session.over.wait()
             return
-        if not self._monitors:
+        if not self._open:
             self.idle_since = trio.current_time()
         self._changed()
-        self._handover.forget(session_name(session))
-        self._ended(session)
+        self._handover.forget(session_name(session.id))
+        try:
+            await self._settle(session, set(session.pids))
+        finally:
+            session.over.set()
+            self._ended(session.id, session.read, session.written)

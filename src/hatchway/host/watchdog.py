@@ -45,9 +45,17 @@ class Watchdog:
         self._logger = logger
 
     async def watch(
-        self, worker: Worker, serving: Callable[[], bool], take_away: Callable[[str, str], Awaitable[None]]
+        self,
+        worker: Worker,
+        serving: Callable[[], bool],
+        take_away: Callable[[str, str], Awaitable[None]],
+        readmit: Callable[[], Awaitable[None]],
     ) -> None:
-        """Look after `worker` as long as `serving` says so. `take_away` is awaited, once, with what is to be logged."""
+        """Look after `worker` as long as `serving` says so. `take_away` is awaited, once, with what is to be logged.
+
+        `readmit` is awaited when it refuses everything to some processes: unless a session is just being ended they
+        have ended, and others may have their pids.
+        """
         limit_s = self._config.host.worker_timeout_s
         missed, pause_s = "", min(WATCHDOG_S, limit_s)
         while True:
@@ -56,7 +64,10 @@ class Watchdog:
                 return
             before = missed
             try:
-                nodes = (await worker.ping(limit_s)).nodes
+                state = await worker.ping(limit_s)
+                nodes = state.nodes
+                if state.expelled:
+                    await readmit()
                 missed = await self._vanished(worker.view)
                 if not missed or not before:
                     if nodes > FORGET_FROM:

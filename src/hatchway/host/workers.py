@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
+from typing import TypeVar
 
 import trio
 
@@ -26,8 +28,13 @@ from hatchway.host.sources import open_volume
 from hatchway.kernel import mounts
 from hatchway.wire.host import View
 from hatchway.wire.worker import (
+    CALLERS_MAX,
     MAX_PACKET,
+    AskCallers,
+    CallersState,
+    CallerState,
     Count,
+    Expel,
     Lend,
     Ping,
     Restrict,
@@ -49,6 +56,14 @@ _SO_PASSRIGHTS = 83
 
 RESTRICT_TIMEOUT_S = 2.0
 """Longest a revocation waits for a worker; then the worker is killed."""
+
+EXPEL_TIMEOUT_S = 0.3
+"""Longest the end of some sessions waits until a worker refuses them everything; then they are killed all the same."""
+
+CALLERS_TIMEOUT_S = 0.5
+"""Longest a worker may take to say what some processes have done."""
+
+Answer = TypeVar("Answer", WorkerState, CallersState)
 
 
 class Zygote:
@@ -188,7 +203,8 @@ class Worker:
         """
         if not view.read_only and mount:
             await self._set_mount(read_only=False)
-        state = await self._ask(Restrict(self._next(), refuse=False, read_only=view.read_only), RESTRICT_TIMEOUT_S)
+        restrict = Restrict(self._next(), refuse=False, read_only=view.read_only)
+        state = await self._ask(restrict, RESTRICT_TIMEOUT_S, WorkerState)
         if state.refused or state.read_only != view.read_only:
             raise HostError(f"the worker of {self.target} does not obey")
         if view.read_only:
@@ -213,7 +229,7 @@ class Worker:
         lent: list[int] = []
         good = False
         try:
-            await self._ask(Lend(self._next()), timeout_s, lent)
+            await self._ask(Lend(self._next()), timeout_s, WorkerState, lent)
             with trio.move_on_after(timeout_s):
                 # In a thread: what it sent may be a file of a server that does not answer.
                 look = functools.partial(_are_volume_and_fuse, lent, self.mount_id)
@@ -232,15 +248,40 @@ class Worker:
 
     async def ping(self, timeout_s: float) -> WorkerState:
         """How it is. Raises HostError when it does not answer in `timeout_s` seconds."""
-        return await self._ask(Ping(self._next()), timeout_s)
+        return await self._ask(Ping(self._next()), timeout_s, WorkerState)
+
+    async def expel(self, pids: Collection[int], timeout_s: float = EXPEL_TIMEOUT_S) -> bool:
+        """From now on it refuses everything to these processes, and to no others. False when it does not say so.
+
+        What they have open is dead for good. They must have been stopped: see wire.worker.Expel.
+        """
+        try:
+            state = await self._ask(Expel(self._next(), tuple(pids)), timeout_s, WorkerState)
+        except HostError as exc:
+            log.get().warning("worker does not expel", target=self.target, error=str(exc))
+            return False
+        return set(state.expelled) == set(pids)
+
+    async def callers(self, pids: Collection[int], *, ended: bool = False) -> list[CallerState]:
+        """What these processes have done, as the worker says. With `ended` they have ended. Raises HostError."""
+        found: list[CallerState] = []
+        listed = list(pids)
+        for start in range(0, len(listed), CALLERS_MAX):
+            asked = AskCallers(self._next(), tuple(listed[start : start + CALLERS_MAX]), ended)
+            found += (await self._ask(asked, CALLERS_TIMEOUT_S, CallersState)).callers
+        return found
 
     def _next(self) -> int:
         self._serial += 1
         return self._serial
 
     async def _ask(
-        self, message: Ping | Restrict | Lend, timeout_s: float, lent: list[int] | None = None
-    ) -> WorkerState:
+        self,
+        message: Ping | Restrict | Expel | AskCallers | Lend,
+        timeout_s: float,
+        kind: type[Answer],
+        lent: list[int] | None = None,
+    ) -> Answer:
         """What it answers to `message`; descriptors that come with it are added to `lent`. Raises HostError."""
         # The time counts from here: another question that is not answered must not delay a revocation.
         with trio.move_on_after(timeout_s):
@@ -249,7 +290,7 @@ class Worker:
                     if lent is not None:
                         take_descriptors(self._control, True)
                     await self._control.send(pack(message))
-                    return await self._answer(message.serial, lent)
+                    return await self._answer(message.serial, kind, lent)
                 except (OSError, ProtocolError) as exc:
                     raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
                 finally:
@@ -261,16 +302,16 @@ class Worker:
         """Wait for the worker's first word. Raises HostError with its reason when it failed."""
         with trio.move_on_after(START_TIMEOUT_S):
             try:
-                await self._answer(0)
+                await self._answer(0, WorkerState)
                 return
             except (OSError, ProtocolError) as exc:
                 raise HostError(f"the worker of {self.target} did not start: {exc}") from exc
         raise HostError(f"the worker of {self.target} did not start in {START_TIMEOUT_S:g} s")
 
-    async def _answer(self, serial: int, lent: list[int] | None = None) -> WorkerState:
+    async def _answer(self, serial: int, kind: type[Answer], lent: list[int] | None = None) -> Answer:
         while True:
-            message, fds = await receive_with_fds_async(self._control, WorkerState | WorkerFailed)
-            wanted = isinstance(message, WorkerState) and message.serial == serial
+            message, fds = await receive_with_fds_async(self._control, WorkerState | CallersState | WorkerFailed)
+            wanted = isinstance(message, kind) and message.serial == serial
             if wanted and lent is not None:
                 lent += fds
             elif fds:
@@ -281,14 +322,14 @@ class Worker:
             if isinstance(message, WorkerFailed):
                 raise ProtocolError(message.text)
             if wanted:
-                assert isinstance(message, WorkerState)
+                assert isinstance(message, kind)
                 return message
 
     async def refuse(self) -> WorkerState | None:
         """From now on the worker refuses everything, open handles included. None when it does not obey."""
         try:
             refuse = Restrict(self._next(), refuse=True, read_only=True)
-            state = await self._ask(refuse, RESTRICT_TIMEOUT_S)
+            state = await self._ask(refuse, RESTRICT_TIMEOUT_S, WorkerState)
             if state.refused:
                 return state
             problem = "it goes on"

@@ -8,6 +8,12 @@ import msgspec
 
 from hatchway.model import NO_LIMITS, IdPair, Limits
 
+PATH_MAX = 512
+"""Characters of the path of a file that is open, as it is told."""
+
+FILES_MAX = 20
+"""Files of one session that is told it has open."""
+
 
 class UserRecord(msgspec.Struct, frozen=True, tag="user"):
     """A login to publish to NSS. `home` is the directory a session starts in, as seen inside its root."""
@@ -70,9 +76,53 @@ class ApplyViews(msgspec.Struct, frozen=True, tag="apply-views"):
 
 
 class EndSessions(msgspec.Struct, frozen=True, tag="end-sessions"):
-    """End every session of `login` and take its root away. Answer: Done."""
+    """End sessions of `login`: these and no others, or every one, and take its root away (`sessions` None).
+
+    What they have open is dead before they end; whoever is not named goes on. Those that are not open are passed over.
+    Answer: Done, when they have ended.
+    """
 
     login: str
+    sessions: tuple[str, ...] | None = None
+
+
+class AskActivity(msgspec.Struct, frozen=True, tag="ask-activity"):
+    """What do the sessions of `login` (None: of all) do? Answer: Activities, after half a second at most."""
+
+    login: str | None = None
+
+
+class OpenFile(msgspec.Struct, frozen=True):
+    """A file that is open, for `writing` or only for reading.
+
+    `path` is where it stands in the session, printable and PATH_MAX characters at most (its end, after "…"); that of
+    its volume when it has no name any more.
+    """
+
+    path: str
+    writing: bool
+
+
+class SessionActivity(msgspec.Struct, frozen=True, kw_only=True):
+    """One session: bytes downloaded (`read`) and uploaded (`written`), seconds since it asked for anything.
+
+    `files` are FILES_MAX at most of those it has open. `partial`: not every worker of the login has answered, so there
+    may be more of everything.
+    """
+
+    session: str
+    login: str
+    read: int
+    written: int
+    idle_s: float
+    files: tuple[OpenFile, ...] = ()
+    partial: bool = False
+
+
+class Activities(msgspec.Struct, frozen=True, tag="activities"):
+    """Each session that is open."""
+
+    sessions: tuple[SessionActivity, ...]
 
 
 class AskBirths(msgspec.Struct, frozen=True, tag="ask-births"):
@@ -178,9 +228,11 @@ class HostStatus(msgspec.Struct, frozen=True, tag="host-status"):
 
 
 class SessionEnded(msgspec.Struct, frozen=True, tag="session-ended"):
-    """The session's sshd process is gone."""
+    """The session's sshd process is gone. `read` and `written` as in SessionActivity, as far as it is known."""
 
     session: str
+    read: int = 0
+    written: int = 0
 
 
 class AskLeftovers(msgspec.Struct, frozen=True, tag="ask-leftovers"):

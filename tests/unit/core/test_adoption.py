@@ -90,6 +90,7 @@ class World:
         patch.setattr(mounts, "FUSE_DEVICE", os.stat("/dev/zero").st_rdev)
         self.lends = ["/dev/null", "/dev/zero"]
         self.answers = [True, True]
+        self.ending: list[str] = []
 
     async def worker(self, number: int) -> None:
         """Answers as a worker does."""
@@ -121,6 +122,7 @@ class World:
         if problem is not None:
             raise problem
         adopted.close()
+        self.ending = adopted.ending
         held = [one.process.pid for one in adopted.workers]
         return held, [one.pid for one in adopted.sessions.values()], adopted.placed
 
@@ -155,6 +157,15 @@ async def test_all_of_it(world: World) -> None:
     assert sessions == [world.monitor.pid]
     assert placed == {"/data": ("inner",), "/data/inner": ()}
     assert world.forgotten == [], "it stays kept for the next one"
+    assert world.ending == []
+
+
+async def test_a_session_that_was_being_ended_is_taken_over_to_be_ended(world: World) -> None:
+    """By itself: other sessions of the login have nothing to do with it."""
+    _stopped_session(world)
+    _held, sessions, _placed = await world.adopt()
+    assert sessions == [world.monitor.pid]
+    assert world.ending == [SESSION]
 
 
 def _other_group(world: World) -> None:
@@ -236,7 +247,6 @@ def _silent(world: World) -> None:
         (_no_control, "nothing is left of c"),
         (_no_pidfd, "nothing is left of p"),
         (_no_session, "nothing is left of s"),
-        (_stopped_session, "a session was being ended"),
         (_dead_worker, "the worker of /data/inner has died"),
         (_refusing, "/data was being taken away"),
         (_other_mode, "/data was being made read-only or writable"),

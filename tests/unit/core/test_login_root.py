@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from msgspec import structs
 
 from hatchway.config import Config, Paths
 from hatchway.errors import HostError, RefusedError
-from hatchway.host import patience, sources, watchdog, workers
+from hatchway.host import activity, patience, processes, sources, watchdog, workers
 from hatchway.host.account import Account
 from hatchway.host.handover import Handover
 from hatchway.host.patience import Patience
@@ -31,8 +31,10 @@ from hatchway.host.sizes import Accounts
 from hatchway.host.workers import Worker, WorkerUids, Zygote
 from hatchway.kernel import mounts
 from hatchway.kernel.mounts import MountEntry
-from hatchway.wire.host import View
-from hatchway.wire.worker import WorkerState
+from hatchway.wire import host as wire
+from hatchway.wire.frames import MAX_FRAME, decode
+from hatchway.wire.host import FILES_MAX, PATH_MAX, View
+from hatchway.wire.worker import CallerState, OpenFile, WorkerState, pack
 
 DATA = View("/data", "/srv/data", False)
 LOGS = View("/logs", "/srv/logs", False)
@@ -88,6 +90,25 @@ class FakeWorker(Worker):
         self.refused_when: list[str] = []
         """What was to be known of other processes when it was told to refuse: see `watched`."""
         self.watched: list[int] = []
+        self.expelled: tuple[int, ...] = ()
+        self.was_expelled: set[int] = set()
+        self.did: dict[int, CallerState] = {}
+
+    async def expel(self, pids: Collection[int], timeout_s: float = 0.3) -> bool:
+        if pids:
+            self.refused_when = [state(pid) for pid in self.watched]
+            self.was_expelled |= set(pids)
+        if self.stuck:
+            await trio.sleep(timeout_s)
+            return False
+        self.expelled = tuple(pids)
+        return True
+
+    async def callers(self, pids: Collection[int], *, ended: bool = False) -> list[CallerState]:
+        if self.stuck:
+            await trio.sleep(workers.CALLERS_TIMEOUT_S)
+            raise HostError("no answer")
+        return [self.did.pop(pid) if ended else self.did[pid] for pid in pids if pid in self.did]
 
     async def set_read_only(self, view: View, *, mount: bool = True) -> None:
         if self.stuck:
@@ -98,7 +119,7 @@ class FakeWorker(Worker):
         self.asked += 1
         if self.stuck:
             raise HostError("no answer")
-        return WorkerState(0, 0, False, False, self.nodes)
+        return WorkerState(0, 0, False, False, self.nodes, expelled=self.expelled)
 
     async def refuse(self) -> WorkerState | None:
         self.refused_when = [state(pid) for pid in self.watched]
@@ -108,8 +129,11 @@ class FakeWorker(Worker):
 class Made:
     """A root and what stands in for the rest. `fail` are paths whose worker does not start."""
 
-    def __init__(self, root: LoginRoot, table: Table, programs: Callable[[str], int]) -> None:
+    def __init__(
+        self, root: LoginRoot, table: Table, programs: Callable[[str], int], ended: list[tuple[str, int, int]]
+    ) -> None:
         self.root = root
+        self.ended = ended
         self.table = table
         self.fail: set[str] = set()
         self.started: list[str] = []
@@ -156,14 +180,15 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Callab
     monkeypatch.setattr(mounts, "mount_table", table.entries)
     monkeypatch.setattr(mounts, "unmount", table.unmount)
     monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
+    ended: list[tuple[str, int, int]] = []
     async with trio.open_nursery() as nursery:
         zygote, uids, patient = Zygote("info"), WorkerUids(1, 1000), Patience()
         accounts = Accounts(config, zygote, uids, patient)
         root = LoginRoot(
-            config, zygote, uids, accounts, patient, handover, nursery, lambda _: None,
+            config, zygote, uids, accounts, patient, handover, nursery, lambda *told: ended.append(told),
             login="shop-web-1", uid=1000, gid=1000,
         )  # fmt: skip
-        made = Made(root, table, programs)
+        made = Made(root, table, programs, ended)
         monkeypatch.setattr(workers, "start", made.start)
         monkeypatch.setattr(root._skeleton, "open", lambda _target: os.open("/", os.O_PATH))
         yield made
@@ -430,3 +455,162 @@ async def test_a_directory_that_is_gone_ends_its_sessions(made: Made, monkeypatc
             await trio.sleep(0.02)
     assert looks == ["/srv/data b"] * 6, "one look that says so is not enough"
     assert session.over()
+
+
+async def test_named_sessions_end_and_others_go_on(made: Made) -> None:
+    """Order: stopped, expelled, killed. Nothing is unmounted, and nobody else is even stopped."""
+    sessions = await two_sessions(made, DATA, INNER)
+    ending, staying = sessions
+    standing = [worker_at(made, path) for path in ("/data", "/data/inner")]
+    for worker in standing:
+        worker.watched = [ending.monitor, ending.child, staying.monitor, staying.child]
+    await made.root.end_sessions(["f" * 32, ending.id])
+    for worker in standing:
+        assert worker.refused_when[:2] == ["T", "T"]
+        assert "T" not in worker.refused_when[2:]
+        assert worker.was_expelled == {ending.monitor, ending.child}
+        assert worker.expelled == (), "others may have these pids now"
+    assert [one.over() for one in sessions] == [True, False]
+    assert made.root.sessions == (staying.id,)
+    assert [session for session, _read, _written in made.ended] == [ending.id]
+    assert [worker_at(made, path) for path in ("/data", "/data/inner")] == standing
+    await made.root.end_sessions([ending.id, ""])
+    assert not staying.over()
+
+
+async def test_a_worker_that_does_not_expel_holds_nobody_up(made: Made) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    worker_at(made, "/data").stuck = True
+    began = trio.current_time()
+    await made.root.end_sessions([sessions[1].id])
+    # Half a second more for what the sessions moved, which nobody waits for who is killed.
+    assert trio.current_time() - began < 1
+    assert [one.over() for one in sessions] == [False, True]
+    assert len(made.root.mounts) == 2, "they could end, so nothing is taken away"
+
+
+async def test_what_keeps_a_session_from_ending_is_taken_away(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = await two_sessions(made, DATA, LOGS)
+    worker_at(made, "/data").stuck = True
+    real = processes.end
+
+    async def does_not_end(monitors: Iterable[Process], **more: Any) -> bool:
+        await real(monitors, **more)
+        return False
+
+    monkeypatch.setattr(processes, "end", does_not_end)
+    await made.root.end_sessions([sessions[1].id])
+    assert [mount.path for mount in made.root.mounts] == ["/logs"]
+    assert [one.over() for one in sessions] == [True, True], "what they see fail they must not tell"
+
+
+async def test_a_worker_that_was_not_told_is_told_later_that_nobody_is_expelled(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "WATCHDOG_S", 0.05)
+    await made.open(DATA)
+    worker = worker_at(made, "/data")
+    async with made.root._lock:
+        # As while sessions are being ended.
+        worker.expelled = (7, 8)
+        asked = worker.asked
+        await trio.sleep(0.3)
+        assert worker.asked > asked
+        assert len(worker.expelled) == 2
+    with trio.fail_after(5):
+        while len(worker.expelled) > 0:
+            await trio.sleep(0.01)
+
+
+def did(pid: int, read: int, written: int, *files: bytes, idle_ms: int = 0) -> CallerState:
+    return CallerState(pid, read, written, idle_ms, tuple(OpenFile(path, path.startswith(b"w")) for path in files))
+
+
+async def test_what_sessions_do_is_told_by_their_processes(made: Made) -> None:
+    one, other = await two_sessions(made, DATA, LOGS)
+    stranger = os.getpid()
+    data, logs = worker_at(made, "/data"), worker_at(made, "/logs")
+    data.did = {
+        one.child: did(one.child, 10, 1, b"writes/me", idle_ms=5000),
+        other.child: did(other.child, 20, 2, b"a", b"b"),
+        stranger: did(stranger, 999, 999),
+    }
+    logs.did = {one.child: did(one.child, 300, 30, b"", idle_ms=2500)}
+    found = {told.session: told for told in await made.root.activity()}
+    assert set(found) == {one.id, other.id}
+    told = found[one.id]
+    assert (told.login, told.read, told.written, told.idle_s, told.partial) == ("shop-web-1", 310, 31, 2.5, False)
+    assert set(told.files) == {wire.OpenFile("/data/writes/me", True), wire.OpenFile("/logs", False)}
+    assert [file.path for file in found[other.id].files] == ["/data/a", "/data/b"]
+    # One that does not answer is left out, and it is said that something is.
+    data.stuck = True
+    began = trio.current_time()
+    (told,) = [told for told in await made.root.activity() if told.session == one.id]
+    assert (told.read, told.partial) == (300, True)
+    assert trio.current_time() - began < 1
+
+
+async def test_what_a_session_has_moved_is_known_when_it_ends(made: Made) -> None:
+    one, other = await two_sessions(made, DATA, LOGS)
+    with trio.fail_after(5):
+        while not all(session.pids for session in made.root._sessions):
+            await trio.sleep(0.01)
+    data, logs = worker_at(made, "/data"), worker_at(made, "/logs")
+    data.did = {one.child: did(one.child, 10, 1), other.child: did(other.child, 20, 2)}
+    logs.did = {one.child: did(one.child, 300, 30)}
+    os.killpg(one.monitor, signal.SIGKILL)
+    with trio.fail_after(5):
+        while not made.ended:
+            await trio.sleep(0.01)
+    assert made.ended == [(one.id, 310, 31)]
+    assert list(data.did) == [other.child], "what has ended is forgotten"
+    # And of a volume that is taken away meanwhile, or with the session.
+    await made.root.apply((LOGS,))
+    data.did = {}
+    logs.did = {other.child: did(other.child, 400, 40)}
+    await made.root.close()
+    assert made.ended[1:] == [(other.id, 420, 42)]
+
+
+async def test_a_process_of_a_session_that_ends_before_it_is_counted_once(made: Made) -> None:
+    """A client may end its transfers and begin others in one connection."""
+    await made.root.open_session(SESSION, (DATA,), Process(made._programs("while :; do sleep 0.4; done")))
+    (session,) = made.root._sessions
+    worker = worker_at(made, "/data")
+    seen: set[int] = set()
+    with trio.fail_after(10):
+        while len(seen) < 3:
+            for pid in session.pids - seen:
+                seen.add(pid)
+                worker.did[pid] = did(pid, 1, 100)
+            await trio.sleep(0.01)
+    assert len(session.pids) < 3
+    (told,) = await made.root.activity()
+    assert told.written == 100 * len(seen)
+
+
+@pytest.mark.parametrize("number", [-1, 2**64 - 1])
+async def test_what_a_worker_makes_up_is_bounded(made: Made, number: int) -> None:
+    """It may have been taken over; the answer to the core must go out all the same."""
+    sessions = await two_sessions(made, DATA)
+    worker = worker_at(made, "/data")
+    paths = [b"\xff\x1b[31m" * 300, "\u202e".encode() * 300, *[b"x"] * 50]
+    for session in sessions:
+        worker.did[session.child] = did(session.child, number, number, *paths, idle_ms=number)
+    worker.did[4_000_000] = did(sessions[0].child, 77, 77)
+    told = await made.root.activity()
+    assert len(told) == 2
+    for one in told:
+        assert one.read in (0, activity.COUNT_MAX)
+        assert len(one.files) == FILES_MAX
+        assert all(len(file.path) <= PATH_MAX and file.path.isprintable() for file in one.files)
+    assert decode(pack(wire.Activities(activity.bounded(told))), wire.Activities).sessions == tuple(told)
+
+
+def test_paths_of_very_many_sessions_have_room_in_a_frame() -> None:
+    files = tuple(wire.OpenFile("é" * PATH_MAX, True) for _ in range(FILES_MAX))
+    one = wire.SessionActivity(session=SESSION, login="l" * 32, read=1, written=1, idle_s=1.0, files=files)
+    told = activity.bounded([one] * 10_000)
+    assert len(told) == 10_000
+    assert (told[0].files, told[-1].files, told[-1].partial) == (files, (), True)
+    assert len(pack(wire.Activities(told))) < MAX_FRAME
