@@ -16,6 +16,7 @@ from hatchway.errors import HostError
 from hatchway.host.workers import Worker
 from hatchway.printable import escaped
 from hatchway.wire.host import FILES_MAX, PATH_MAX, OpenFile, SessionActivity
+from hatchway.wire.worker import CallerState
 
 COUNT_MAX = 2**53
 """Bytes. What is more, a worker has made up: the sum of all would have no room in a message (MessagePack)."""
@@ -46,27 +47,28 @@ class Answers(NamedTuple):
 
 async def ask(workers: Sequence[Worker], pids: Collection[int], *, ended: bool = False) -> Answers:
     """What these processes did, by all `workers`, which are asked at once. `ended` as in wire.worker.AskCallers."""
-    moved: dict[int, list[Moved]] = {}
-    silent: list[Worker] = []
+    answers: dict[Worker, list[CallerState]] = {}
 
     async def one(worker: Worker) -> None:
         try:
-            states = await worker.callers(pids, ended=ended)
+            answers[worker] = await worker.callers(pids, ended=ended)
         except HostError:
-            silent.append(worker)
-            return
-        for state in {state.pid: state for state in states if state.pid in pids}.values():
-            files = tuple(
-                OpenFile(_shown(worker.view.path, file.path), file.writing) for file in state.files[:FILES_MAX]
-            )
-            idle_s = _count(state.idle_ms) / 1000
-            moved.setdefault(state.pid, []).append(Moved(_count(state.read), _count(state.written), idle_s, files))
+            pass  # that it is missing is said
 
     if pids:
         async with trio.open_nursery() as nursery:
             for worker in workers:
                 nursery.start_soon(one, worker)
-    return Answers(moved, partial=bool(silent))
+    moved: dict[int, list[Moved]] = {}
+    for worker in workers:
+        for state in {state.pid: state for state in answers.get(worker, ()) if state.pid in pids}.values():
+            moved.setdefault(state.pid, []).append(_moved(worker.view.path, state))
+    return Answers(moved, partial=bool(pids) and len(answers) < len(workers))
+
+
+def _moved(volume: str, state: CallerState) -> Moved:
+    files = tuple(OpenFile(_shown(volume, file.path), file.writing) for file in state.files[:FILES_MAX])
+    return Moved(_count(state.read), _count(state.written), _count(state.idle_ms) / 1000, files)
 
 
 def bounded(found: Iterable[SessionActivity]) -> tuple[SessionActivity, ...]:

@@ -196,21 +196,32 @@ class LoginRoot:
 
         They are stopped, the workers refuse them everything, and they are killed: so what they have open is dead first,
         and no client hears of it. Nothing is unmounted. A worker that does not answer is not waited for; if one of
-        their processes cannot end because of that, what it serves is taken away from all.
+        their processes does not end and it still does not answer, what it serves is taken away from all.
         """
         async with self._lock:
             ending = [one for one in self._sessions if one.id in sessions]
             if not ending:
                 return
+            expelled: set[int] = set()
             silent: list[str] = []
-            if not await self._sessions.end(functools.partial(self._expel, silent), only=ending, grace_s=END_GRACE_S):
-                self._logger.error("sessions do not end while a worker does not answer", paths=silent)
-                await self._remove([path for path in silent if path in self._workers])
-            # Now others may have their pids. One that has not answered is asked again by its watchdog.
-            await self._expel(silent, (), but=tuple(silent))
 
-    async def _expel(self, silent: list[str], pids: Collection[int], *, but: Collection[str] = ()) -> None:
-        """Have all workers, `but` some, refuse everything to exactly these processes. Adds those that do not answer."""
+            async def expel(pids: Collection[int]) -> None:
+                expelled.update(pids)
+                silent.extend(await self._expel(pids))
+
+            done = await self._sessions.end(expel, only=ending, grace_s=END_GRACE_S)
+            if not done and (stuck := await self._expel(expelled)):
+                self._logger.error("a worker is stuck and keeps sessions from ending, it is taken away", paths=stuck)
+                for path in stuck:
+                    # It has been asked twice. What waits for it does not see its death: see workers.Worker.
+                    self._workers[path].process.signal(signal.SIGKILL)
+                await self._remove(stuck)
+            # Others may have these pids now. One that has not answered is told so by its watchdog.
+            await self._expel((), but=silent)
+
+    async def _expel(self, pids: Collection[int], *, but: Collection[str] = ()) -> list[str]:
+        """Have all workers, `but` some, refuse everything to exactly these processes. Returns where they do not."""
+        silent: list[str] = []
 
         async def expel(path: str, worker: workers.Worker) -> None:
             if not await worker.expel(pids):
@@ -220,6 +231,7 @@ class LoginRoot:
             for path, worker in self._workers.items():
                 if path not in but:
                     nursery.start_soon(expel, path, worker)
+        return silent
 
     async def activity(self) -> list[SessionActivity]:
         """What the sessions do. Waits for no change of the root, and for no worker longer than CALLERS_TIMEOUT_S."""

@@ -540,7 +540,7 @@ async def test_what_sessions_do_is_told_by_their_processes(made: Made) -> None:
     assert set(found) == {one.id, other.id}
     told = found[one.id]
     assert (told.login, told.read, told.written, told.idle_s, told.partial) == ("shop-web-1", 310, 31, 2.5, False)
-    assert set(told.files) == {wire.OpenFile("/data/writes/me", True), wire.OpenFile("/logs", False)}
+    assert told.files == (wire.OpenFile("/data/writes/me", True), wire.OpenFile("/logs", False))
     assert [file.path for file in found[other.id].files] == ["/data/a", "/data/b"]
     # One that does not answer is left out, and it is said that something is.
     data.stuck = True
