@@ -21,14 +21,18 @@ from hatchway.wire.host import (
     AskBirths,
     AskLeftovers,
     Births,
+    Deliver,
+    Delivered,
     Done,
     EndSessions,
     HostStatus,
+    KeyFiles,
     Leftovers,
     Measure,
     OpenSession,
     Published,
     PublishUsers,
+    ReadKeys,
     SessionActivity,
     SessionEnded,
     SharedVolume,
@@ -37,6 +41,9 @@ from hatchway.wire.host import (
     UserRecord,
     View,
     Watch,
+    Withdraw,
+    Withdrawal,
+    Withdrawn,
 )
 
 RETRY_S = 0.5
@@ -86,6 +93,25 @@ class HostLink:
     async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
         """Have hostd know the sizes of these volumes and no others; as it knows them now. Raises HatchwayError."""
         return await frames.call(self._path, Measure(volumes), Sizes, MEASURE_TIMEOUT_S)
+
+    async def read_keys(self, source: str, birth: str, token: bytes = b"") -> KeyFiles:
+        """Public keys in a volume whose root is somebody's .ssh, or that nothing has changed since `token`.
+
+        Raises HatchwayError.
+        """
+        return await frames.call(self._path, ReadKeys(source, birth, token), KeyFiles)
+
+    async def deliver(self, request: Deliver) -> bool:
+        """Put a private key into a volume. Whether it was not there before.
+
+        Raises HatchwayError: ConflictError when there is a file of that name that is not ours, RefusedError when the
+        volume is read-only, NotFoundError when the directory is not there.
+        """
+        return (await frames.call(self._path, request, Delivered)).changed
+
+    async def withdraw(self, request: Withdraw) -> Withdrawal:
+        """Take it out again. Raises HatchwayError."""
+        return (await frames.call(self._path, request, Withdrawn)).outcome
 
     async def status(self) -> HostStatus:
         """What hostd holds. Raises HatchwayError."""

@@ -23,6 +23,7 @@ from hatchway.host.records import Records
 from hatchway.host.roots import LoginRoot
 from hatchway.host.sizes import Accounts
 from hatchway.host.skeleton import remove_tree
+from hatchway.host.tasks import Tasks
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import fusectl, mounts
 from hatchway.kernel.mounts import MountEntry
@@ -34,6 +35,7 @@ from hatchway.wire.host import (
     AskBirths,
     AskLeftovers,
     Births,
+    Deliver,
     Done,
     EndSessions,
     HostStatus,
@@ -43,11 +45,13 @@ from hatchway.wire.host import (
     OpenSession,
     Published,
     PublishUsers,
+    ReadKeys,
     SessionActivity,
     SessionEnded,
     Sizes,
     Status,
     Watch,
+    Withdraw,
 )
 from hatchway.wire.service import Peer, Request, Table
 
@@ -69,6 +73,7 @@ class Hostd:
         self._handover = Handover(config.handover_dir)
         self._uids = WorkerUids(*config.ids.worker_uids)
         self._accounts = Accounts(config, self._zygote, self._uids, self._patience)
+        self._tasks = Tasks(config, self._zygote, self._uids, self._patience, self._accounts)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[SessionEnded]] = set()
         self._counting = trio.CancelScope()
@@ -88,6 +93,9 @@ class Hostd:
             AskActivity: Request(only, self._activity),
             AskBirths: Request(only, self._births),
             Measure: Request(only, self._measure),
+            ReadKeys: Request(only, self._tasks.read_keys),
+            Deliver: Request(only, self._tasks.deliver),
+            Withdraw: Request(only, self._tasks.withdraw),
             AskLeftovers: Request(only, self._leftovers),
             Status: Request(only, self._status),
             Watch: Request(only, self._status, stream=self._stream_endings),

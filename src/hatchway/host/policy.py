@@ -6,6 +6,7 @@ Pure checks, apart from asking the host which names and uids it already has.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 
 from hatchway import accounts, model
 from hatchway.config import Config
@@ -15,12 +16,17 @@ from hatchway.model import (
     ID_MAX,
     RESERVED_PREFIXES,
     VOLUMES_MAX,
+    IdPair,
     Limits,
     below,
     valid_login,
     valid_volume_path,
 )
+from hatchway.volumefs.delivery import KEY_MAX
 from hatchway.wire.host import Usage, UserRecord, View
+
+HASHES_MAX = 64
+"""Digests that may come with one request: of all keys an instance has had."""
 
 
 def check_login(config: Config, login: str, uid: int) -> None:
@@ -66,8 +72,7 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
             raise RefusedError(f"{view.path} is too deep: {DEPTH_MAX} directories at most")
         if paths.count(view.path) != 1:
             raise RefusedError(f"{view.path} is named twice for the same login")
-        if view.owner is not None and not (0 <= view.owner.uid <= ID_MAX and 0 <= view.owner.gid <= ID_MAX):
-            raise RefusedError(f"{view.owner} cannot be an owner")
+        check_owner(view.owner)
         if view.umask is not None and not 0 <= view.umask <= 0o777:
             raise RefusedError(f"{view.umask} is no umask")
         check_limits(view.limits)
@@ -126,6 +131,39 @@ def check_directory(config: Config, device: str) -> tuple[str, str]:
     if any(below(device, root) or below(root, device) for root in config.host.volume_roots):
         raise RefusedError(f"{device} is, holds or lies in the engine's volumes, and no volume is made of those")
     return check_source(config, device)
+
+
+def check_birth(birth: str) -> None:
+    """Raise RefusedError unless `birth` says which directory it is: nothing is read from, or put into, just any."""
+    if not birth:
+        raise RefusedError("it is not said which directory it is")
+
+
+def check_within(directory: str) -> tuple[bytes, ...]:
+    """The names that lead to `directory`, relative to a volume's root, which is "". Raises RefusedError."""
+    if not directory:
+        return ()
+    if not valid_volume_path(f"/{directory}") or directory.count("/") >= DEPTH_MAX:
+        raise RefusedError(f"{directory!r} is no directory of a volume")
+    return tuple(name.encode() for name in directory.split("/"))
+
+
+def check_hashes(hashes: tuple[bytes, ...]) -> None:
+    """Raise RefusedError unless these are SHA-256 digests, and not very many."""
+    if len(hashes) > HASHES_MAX or any(len(one) != hashlib.sha256().digest_size for one in hashes):
+        raise RefusedError(f"expected at most {HASHES_MAX} SHA-256 digests")
+
+
+def check_private(data: bytes) -> None:
+    """Raise RefusedError unless `data` can be a private key's file."""
+    if not 0 < len(data) <= KEY_MAX:
+        raise RefusedError(f"a private key has 1 to {KEY_MAX} bytes")
+
+
+def check_owner(owner: IdPair | None) -> None:
+    """Raise RefusedError for ids that nobody can have."""
+    if owner is not None and not (0 <= owner.uid <= ID_MAX and 0 <= owner.gid <= ID_MAX):
+        raise RefusedError(f"{owner} cannot be an owner")
 
 
 def check_device(config: Config, device: str) -> None:

@@ -27,6 +27,7 @@ from hatchway.host.processes import Process
 from hatchway.host.sources import open_volume
 from hatchway.kernel import mounts
 from hatchway.wire.host import View
+from hatchway.wire.task import Perform
 from hatchway.wire.worker import (
     CALLERS_MAX,
     MAX_PACKET,
@@ -106,8 +107,8 @@ class Zygote:
             await trio.to_thread.run_sync(self._process.wait)
             self._process = None
 
-    async def spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
-        """Fork a worker or a counter with copies of the descriptors it is to have. Raises HostError."""
+    async def spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
+        """Fork a worker, a counter or a task with copies of the descriptors it is to have. Raises HostError."""
         async with self._lock:
             for last in (False, True):
                 try:
@@ -119,7 +120,7 @@ class Zygote:
                         raise HostError(f"no worker could be started: {exc}") from exc
         raise AssertionError("unreachable")
 
-    async def _spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
+    async def _spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
         assert self._socket is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         packet = pack(spec)

@@ -21,7 +21,8 @@ import trio  # noqa: F401 - imported for the workers
 from hatchway import log
 from hatchway.kernel import privileges, seccomp
 from hatchway.kernel.libc import MACHINE
-from hatchway.volumefs import counter, worker
+from hatchway.volumefs import counter, task, worker
+from hatchway.wire.task import Perform, TaskKind
 from hatchway.wire.worker import Count, Spawn, Spawned, SpawnFailed, pack, receive_with_fds
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     gc.disable()
     while True:
         try:
-            spec, fds = receive_with_fds(requests, Spawn | Count, 4)
+            spec, fds = receive_with_fds(requests, Spawn | Count | Perform, 4)
         except Exception as exc:
             logger.error("bad spawn request", error=str(exc))
             continue
@@ -58,19 +59,33 @@ def main() -> None:
         _spawn(requests, spec, fds)
 
 
-def _spawn(requests: socket.socket, spec: Spawn | Count, fds: list[int]) -> None:
+def _expected(spec: Spawn | Count | Perform) -> int:
+    """How many descriptors come with `spec`."""
+    match spec:
+        case Spawn():
+            return 4
+        case Count():
+            return 3
+        case Perform():
+            return 2 if spec.kind is TaskKind.READ_KEYS else 3
+
+
+def _spawn(requests: socket.socket, spec: Spawn | Count | Perform, fds: list[int]) -> None:
     try:
-        expected = 4 if isinstance(spec, Spawn) else 3
+        expected = _expected(spec)
         if len(fds) != expected:
             requests.send(pack(SpawnFailed(f"expected {expected} descriptors, got {len(fds)}")))
             return
         pid = os.fork()
         if pid == 0:
             requests.close()
-            if isinstance(spec, Spawn):
-                worker.run(spec, *fds)
-            else:
-                counter.run(spec, *fds)
+            match spec:
+                case Spawn():
+                    worker.run(spec, *fds)
+                case Count():
+                    counter.run(spec, *fds)
+                case Perform():
+                    task.run(spec, *fds)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as exc:

@@ -23,8 +23,8 @@ O_OPEN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """With what everything is opened that is not only looked at: no open may wait for somebody."""
 
 _O_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# EPERM: what ext4 says in a removed directory, where O_CREAT says ENOENT.
-_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+"""What file systems without O_TMPFILE say. EPERM: ext4, in a removed directory, where O_CREAT says ENOENT."""
 
 
 class Maker:
@@ -47,7 +47,7 @@ class Maker:
                 # Without owners (vfat) ours cannot be told from another: but no other is opened up that holds anything.
                 if made.st_uid != self._our_uid and not self._is_empty(fd):
                     raise failure(errno.ESTALE)
-                _give(fd, owner)
+                give(fd, owner)
                 self.chmod(fd, bits(made.st_mode), made.st_mode)
                 return os.fstat(fd)
             finally:
@@ -72,11 +72,11 @@ class Maker:
             try:
                 fd = os.open(b".", flags | os.O_TMPFILE | O_OPEN, bits, dir_fd=parent)
             except OSError as exc:
-                if exc.errno not in _NO_TMPFILE:
+                if exc.errno not in NO_TMPFILE:
                     raise
             else:
                 try:
-                    _give(fd, owner)
+                    give(fd, owner)
                     files.link(self._proc_fd_dir, fd, parent, name)
                     return fd, os.fstat(fd)
                 except BaseException:
@@ -85,7 +85,7 @@ class Maker:
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | O_OPEN, 0, dir_fd=parent)
         self._tmpfile_works = False
         try:
-            _give(fd, owner)
+            give(fd, owner)
             self.chmod(fd, bits)
             return fd, os.fstat(fd)
         except BaseException:
@@ -109,7 +109,7 @@ class Maker:
             fd = os.open(name, _O_LOOK, dir_fd=parent)
             try:
                 self._check_ours(os.fstat(fd), kind, owner)
-                _give(fd, owner)
+                give(fd, owner)
                 if bits is not None:
                     self.chmod(fd, bits)
                 return os.fstat(fd)
@@ -136,7 +136,8 @@ class Maker:
             os.close(fd)
 
 
-def _give(fd: int, owner: Owner) -> None:
+def give(fd: int, owner: Owner) -> None:
+    """Make what `fd` refers to belong to `owner`, where the file system has owners. Raises OSError."""
     try:
         files.chown(fd, owner.uid, owner.gid)
     except OSError:

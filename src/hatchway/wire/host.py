@@ -198,6 +198,124 @@ class Sizes(msgspec.Struct, frozen=True, tag="sizes"):
     sizes: tuple[VolumeSize, ...]
 
 
+class ReadKeys(msgspec.Struct, frozen=True, tag="read-keys"):
+    """Which public keys are in the volume `source`, whose root is somebody's .ssh? Answer: KeyFiles.
+
+    `birth` as in View. `token` is that of the answer this is held against, b"" for none.
+    """
+
+    source: str
+    birth: str
+    token: bytes = b""
+
+
+class KeyFile(msgspec.Struct, frozen=True):
+    """A file as it is on disk: name and contents are whatever the container likes."""
+
+    name: bytes
+    data: bytes
+
+
+class Skip(enum.StrEnum):
+    """Why a file was passed over.
+
+    `SYMLINK`, `KIND`: it is no regular file. `SIZE`: it is too large. `TOGETHER`: the files before it are as much as is
+    read. `MANY`: there are too many. `WRITABLE`: others than its owner may write it, so it says nothing; of the
+    directory: the same of all that is in it. `BUSY`: a program holds a lease on it. `CHANGING`: it did not stay the
+    same while it was read. `FAILED`: it cannot be read. `CROWDED`, of the directory: it has too many names to be
+    looked through.
+    """
+
+    SYMLINK = "symlink"
+    KIND = "kind"
+    SIZE = "size"
+    TOGETHER = "together"
+    MANY = "many"
+    WRITABLE = "writable"
+    BUSY = "busy"
+    CHANGING = "changing"
+    FAILED = "failed"
+    CROWDED = "crowded"
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A file that was passed over; the directory itself when `name` is b""."""
+
+    name: bytes
+    reason: Skip
+
+
+class KeyFiles(msgspec.Struct, frozen=True, tag="key-files"):
+    """authorized_keys, if it is there, and then the *.pub in the order of their names.
+
+    `unchanged`: nothing has changed since the answer with the token that was asked about, and nothing was read.
+    `token` is for the next question; b"" when a change in the next moment might not show. `more` is how many were
+    passed over besides `skipped`.
+    """
+
+    token: bytes = b""
+    unchanged: bool = False
+    files: tuple[KeyFile, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    more: int = 0
+
+
+class PrivateBytes(msgspec.Struct, frozen=True):
+    """A private key's file on its way. It is not shown when a message that holds it is."""
+
+    value: bytes
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Nothing."""
+        return []
+
+
+class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag="deliver"):
+    """Put `key` into a volume, as the file id_container in `directory`. Answer: Delivered.
+
+    `directory` is relative to the volume's root, which is "". The file gets the mode 0600 and belongs to `owner`, ids
+    of the host; None: to whom the directory belongs. A file of that name whose SHA-256 is in `replaces` is replaced,
+    one that is the same already stays as it is, and any other is a ConflictError.
+    """
+
+    volume: SharedVolume
+    directory: str = ""
+    owner: IdPair | None = None
+    key: PrivateBytes
+    replaces: tuple[bytes, ...] = ()
+
+
+class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
+    """It is there. `changed`: it was not before."""
+
+    changed: bool
+
+
+class Withdraw(msgspec.Struct, frozen=True, kw_only=True, tag="withdraw"):
+    """Remove the file id_container from `directory` if its SHA-256 is in `hashes`. Answer: Withdrawn."""
+
+    volume: SharedVolume
+    directory: str = ""
+    hashes: tuple[bytes, ...]
+
+
+class Withdrawal(enum.StrEnum):
+    """What became of it. `ABSENT`: there was none. `FOREIGN`: it has other contents, and stays."""
+
+    REMOVED = "removed"
+    ABSENT = "absent"
+    FOREIGN = "foreign"
+
+
+class Withdrawn(msgspec.Struct, frozen=True, tag="withdrawn"):
+    """What was found is no key of ours any more."""
+
+    outcome: Withdrawal
+
+
 class Status(msgspec.Struct, frozen=True, tag="status"):
     """Ask for what is mounted and who is in. Answer: HostStatus."""
 

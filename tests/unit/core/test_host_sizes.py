@@ -28,6 +28,7 @@ from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.model import NO_LIMITS, Limits
 from hatchway.volumefs.ledger import BLOCK, Ledger
 from hatchway.wire.host import Measure, SharedVolume, Usage, View, VolumeSize
+from hatchway.wire.task import Perform
 from hatchway.wire.worker import Count, Counted, CounterFailed, Counting, Spawn, pack
 
 GIB = 1 << 30
@@ -404,9 +405,9 @@ class FakeZygote(Zygote):
         self.says: list[object] = []
         self.ends: list[socket.socket] = []
         self.programs: list[subprocess.Popen[bytes]] = []
-        self.asked: list[Spawn | Count] = []
+        self.asked: list[Spawn | Count | Perform] = []
 
-    async def spawn(self, spec: Spawn | Count, fds: tuple[int, ...]) -> Process:
+    async def spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
         self.asked.append(spec)
         volume, ledger, control = fds
         assert os.readlink(f"/proc/self/fd/{volume}") == "/"

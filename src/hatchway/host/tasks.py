@@ -1,0 +1,252 @@
+"""Volume tasks as hostd sees them: what the core asks to be done in a volume, once, is done by a process of its own.
+
+Each has a deadline, few run at once, and one volume has one at a time. A process that cannot be ended, since its file
+system does not answer, keeps its uid, and its volume gets no other.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import trio
+
+from hatchway.config import Config
+from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, ProtocolError, RefusedError
+from hatchway.host import policy, sources
+from hatchway.host.patience import Patience
+from hatchway.host.processes import Process
+from hatchway.host.sizes import Accounts
+from hatchway.host.workers import WorkerUids, Zygote, take_descriptors
+from hatchway.volumefs import delivery
+from hatchway.volumefs.keyfiles import FILE_MAX, PUB_MAX, SKIPPED_MAX, TOTAL_MAX
+from hatchway.wire.host import Deliver, Delivered, KeyFiles, ReadKeys, SharedVolume, Withdraw, Withdrawn
+from hatchway.wire.service import Peer
+from hatchway.wire.task import Perform, Problem, Put, ReadKeyFiles, Take, TaskFailed, TaskKind, receive_answer
+from hatchway.wire.worker import close_elsewhere, pack
+
+T = TypeVar("T", KeyFiles, Delivered, Withdrawn)
+
+TASKS_MAX: Final = 4
+"""Tasks at the same time, in all volumes together."""
+
+TASK_S: Final = 10.0
+"""Longest that a task may take."""
+
+TURN_S: Final = 20.0
+"""Longest that one waits for its turn."""
+
+END_S: Final = 2.0
+"""How long a process that was sent SIGKILL is waited for."""
+
+TOKEN_MAX: Final = 32
+
+
+class _Turn:
+    """One volume's: who has it, and how many want it."""
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.wanted = 0
+
+
+class Tasks:
+    """All of them."""
+
+    def __init__(
+        self, config: Config, zygote: Zygote, uids: WorkerUids, patience: Patience, accounts: Accounts
+    ) -> None:
+        self._config = config
+        self._zygote = zygote
+        self._uids = uids
+        self._patience = patience
+        self._accounts = accounts
+        self._places = trio.Semaphore(TASKS_MAX)
+        self._turns: dict[str, _Turn] = {}
+        # By volume, what could not be ended, with its uid.
+        self._stuck: dict[str, tuple[Process, int]] = {}
+
+    async def read_keys(self, request: ReadKeys, _peer: Peer) -> KeyFiles:
+        """Public keys in a volume. Raises HatchwayError."""
+        policy.check_source(self._config, request.source)
+        policy.check_birth(request.birth)
+        if len(request.token) > TOKEN_MAX:
+            raise RefusedError("that is no token of ours")
+        message = ReadKeyFiles(request.token)
+        found = await self._perform(TaskKind.READ_KEYS, request.source, request.birth, message, KeyFiles)
+        sizes = [len(file.data) for file in found.files]
+        named = len(found.token) <= TOKEN_MAX and len(found.skipped) <= SKIPPED_MAX
+        if not named or len(sizes) > PUB_MAX + 1 or max(sizes, default=0) > FILE_MAX or sum(sizes) > TOTAL_MAX:
+            raise HostError(f"the task for {request.source} says what cannot be")
+        return found
+
+    async def deliver(self, request: Deliver, _peer: Peer) -> Delivered:
+        """Put a private key into a volume. Raises HatchwayError."""
+        names = policy.check_within(request.directory)
+        policy.check_owner(request.owner)
+        policy.check_private(request.key.value)
+        policy.check_hashes(request.replaces)
+        message = Put(names, request.owner, request.key, request.replaces)
+        return await self._change(TaskKind.DELIVER, request.volume, request.directory, message, Delivered)
+
+    async def withdraw(self, request: Withdraw, _peer: Peer) -> Withdrawn:
+        """Take it out again. Raises HatchwayError."""
+        names = policy.check_within(request.directory)
+        policy.check_hashes(request.hashes)
+        message = Take(names, request.hashes)
+        return await self._change(TaskKind.WITHDRAW, request.volume, request.directory, message, Withdrawn)
+
+    async def _change(
+        self, kind: TaskKind, volume: SharedVolume, directory: str, message: Put | Take, answer: type[T]
+    ) -> T:
+        """Have a task do what adds to the volume's account, or takes from it."""
+        policy.check_birth(volume.birth)
+        account = self._accounts.shared(volume)
+        # It is kept, and counted again afterwards, as when a session has been there.
+        self._accounts.use(account)
+        try:
+            return await self._perform(
+                kind, volume.source, volume.birth, message, answer, directory=directory, ledger=account.ledger.fileno()
+            )
+        finally:
+            self._accounts.leave(account)
+
+    async def _perform(
+        self,
+        kind: TaskKind,
+        source: str,
+        birth: str,
+        message: ReadKeyFiles | Put | Take,
+        answer: type[T],
+        *,
+        directory: str = "",
+        ledger: int | None = None,
+    ) -> T:
+        async with self._turn(source):
+            said = await self._run(kind, source, birth, message, answer, ledger)
+        if isinstance(said, TaskFailed):
+            raise _error(said, source, directory)
+        return said
+
+    @asynccontextmanager
+    async def _turn(self, source: str) -> AsyncIterator[None]:
+        """The volume's turn and one of the places. Raises HostError."""
+        turn = self._turns.setdefault(source, _Turn())
+        turn.wanted += 1
+        try:
+            async with _within(TURN_S, turn.lock, source):
+                self._forget_ended()
+                if source in self._stuck:
+                    raise HostError(f"{source} does not answer")
+                async with _within(TURN_S, self._places, source):
+                    yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[source]
+
+    def _forget_ended(self) -> None:
+        for source, (process, uid) in list(self._stuck.items()):
+            if not process.alive():
+                process.close()
+                self._uids.give_back(uid)
+                del self._stuck[source]
+
+    async def _run(
+        self,
+        kind: TaskKind,
+        source: str,
+        birth: str,
+        message: ReadKeyFiles | Put | Take,
+        answer: type[T],
+        ledger: int | None,
+    ) -> T | TaskFailed:
+        """What a task says to `message`. Raises HatchwayError."""
+        opening = functools.partial(sources.open_volume, self._config, source, read_only=ledger is None, expected=birth)
+        volume = await self._patience.descriptor(source, opening)
+        uid: int | None = None
+        process: Process | None = None
+        ends: list[socket.socket] = []
+        try:
+            ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = ends
+            take_descriptors(ours, False)
+            uid = self._uids.take()
+            spec = Perform(kind=kind, source=source, worker_uid=uid, scratch=self._config.mount_dir)
+            fds = (volume, theirs.fileno()) if ledger is None else (volume, theirs.fileno(), ledger)
+            process = await self._zygote.spawn(spec, fds)
+            theirs.close()
+            with trio.fail_after(TASK_S):
+                return await _ask(trio.socket.from_stdlib_socket(ours.dup()), message, answer)
+        except trio.TooSlowError:
+            raise HostError(f"{source} does not answer in {TASK_S:g} s") from None
+        except (OSError, ProtocolError) as exc:
+            raise HostError(f"the task for {source} failed: {exc}") from exc
+        finally:
+            # Closing a mount, or what the task may have sent, takes as long as somebody else likes.
+            close_elsewhere([volume, *(end.detach() for end in ends if end.fileno() >= 0)])
+            with trio.CancelScope(shield=True):
+                if process is None:
+                    if uid is not None:
+                        self._uids.give_back(uid)
+                else:
+                    assert uid is not None
+                    await self._end(source, process, uid)
+
+    async def _end(self, source: str, process: Process, uid: int) -> None:
+        process.signal(signal.SIGKILL)
+        with trio.move_on_after(END_S):
+            await process.wait()
+        self._stuck[source] = process, uid
+        self._forget_ended()
+
+
+async def _ask(control: trio.socket.SocketType, message: ReadKeyFiles | Put | Take, answer: type[T]) -> T | TaskFailed:
+    with control:
+        await control.send(pack(message))
+        said: T | TaskFailed = await receive_answer(control, answer | TaskFailed)
+        return said
+
+
+@asynccontextmanager
+async def _within(timeout_s: float, what: trio.Lock | trio.Semaphore, source: str) -> AsyncIterator[None]:
+    """Have `what` within the block. Raises HostError when it cannot be had in time."""
+    with trio.move_on_after(timeout_s) as waiting:
+        await what.acquire()
+    if waiting.cancelled_caught:
+        raise HostError(f"{source} was not looked at: too much else does not answer")
+    try:
+        yield
+    finally:
+        what.release()
+
+
+def _error(failed: TaskFailed, source: str, directory: str) -> HatchwayError:
+    name = delivery.NAME.decode()
+    place = f"{source}/{directory}" if directory else source
+    match failed.problem:
+        case Problem.FOREIGN:
+            return ConflictError(f"{place}/{name} is there and is not a key of this instance: it stays as it is")
+        case Problem.IN_THE_WAY:
+            names = f"{delivery.NEW.decode()} or {delivery.OLD.decode()}"
+            return ConflictError(f"something called {names} is in the way in {place}")
+        case Problem.MOVED:
+            names = f"{delivery.NEW.decode()} or {delivery.OLD.decode()}"
+            return ConflictError(f"{place}/{name} was changed meanwhile; what was put there is now called {names}")
+        case Problem.BUSY:
+            return HostError(f"{place}/{name} is in use, or changes all the time; try again")
+        case Problem.READ_ONLY:
+            return RefusedError(f"{source} is read-only")
+        case Problem.NO_DIRECTORY:
+            return NotFoundError(f"there is no directory {place}; symlinks are not followed")
+        case Problem.NO_ROOM:
+            return HostError(f"there is no room on the file system of {source}")
+        case Problem.LIMIT:
+            return HostError(f"the limit of {source} leaves no room, or what is in it has not been counted yet")
+        case Problem.FAILED:
+            return HostError(f"{place}: {os.strerror(failed.errno) if failed.errno else 'the task failed'}")
