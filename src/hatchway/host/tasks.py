@@ -6,6 +6,7 @@ system does not answer, keeps its uid, and its volume gets no other.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -249,4 +250,6 @@ def _error(failed: TaskFailed, source: str, directory: str) -> HatchwayError:
         case Problem.LIMIT:
             return HostError(f"the limit of {source} leaves no room, or what is in it has not been counted yet")
         case Problem.FAILED:
-            return HostError(f"{place}: {os.strerror(failed.errno) if failed.errno else 'the task failed'}")
+            return HostError(
+                f"{place}: {os.strerror(failed.errno) if failed.errno in errno.errorcode else 'the task failed'}"
+            )

@@ -141,6 +141,13 @@ class Delivery:
         finally:
             os.close(fd)
 
+    def _look_moved(self, name: bytes) -> _Found | None:
+        """As `_look`. What cannot be read, or not now, is not ours: it must not stay where we have moved it."""
+        try:
+            return self._look(name)
+        except OSError:
+            return _Found(None, 0, 0)
+
     def _tidy(self, ours: Collection[bytes], data: bytes | None = None) -> None:
         """Remove what a task left that was ended in the middle; also the beginning of `data`."""
         for name in (NEW, OLD):
@@ -183,19 +190,19 @@ class Delivery:
 
     def _check_came_out(self, fd: int, ours: Collection[bytes]) -> None:
         """Raise _ChangedError unless the file that was exchanged for `fd` is ours, and put it back."""
-        found = self._look(NEW)
+        found = self._look_moved(NEW)
         if found is None or found.among(ours):
             return
-        for _ in range(_TRIES):
-            try:
+        try:
+            self._rename(NEW, NAME, RENAME_EXCHANGE)
+            if not self._is(NEW, fd):
+                # Something was put in the place of what we had put there: that is the latest.
                 self._rename(NEW, NAME, RENAME_EXCHANGE)
-            except FileNotFoundError:
-                # What we had put there is gone.
-                self._back(NEW)
-                raise _ChangedError from None
-            if self._is(NEW, fd):
-                raise _ChangedError
-        raise DeliveryError(Problem.MOVED)
+                raise DeliveryError(Problem.MOVED)
+        except FileNotFoundError:
+            # What we had put there is gone.
+            self._back(NEW)
+        raise _ChangedError
 
     def _take_away(self, ours: Collection[bytes]) -> None:
         """Remove id_container if it is ours. Raises _ChangedError when it is not, or not there."""
@@ -211,7 +218,7 @@ class Delivery:
             # The file system cannot, so it must do that we have just looked.
             found, name = self._look(NAME), NAME
         else:
-            found, name = self._look(OLD), OLD
+            found, name = self._look_moved(OLD), OLD
         if found is None or not found.among(ours):
             if name == OLD and found is not None:
                 self._back(OLD)
@@ -224,6 +231,8 @@ class Delivery:
             self._rename(name, NAME, RENAME_NOREPLACE)
         except FileExistsError:
             raise DeliveryError(Problem.MOVED) from None
+        except FileNotFoundError:
+            pass  # it is gone as well
 
     def _remove(self, name: bytes) -> None:
         with self._quota.removing(self._directory, name):

@@ -116,7 +116,7 @@ def _pubs(directory: int) -> list[bytes] | None:
     os.lseek(directory, 0, os.SEEK_SET)
     reader = files.DirectoryReader(directory)
     names: list[bytes] = []
-    for _ in range(ENTRIES_MAX):
+    for _ in range(ENTRIES_MAX + 1):
         if (entry := reader.read()) is None:
             return sorted(names)
         # As a shell's *.pub, which means no hidden file.

@@ -11,6 +11,7 @@ from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, RefusedError
 from hatchway.host import policy
 from hatchway.model import DEPTH_MAX, VOLUMES_MAX, IdPair
+from hatchway.volumefs.delivery import KEY_MAX
 from hatchway.wire.host import UserRecord, View
 
 CONFIG = Config(
@@ -170,3 +171,53 @@ def test_owners_and_umasks_that_are_none(wrong: dict[str, Any]) -> None:
     policy.check_views(CONFIG, (structs.replace(view, owner=IdPair(0, 2**32 - 2), umask=0o777),))
     with pytest.raises(RefusedError):
         policy.check_views(CONFIG, (structs.replace(view, **wrong),))
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        "/",
+        "/etc",
+        "..",
+        "a/..",
+        "a/../b",
+        "./a",
+        ".",
+        "a//b",
+        "a/",
+        "a\0b",
+        "a/" * DEPTH_MAX + "a",
+        "x" * 256,
+        "\ud800",
+    ],
+)
+def test_directories_of_a_volume_that_are_refused(directory: str) -> None:
+    with pytest.raises(RefusedError):
+        policy.check_within(directory)
+
+
+def test_directories_of_a_volume() -> None:
+    assert policy.check_within("") == ()
+    assert policy.check_within(".ssh") == (b".ssh",)
+    assert policy.check_within("home/wörk/.ssh") == (b"home", "wörk".encode(), b".ssh")
+    policy.check_within("/".join("a" * DEPTH_MAX))
+
+
+@pytest.mark.parametrize("hashes", [(b"",), (b"x" * 31,), (b"x" * 33,), (b"x" * 32,) * (policy.HASHES_MAX + 1)])
+def test_what_is_no_digest(hashes: tuple[bytes, ...]) -> None:
+    with pytest.raises(RefusedError):
+        policy.check_hashes(hashes)
+
+
+def test_digests_and_keys() -> None:
+    policy.check_hashes(())
+    policy.check_hashes((b"x" * 32,) * policy.HASHES_MAX)
+    policy.check_private(b"x" * KEY_MAX)
+    for data in (b"", b"x" * (KEY_MAX + 1)):
+        with pytest.raises(RefusedError):
+            policy.check_private(data)
+    for owner in (IdPair(-1, 0), IdPair(0, 2**32 - 1)):
+        with pytest.raises(RefusedError):
+            policy.check_owner(owner)
+    with pytest.raises(RefusedError):
+        policy.check_birth("")
