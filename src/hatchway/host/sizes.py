@@ -155,7 +155,7 @@ class Accounts:
         wanted: list[Account | str] = []
         for volume in request.volumes:
             try:
-                wanted.append(self.shared(volume))
+                wanted.append(self._shared(volume))
             except RefusedError as exc:
                 wanted.append(str(exc))
         here = [account for account in wanted if isinstance(account, Account)]
@@ -169,8 +169,11 @@ class Accounts:
             await self._look_at(account for account in here if account.users)
         return Sizes(tuple(self._size(one) if isinstance(one, Account) else VolumeSize(problem=one) for one in wanted))
 
-    def shared(self, volume: SharedVolume) -> Account:
-        """The account of a volume, whose limits hold from now on. Raises RefusedError."""
+    def account_of(self, volume: SharedVolume) -> Account:
+        """The account of a volume. Of one that is there already the limits stay. Raises RefusedError."""
+        return self._accounts.get((volume.source, volume.birth)) or self._shared(volume)
+
+    def _shared(self, volume: SharedVolume) -> Account:
         policy.check_source(self._config, volume.source)
         policy.check_limits(volume.limits)
         policy.check_usage(volume.known)

@@ -107,7 +107,7 @@ class Tasks:
     ) -> T:
         """Have a task do what adds to the volume's account, or takes from it."""
         policy.check_birth(volume.birth)
-        account = self._accounts.shared(volume)
+        account = self._accounts.account_of(volume)
         # It is kept, and counted again afterwards, as when a session has been there.
         self._accounts.use(account)
         try:

@@ -278,7 +278,8 @@ class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag="deliver"):
 
     `directory` is relative to the volume's root, which is "". The file gets the mode 0600 and belongs to `owner`, ids
     of the host; None: to whom the directory belongs. A file of that name whose SHA-256 is in `replaces` is replaced,
-    one that is the same already stays as it is, and any other is a ConflictError.
+    one that is the same already stays as it is, and any other is a ConflictError. The limits of `volume` count where
+    hostd has not been told of it otherwise.
     """
 
     volume: SharedVolume
