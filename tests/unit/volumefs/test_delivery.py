@@ -134,6 +134,20 @@ def test_the_same_again_is_nothing_to_do(place: Place) -> None:
     assert place.key.stat() == before, "what the container made of it stays"
 
 
+def test_what_is_delivered_while_the_volume_is_counted(place: Place) -> None:
+    """Counts once, whether the count has been there or not."""
+    for count_first in (False, True):
+        place.ledger.begin()
+        found = place.count() if count_first else (0, 0)
+        place.deliver()
+        if not count_first:
+            found = place.count()
+        place.ledger.finish(*found, 1, least=False)
+        assert place.entered() == (1, 1)
+        place.withdraw(KEY)
+        assert place.entered() == (0, 0)
+
+
 def test_a_key_of_before_is_replaced(place: Place) -> None:
     place.deliver(BEFORE)
     kept = os.open(place.key, os.O_RDONLY)
