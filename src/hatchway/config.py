@@ -113,9 +113,11 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """Logging of all processes."""
+    """Logging of all processes, and how much of the record is kept."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    keep_events: int = 100_000
+    keep_days: int = 365
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -411,3 +413,10 @@ def _check(config: Config, origin: str) -> None:
     absolute("access.dir", config.access.dir)
     host_ok = re.fullmatch(r"[A-Za-z0-9._:-]{0,253}", config.connect.host) is not None
     require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")
+    require(
+        1000 <= config.log.keep_events <= 10_000_000,
+        "log.keep_events",
+        config.log.keep_events,
+        "a number from 1000 to 10000000",
+    )
+    require(1 <= config.log.keep_days <= 36500, "log.keep_days", config.log.keep_days, "days from 1 to 36500")

@@ -73,13 +73,18 @@ class Mode(enum.StrEnum):
 
 
 class EventKind(enum.StrEnum):
-    """What the record is of. `REFUSED` is an attempt to log in that failed, `CHANGE` whatever an operator did."""
+    """What the record is of. `REFUSED` is an attempt to log in that failed, `CHANGE` whatever an operator did, `AUTO`
+    what rules, labels and the catalog's news did to access by themselves. `LOST` stands for events that could not be
+    kept.
+    """
 
     LOGIN = "login"
     REFUSED = "refused"
     END = "end"
     CHANGE = "change"
+    AUTO = "auto"
     LOCKED = "locked"
+    LOST = "lost"
 
 
 class Origin(enum.StrEnum):

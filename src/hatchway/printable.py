@@ -35,3 +35,16 @@ def _escape(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def plain(text: str, longest: int) -> str:
+    """`text` with every character that is not plainly visible replaced by U+FFFD, and cut to `longest` characters.
+
+    For what is kept: two texts may become one, but no more room is needed than for what is seen.
+    """
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return (
+        cut
+        if cut.isprintable()
+        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cut)
+    )

@@ -404,6 +404,11 @@ class Registry:
             is_open = t.sessions.c.closed_at.is_(None)
             return rows.sessions(connection, is_open if login is None else and_(is_open, t.logins.c.name == login))
 
+    def session(self, session: str) -> SessionRecord | None:
+        """The session with the id `session`, open or not; None when there is none."""
+        with self._read() as connection:
+            return next(iter(rows.sessions(connection, t.sessions.c.id == session)), None)
+
     def trim_sessions(self, older_than: float) -> int:
         """Forget the sessions that ended before `older_than`, Unix seconds. Gives how many; open ones stay."""
         with self._write() as connection:
@@ -423,9 +428,11 @@ class Registry:
         instance: str | None = None,
         kinds: Collection[EventKind] = (),
         since: float | None = None,
+        after: int | None = None,
     ) -> tuple[EventRecord, ...]:
         """The latest `limit` events, oldest first: of the instance with that key, of `kinds`, since `since` (Unix
-        seconds); None, or no kinds: of all."""
+        seconds); None, or no kinds: of all. With `after` the first `limit` of those that came after the event with
+        that id."""
         query = select(t.events)
         if instance is not None:
             query = query.where(t.events.c.instance == instance)
@@ -434,18 +441,28 @@ class Registry:
         if since is not None:
             query = query.where(t.events.c.at >= since)
         with self._read() as connection:
+            if after is not None:
+                return rows.events(connection, query.where(t.events.c.id > after).order_by(t.events.c.id).limit(limit))
             return rows.events(connection, query.order_by(t.events.c.id.desc()).limit(limit))[::-1]
 
-    def trim_events(self, *, keep: int, older_than: float) -> int:
-        """Forget the oldest events, so that `keep` are left at most and none from before `older_than`, Unix seconds.
+    def keys_of_logins(self, logins: Collection[str]) -> dict[str, InstanceKey]:
+        """Whose logins these are, as far as they are anybody's. Of no use for more than some hundreds at once."""
+        query = select(t.logins.c.name, t.instances.c.environment, t.instances.c.container, t.instances.c.number)
+        with self._read() as connection:
+            found = connection.execute(query.join(t.instances).where(t.logins.c.name.in_(logins)))
+            return {row.name: InstanceKey(row.environment, row.container, row.number) for row in found}
 
-        Gives how many.
+    def trim_events(self, *, keep: int, older_than: float, kinds: Collection[EventKind] = ()) -> int:
+        """Forget the oldest events of `kinds` (none: of all), so that `keep` of them are left at most, and none from
+        before `older_than`, Unix seconds. Gives how many.
         """
+        of_kinds = t.events.c.kind.in_([kind.value for kind in kinds or EventKind])
         with self._write() as connection:
-            nth = select(t.events.c.id).order_by(t.events.c.id.desc()).offset(keep).limit(1)
+            nth = select(t.events.c.id).where(of_kinds).order_by(t.events.c.id.desc()).offset(keep).limit(1)
             last = connection.execute(nth).scalar()
             too_many = t.events.c.id <= (0 if last is None else last)
-            return connection.execute(delete(t.events).where(or_(too_many, t.events.c.at < older_than))).rowcount
+            old = or_(too_many, t.events.c.at < older_than)
+            return connection.execute(delete(t.events).where(of_kinds, old)).rowcount
 
     def _read(self) -> AbstractContextManager[Connection]:
         # In a transaction too: several statements then see one state.

@@ -44,6 +44,8 @@ def test_an_empty_file_is_the_defaults() -> None:
         ("[credentials]\npassword = 'md5'", ["credentials.password", "'md5'", "'raw'", "'argon2id'"]),
         ("[engine]\nurl = 'tcp://1.2.3.4:2375'", ["engine.url", "unix:///"]),
         ("[connect]\nhost = 'a b'", ["connect.host", "'a b'"]),
+        ("[log]\nkeep_events = 999", ["log.keep_events", "999", "1000 to 10000000"]),
+        ("[log]\nkeep_days = 0", ["log.keep_days", "0", "1 to 36500"]),
         ("sshd = 3", ["sshd", "table"]),
         ("[sshd", ["configuration"]),
     ],

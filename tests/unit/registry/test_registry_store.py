@@ -550,6 +550,31 @@ def test_the_record_is_bounded_in_rows_and_age(registry: Registry) -> None:
     assert registry.events(limit=99) == ()
 
 
+def test_of_the_record_some_kinds_are_forgotten_and_no_others(registry: Registry) -> None:
+    registry.add_events([_event(float(at)) for at in range(4)])
+    registry.add_events([_event(float(at), EventKind.REFUSED) for at in range(4)])
+    assert registry.trim_events(keep=1, older_than=0.0, kinds=[EventKind.REFUSED, EventKind.LOGIN]) == 3
+    kinds = [(found.event.kind, found.event.at) for found in registry.events(limit=99)]
+    assert kinds == [(EventKind.CHANGE, float(at)) for at in range(4)] + [(EventKind.REFUSED, 3.0)]
+    assert registry.trim_events(keep=9, older_than=2.0, kinds=[EventKind.CHANGE]) == 2
+
+
+def test_the_record_is_gone_on_with_from_a_number(registry: Registry) -> None:
+    registry.add_events([_event(float(at)) for at in range(5)])
+    assert [found.event.at for found in registry.events(limit=2, after=1)] == [1.0, 2.0]
+    assert [found.event.at for found in registry.events(limit=9, after=3, since=4.0)] == [4.0]
+    assert registry.events(limit=9, after=5) == ()
+
+
+def test_whose_login_it_is(registry: Registry) -> None:
+    _share(registry, 1, 70000)
+    _share(registry, 2, 70001)
+    key = InstanceKey("shop", "web", 1)
+    assert registry.keys_of_logins(["shop-web-1", "nobody"]) == {"shop-web-1": key}
+    registry.forget(key)
+    assert registry.keys_of_logins(["shop-web-1"]) == {}
+
+
 def _enter(registry: Registry, session: str, now: float, login: str = "shop-web-1") -> SessionRecord:
     return registry.open_session(
         session, login, address="192.0.2.7", method="publickey", credential="SHA256:FINGER", now=now
@@ -561,7 +586,10 @@ def test_sessions_open_and_close(registry: Registry) -> None:
     second, first = _enter(registry, "b", 20.0), _enter(registry, "a", 10.0)
     assert first == SessionRecord("a", Login("shop-web-1"), 10.0, None, "192.0.2.7", "publickey", "SHA256:FINGER")
     assert registry.open_sessions() == (first, second)
+    assert registry.session("a") == first
+    assert registry.session("never") is None
     assert registry.close_session("a", 30.0) is True
+    assert registry.session("a") == replace(first, closed_at=30.0)
     assert registry.open_sessions() == (second,)
     assert registry.close_session("a", 40.0) is False
     assert registry.close_session("never", 40.0) is False

@@ -1,0 +1,254 @@
+"""The record of what happened: logins, failures, ends of sessions and every change, in the registry's table of events.
+
+What happens never waits for its record: it is told here, without blocking, and written a moment later, many rows at
+once. Everything is bounded, each sort of event by itself, in memory as in the table: whoever can make many events of
+one sort (anybody, of failed attempts; a login's holder, of logins; a maker of containers, of what labels do) must not
+be able to push others out. What is lost is counted, and the record says so.
+Concurrency: all methods are for the event loop's thread. No secret is ever given to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import trio
+
+from hatchway import log
+from hatchway.admin.attempts import ADDRESS_LENGTH, LOGIN_LENGTH, MINUTE_S, Attempts
+from hatchway.config import Log
+from hatchway.model import EventKind, valid_login
+from hatchway.printable import plain
+from hatchway.registry.records import NewEvent
+from hatchway.registry.store import Registry
+
+T = TypeVar("T")
+
+WRITE_EVERY_S = 1.0
+RETRY_S = 10.0
+"""How soon it is tried again when nothing can be written."""
+
+FINISH_S = 5.0
+"""How long stopping waits for what is still to be written."""
+
+WAITING_MAX = 10_000
+"""Events of one kind that wait to be written."""
+
+BATCH = 500
+"""Rows of one transaction: logins wait for the registry meanwhile."""
+
+TRIM_EVERY_S = 3600.0
+TRIM_AFTER = 10_000
+"""After how much time, or how many rows, the oldest are forgotten."""
+
+DAY_S = 86400.0
+
+SORTS = (
+    (EventKind.CHANGE, EventKind.LOST),
+    (EventKind.AUTO, EventKind.LOCKED),
+    (EventKind.LOGIN, EventKind.END),
+    (EventKind.REFUSED,),
+)
+"""What is kept apart when the oldest are forgotten."""
+
+INSTANCE_LENGTH = 300
+WHO_LENGTH = 200
+WHAT_LENGTH = 500
+"""Characters that are kept."""
+
+
+class Database(Protocol):
+    """Runs a call with the registry in the registry's thread, as Core.db does."""
+
+    def __call__(self, call: Callable[[Registry], T], /) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events in the order of their time, each with its number, None for one that is not written yet.
+
+    `last` is the number to go on after: nothing that was asked for and is written up to there is missing; 0 when there
+    is nothing yet.
+    """
+
+    events: tuple[tuple[int | None, NewEvent], ...]
+    last: int
+
+
+class Journal:
+    """One record. `now` gives Unix time in seconds."""
+
+    def __init__(self, db: Database, config: Log, now: Callable[[], float]) -> None:
+        self._db = db
+        self._config = config
+        self._now = now
+        self._waiting: list[NewEvent] = []
+        self._kinds: Counter[EventKind] = Counter()
+        self._attempts = Attempts(0)
+        self._lost = 0
+        self._lost_at = 0.0
+        self._writing = trio.Lock()
+        self._fails = False
+        self._untrimmed = 0
+        self._logger = log.get()
+
+    def record(self, event: NewEvent) -> None:
+        """Have `event` written soon. Texts are cut to what is kept, and what is not plainly visible is taken out."""
+        if self._kinds[event.kind] >= WAITING_MAX:
+            self._lost_at = self._lost_at if self._lost else event.at
+            self._lost += event.times
+            return
+        self._kinds[event.kind] += 1
+        self._waiting.append(
+            replace(
+                event,
+                instance=plain(event.instance, INSTANCE_LENGTH),
+                login=plain(event.login, LOGIN_LENGTH),
+                address=plain(event.address, ADDRESS_LENGTH),
+                who=plain(event.who, WHO_LENGTH),
+                what=plain(event.what, WHAT_LENGTH),
+            )
+        )
+
+    def refused(self, login: str, address: str, why: str, instance: str = "") -> None:
+        """An attempt to log in failed. All texts may be a stranger's; `why` is one of few sentences of ours, without
+        full stop. The row is written when the minute is over."""
+        self._end_minute()
+        self._attempts.add(login, address, why, instance, self._now())
+
+    def _end_minute(self) -> None:
+        minute = int(self._now() // MINUTE_S)
+        if minute != self._attempts.minute:
+            ended, self._attempts = self._attempts, Attempts(minute)
+            for event in ended.events():
+                self.record(event)
+
+    async def run(self) -> None:
+        """Write and trim for ever; when cancelled, write what there is."""
+        trimmed_at = -math.inf
+        try:
+            while True:
+                self._end_minute()
+                await self.write()
+                if not self._fails and (
+                    trio.current_time() - trimmed_at >= TRIM_EVERY_S or self._untrimmed >= TRIM_AFTER
+                ):
+                    await self._trim()
+                    trimmed_at = trio.current_time()
+                await trio.sleep(RETRY_S if self._fails else WRITE_EVERY_S)
+        finally:
+            with trio.move_on_after(FINISH_S, shield=True):
+                await self.finish()
+
+    async def finish(self) -> None:
+        """Write all there is, also of a minute that is not over. For when nothing more is to come."""
+        ended, self._attempts = self._attempts, Attempts(self._attempts.minute)
+        for event in ended.events():
+            self.record(event)
+        await self.write()
+
+    async def write(self) -> None:
+        """Write what waits. What cannot be written goes on waiting."""
+        async with self._writing:
+            while batch := self._batch():
+                try:
+                    await self._db(functools.partial(_store, events=batch))
+                except Exception as exc:
+                    if not self._fails:
+                        # What SQLAlchemy raises says the whole statement, and has the database's own error in `orig`.
+                        why = str(getattr(exc, "orig", exc))
+                        self._logger.error("the record cannot be written, will be tried again", error=why)
+                    self._fails = True
+                    return
+                if self._fails:
+                    self._logger.info("the record is written again")
+                self._fails = False
+                del self._waiting[: len(batch)]
+                self._kinds -= Counter(event.kind for event in batch)
+                self._untrimmed += len(batch)
+
+    def _batch(self) -> list[NewEvent]:
+        if not self._waiting and self._lost:
+            self._waiting += self._loss()
+            self._kinds[EventKind.LOST] += 1
+            self._lost = 0
+        return self._waiting[:BATCH]
+
+    def _loss(self) -> list[NewEvent]:
+        if not self._lost:
+            return []
+        what = "not recorded: more happened at once than could be written"
+        return [NewEvent(self._lost_at, EventKind.LOST, what, done=False, times=self._lost)]
+
+    async def _trim(self) -> None:
+        keep, before = self._config.keep_events, self._now() - self._config.keep_days * DAY_S
+        for kinds in SORTS:
+            try:
+                await self._db(functools.partial(_trim, kinds=kinds, keep=keep, before=before))
+            except Exception:
+                self._logger.exception("old events not forgotten")
+        self._untrimmed = 0
+
+    async def read(
+        self,
+        *,
+        limit: int,
+        instance: str | None = None,
+        kinds: Collection[EventKind] = (),
+        since: float | None = None,
+        after: int | None = None,
+    ) -> Page:
+        """The latest `limit` events, also those not written yet. Arguments as in Registry.events; with `after` only
+        what is written, so that each event comes once."""
+        self._end_minute()
+        await self.write()
+        only = None if instance is None else plain(instance, INSTANCE_LENGTH)
+
+        def look(registry: Registry) -> Page:
+            found = registry.events(limit=limit, instance=only, kinds=kinds, since=since, after=after)
+            written: list[tuple[int | None, NewEvent]] = [(one.id, one.event) for one in found]
+            more: list[tuple[int | None, NewEvent]] = [
+                (None, event)
+                for event in _placed(registry, unwritten)
+                if (only is None or event.instance == only)
+                and (not kinds or event.kind in kinds)
+                and (since is None or event.at >= since)
+            ]
+            events = sorted([*written, *more], key=lambda one: one[1].at)
+            # The record is written in the registry's thread only, in which this is.
+            latest = found[-1:] if after is not None and len(found) == limit else registry.events(limit=1)
+            return Page(tuple(events[-limit:]), latest[0].id if latest else 0)
+
+        async with self._writing:
+            # Not before: what was written meanwhile would be there twice.
+            unwritten = [*self._waiting, *self._loss(), *self._attempts.events()] if after is None else []
+            return await self._db(look)
+
+
+def _store(registry: Registry, *, events: Sequence[NewEvent]) -> None:
+    registry.add_events(_placed(registry, events))
+
+
+def _placed(registry: Registry, events: Iterable[NewEvent]) -> list[NewEvent]:
+    """`events`, those of a login with the instance it is of."""
+    result: list[NewEvent] = []
+    remaining = iter(events)
+    while some := list(itertools.islice(remaining, BATCH)):
+        logins = {one.login for one in some if not one.instance and valid_login(one.login)}
+        keys = registry.keys_of_logins(logins) if logins else {}
+        result += [
+            replace(one, instance=plain(str(keys[one.login]), INSTANCE_LENGTH))
+            if not one.instance and one.login in keys
+            else one
+            for one in some
+        ]
+    return result
+
+
+def _trim(registry: Registry, *, kinds: Collection[EventKind], keep: int, before: float) -> int:
+    return registry.trim_events(keep=keep, older_than=before, kinds=kinds)
