@@ -17,14 +17,26 @@ import trio
 from msgspec import structs
 
 from hatchway import log
-from hatchway.admin import shares
+from hatchway.admin import sentences, shares
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
+from hatchway.admin.journal import Journal
+from hatchway.admin.suspensions import Suspensions
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError
-from hatchway.model import Directory, Limits, Login, Snapshot, VolumeInfo, VolumeKind, below
-from hatchway.registry.records import CredentialKind, InstanceRecord
+from hatchway.model import (
+    Directory,
+    EventKind,
+    InstanceKey,
+    Limits,
+    Login,
+    Snapshot,
+    VolumeInfo,
+    VolumeKind,
+    below,
+)
+from hatchway.registry.records import CredentialKind, InstanceRecord, NewEvent, SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
@@ -64,6 +76,8 @@ class Core:
         self.inventory = inventory
         self.host = host
         self.now = now
+        self.journal = Journal(self.db, config.log, now)
+        self._suspensions = Suspensions(self.journal, now)
         self._registry_turn = trio.CapacityLimiter(1)
         self._feeding = trio.Lock()
         self._publishing = trio.Lock()
@@ -89,6 +103,8 @@ class Core:
         self.unpublished: dict[str, str] = {}
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
         self._young: dict[str, float] = {}
+        # Whose sessions they are: an instance may be forgotten before they end.
+        self._entered: dict[str, InstanceKey] = {}
         self._news = trio.Event()
         self._logger = log.get()
 
@@ -232,6 +248,9 @@ class Core:
             records = [record for record in await self.db(Registry.instances) if record.grants]
             self.limits = shares.limits(records, self.inventory)
             views = {record.login: self._views_for_open(record) for record in records}
+            if not self._untold:
+                # Else every volume looks like another's.
+                self._suspensions.look(records, self.inventory)
         shared = {Directory(view.source, view.birth): view.limits for seen in views.values() for view in seen}
         if shared != self.shared:
             self.shared = shared
@@ -360,10 +379,16 @@ class Core:
             if isinstance(exc, HatchwayError):
                 # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
                 self._untold.update(self._latest)
+                self.journal.refused(login, address, f"not let in: {exc}", str(record.key))
             with trio.CancelScope(shield=True):
-                await self.session_ended(session)
+                await self._close(session)
             raise
         self._young[session] = trio.current_time()
+        self._entered[session] = record.key
+        who = sentences.entered(method, key)
+        self.journal.record(
+            NewEvent(now, EventKind.LOGIN, "logged in", str(record.key), login, address=address, who=who)
+        )
         self._logger.info("session opened", session=session, login=login, address=address, method=method)
         return session
 
@@ -423,7 +448,32 @@ class Core:
 
     async def session_ended(self, session: str) -> None:
         """Write down that a session is over."""
+        key = self._entered.pop(session, None)
+        record = await self._close(session)
+        if record is None or record.closed_at is None:
+            return
+        what = f"session ended {sentences.lasted(record.closed_at - record.opened_at)}"
+        self.journal.record(
+            NewEvent(
+                record.closed_at,
+                EventKind.END,
+                what,
+                instance="" if key is None else str(key),
+                login=record.login,
+                address=record.address,
+                who=sentences.entered(record.method, record.credential),
+            )
+        )
+
+    async def _close(self, session: str) -> SessionRecord | None:
+        """Close the books on a session. Gives its record, None when they were closed."""
         now = self.now()
         self._young.pop(session, None)
-        if await self.db(lambda registry: registry.close_session(session, now)):
+
+        def close(registry: Registry) -> SessionRecord | None:
+            return registry.session(session) if registry.close_session(session, now) else None
+
+        record = await self.db(close)
+        if record is not None:
             self._logger.info("session ended", session=session)
+        return record

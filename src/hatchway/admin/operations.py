@@ -10,6 +10,7 @@ import trio
 
 from hatchway import __version__, log
 from hatchway.admin import shares
+from hatchway.admin.auditing import audited
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
@@ -43,6 +44,7 @@ from hatchway.registry.records import CredentialKind, CredentialRecord, GrantRec
 from hatchway.registry.store import Registry
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import (
+    LOG_MAX,
     Access,
     AccessChange,
     Applied,
@@ -62,10 +64,13 @@ from hatchway.wire.admin import (
     KeyExport,
     Listing,
     ListInstances,
+    Log,
+    LogEntry,
     PasswordKind,
     PasswordShown,
     Prune,
     Pruned,
+    ReadLog,
     ResetPassword,
     Show,
     ShowPassword,
@@ -98,7 +103,7 @@ class Operations:
 
     def table(self) -> Table:
         """The admin socket's request table."""
-        return {
+        table: Table = {
             ListInstances: Request(ROOT, self._list),
             Enable: Request(ROOT, self._enable),
             Apply: Request(ROOT, self._apply),
@@ -111,7 +116,9 @@ class Operations:
             ShowPassword: Request(ROOT, self._show_password),
             ResetPassword: Request(ROOT, self._reset_password),
             DaemonStatus: Request(ROOT, self._status),
+            ReadLog: Request(ROOT, self._log),
         }
+        return audited(table, self._core.journal, self._core.now)
 
     # Looking
 
@@ -177,6 +184,43 @@ class Operations:
             host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
             problems=self._problems(status),
         )
+
+    async def _log(self, request: ReadLog, _peer: Peer) -> Log:
+        if not 1 <= request.limit <= LOG_MAX:
+            raise UsageError(f"{request.limit} events of the record: ask for 1 to {LOG_MAX:,}")
+        page = await self._core.journal.read(
+            limit=request.limit,
+            instance=await self._recorded(request.instance) if request.instance else None,
+            kinds=request.kinds,
+            since=request.since,
+            after=request.after,
+        )
+        entries = tuple(
+            LogEntry(
+                id=number,
+                at=event.at,
+                kind=event.kind,
+                instance=event.instance,
+                login=event.login,
+                address=event.address,
+                who=event.who,
+                what=event.what,
+                done=event.done,
+                times=event.times,
+            )
+            for number, event in page.events
+        )
+        return Log(entries=entries, last=page.last)
+
+    async def _recorded(self, text: str) -> str:
+        """The key by which the record knows the instance `text`, which may be forgotten. Raises NotFoundError,
+        UsageError."""
+        try:
+            return str(self._resolve(text, await self._core.db(Registry.instances)))
+        except NotFoundError:
+            if "/" not in text:
+                raise
+            return str(parse_instance_key(text))
 
     def _problems(self, status: InstanceStatus) -> tuple[str, ...]:
         problems = []

@@ -16,12 +16,13 @@ import trio
 
 from hatchway import log
 from hatchway.admin import rules as planning
+from hatchway.admin import sentences
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.rules import Change
 from hatchway.errors import HatchwayError, HostError
-from hatchway.model import AccessRule, InstanceKey, Login, NewLimits
-from hatchway.registry.records import AlteredGrant, FollowedGrant, GrantName
+from hatchway.model import AccessRule, EventKind, InstanceKey, Login, NewLimits
+from hatchway.registry.records import AlteredGrant, FollowedGrant, GrantName, NewEvent
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import ChangeKind
 
@@ -169,6 +170,8 @@ class Reconciler:
             try:
                 touched.add(await self._grant(change))
             except HatchwayError as exc:
+                if change.key not in self._later:
+                    self._record(change, exc)
                 self._later[change.key] = trio.current_time() + RETRY_MAX_S
                 outcome.problems.append(f"{change.key} {change.path}: {exc}")
             else:
@@ -202,6 +205,7 @@ class Reconciler:
             self._logger.info(
                 one.kind.value, instance=str(one.key), path=one.path, origin=one.origin.value, mode=one.mode, by=one.by
             )
+            self._record(one)
         if not changes:
             return set()
         keys = {change.key for change in changes}
@@ -243,4 +247,13 @@ class Reconciler:
             ownership=change.ownership,
             limits=NewLimits.exactly(change.limits),
         )
+        self._record(change)
         return record.login
+
+    def _record(self, change: Change, problem: HatchwayError | None = None) -> None:
+        if (what := sentences.followed(change)) is None:
+            return
+        done, told = problem is None, what if problem is None else f"{what}: {problem}"
+        self._core.journal.record(
+            NewEvent(self._core.now(), EventKind.AUTO, told, str(change.key), who=change.by, done=done)
+        )

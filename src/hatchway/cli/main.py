@@ -18,6 +18,7 @@ from hatchway.cli.forget import forget
 from hatchway.cli.guard import guard
 from hatchway.cli.key import key
 from hatchway.cli.listing import ls
+from hatchway.cli.log import log
 from hatchway.cli.password import password
 from hatchway.cli.prune import prune
 from hatchway.cli.run import run
@@ -77,7 +78,7 @@ def cli(app: App, config_path: Path | None) -> None:
     app.config_path = config_path
 
 
-for _command in (run, ls, enable, disable, confirm, apply, forget, prune, show, key, password, status, doctor):
+for _command in (run, ls, enable, disable, confirm, apply, forget, prune, show, key, password, log, status, doctor):
     cli.add_command(_command)
 
 

@@ -11,6 +11,7 @@ from hatchway.model import (
     NO_LIMITS,
     UNSAID,
     AccessRule,
+    EventKind,
     IdPair,
     InstanceKey,
     InstanceState,
@@ -355,9 +356,54 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     leftovers: Leftovers | None = None
 
 
+LOG_MAX = 5000
+"""The most events of one Log, each of a few kilobytes at most."""
+
+
+class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read-log"):
+    """The record of what happened: the latest `limit` events, 1 to LOG_MAX, since `since` (Unix seconds, None: ever).
+
+    `instance` as in Enable, also one that is forgotten; "" and no kinds: of all. With `after`, a `Log.last`, the first
+    that were written after that. Answer: Log.
+    """
+
+    limit: int = 100
+    instance: str = ""
+    kinds: tuple[EventKind, ...] = ()
+    since: float | None = None
+    after: int | None = None
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened `at`, Unix seconds, `times` times since. `id` None: not written yet, and still counted.
+
+    `instance` is a key, `login` whatever a client said, `address` the client's, `who` a session's credential or who
+    made a change, each "" when there is none. `done`: it was done, or let in.
+    """
+
+    id: int | None
+    at: float
+    kind: EventKind
+    instance: str
+    login: str
+    address: str
+    who: str
+    what: str
+    done: bool
+    times: int
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
+    """Events in the order of their time. `last` is what to go on after."""
+
+    entries: tuple[LogEntry, ...]
+    last: int
+
+
 __all__ = [
     "Access", "AccessChange", "Applied", "Apply", "ChangeKind", "Changed", "Confirm", "ConnectionInfo", "DaemonStatus",
     "Disable", "Enable", "ExportKey", "Forget", "Forgotten", "GoneInstance", "GrantStatus", "HostKey",
-    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Mode", "Origin", "PasswordKind", "PasswordShown",
-    "Prune", "Pruned", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status", "VolumeStatus",
+    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Log", "LogEntry", "Mode", "Origin", "PasswordKind",
+    "PasswordShown", "Prune", "Pruned", "ReadLog", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status",
+    "VolumeStatus",
 ]  # fmt: skip

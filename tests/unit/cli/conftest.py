@@ -31,6 +31,7 @@ _REQUESTS = (
     | admin.ShowPassword
     | admin.ResetPassword
     | admin.DaemonStatus
+    | admin.ReadLog
 )
 
 Answer = object | Callable[[Any], object]

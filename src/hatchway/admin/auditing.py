@@ -1,0 +1,99 @@
+"""Every request of the admin socket that changes something or reveals a secret is told to the record: here, once.
+
+A handler knows nothing of it, so that none can forget it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from hatchway.admin import sentences
+from hatchway.admin.journal import Journal
+from hatchway.errors import HatchwayError
+from hatchway.model import EventKind, InstanceKey
+from hatchway.registry.records import NewEvent
+from hatchway.wire.admin import Changed, InstanceStatus, Pruned
+from hatchway.wire.service import Peer, Table
+
+_NO_LOGINUID = 2**32 - 1
+"""Nobody has logged in: a service, or a kernel that does not keep it (proc_pid_loginuid(5))."""
+
+Handler = Callable[[Any, Peer], Awaitable[object]]
+
+
+def audited(table: Table, journal: Journal, now: Callable[[], float]) -> Table:
+    """`table` with handlers that record what they did, or that it failed. `now` gives Unix time in seconds."""
+    return {
+        kind: row if kind in sentences.READING else replace(row, handler=_audited(row.handler, journal, now))
+        for kind, row in table.items()
+    }
+
+
+def _audited(handler: Handler, journal: Journal, now: Callable[[], float]) -> Handler:
+    async def audited(request: Any, peer: Peer) -> object:
+        what = sentences.requested(request)
+        if what is None:
+            return await handler(request, peer)
+        # Now: when the answer is there, the process that asks may be gone.
+        who, (instance, login) = caller(peer), _asked(request)
+
+        def record(outcome: str, *, done: bool = False) -> None:
+            told = f"{what}{outcome}"
+            journal.record(NewEvent(now(), EventKind.CHANGE, told, instance, login, who=who, done=done))
+
+        try:
+            answer = await handler(request, peer)
+        except HatchwayError as exc:
+            record(f": {exc}")
+            raise
+        except BaseException as exc:
+            # Stopping may come between the change and the end of its handler.
+            record(": internal error" if isinstance(exc, Exception) else ": stopped meanwhile")
+            raise
+        instance, login = _subject(answer, instance, login)
+        record(_result(answer, getattr(request, "volumes", ())), done=True)
+        if isinstance(answer, Pruned):
+            for one in answer.instances:
+                journal.record(NewEvent(now(), EventKind.CHANGE, "forgotten", str(one.key), one.login, who=who))
+        return answer
+
+    return audited
+
+
+def caller(peer: Peer) -> str:
+    """Who is at the other end: its uid, and whose log-in it comes from (sudo(8) does not change that), if known.
+
+    Without names: whoever is asked for them may not answer (LDAP).
+    """
+    who = f"uid {peer.uid}"
+    try:
+        with open(f"/proc/{peer.pid}/loginuid", encoding="ascii") as file:
+            uid = int(file.read())
+    except (OSError, ValueError):
+        return who
+    return who if uid in (_NO_LOGINUID, peer.uid) else f"{who}, logged in as uid {uid}"
+
+
+def _asked(request: object) -> tuple[str, str]:
+    """Which instance and login a request is for, as it says it. A name without "/" may be a login: the record knows."""
+    text = getattr(request, "instance", "")
+    return (text, "") if "/" in text else ("", text)
+
+
+def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:
+    """Which instance and login an answer is of, as far as it says it."""
+    found = getattr(answer, "instance", None)
+    if isinstance(found, InstanceStatus):
+        return str(found.key), found.login or login
+    key, named = getattr(answer, "key", None), getattr(answer, "login", None)
+    return str(key) if isinstance(key, InstanceKey) else instance, named if isinstance(named, str) else login
+
+
+def _result(answer: object, named: Collection[str]) -> str:
+    """What an answer tells that its request, which `named` these volumes, did not."""
+    if isinstance(answer, Changed):
+        more = [path for path in answer.changed if path not in named]
+        return f": {', '.join(more)}" if more else ""
+    return ""

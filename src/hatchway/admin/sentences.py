@@ -1,0 +1,155 @@
+"""What the record says of requests of the admin socket, of what rules and labels do, and of sessions. Pure.
+
+Phrases without full stop that never hold a secret: each names the fields it tells of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import UNSET
+
+from hatchway.admin.rules import Change
+from hatchway.model import Limits, Mode, NewLimits, Ownership
+from hatchway.wire.admin import (
+    Apply,
+    ChangeKind,
+    Confirm,
+    DaemonStatus,
+    Disable,
+    Enable,
+    ExportKey,
+    Forget,
+    ListInstances,
+    Prune,
+    ReadLog,
+    ResetPassword,
+    Show,
+    ShowPassword,
+)
+
+_DAY_S = 86400.0
+
+
+def _volumes(volumes: tuple[str, ...], every: bool, none: str) -> str:
+    return "all volumes" if every else ", ".join(volumes) or none
+
+
+def _ownership(ownership: Ownership) -> list[str]:
+    said = [] if ownership.owner is None else [f"owner {ownership.owner}"]
+    return said if ownership.umask is None else [*said, f"umask {ownership.umask:03o}"]
+
+
+def _limits(limits: NewLimits) -> list[str]:
+    said = []
+    if limits.size is not UNSET:
+        said.append("no limit of size" if limits.size is None else f"at most {limits.size:,} bytes")
+    if limits.files is not UNSET:
+        said.append("no limit of files" if limits.files is None else f"at most {limits.files:,} files")
+    return said
+
+
+def _limits_that_are(limits: Limits) -> list[str]:
+    return _limits(NewLimits(UNSET if limits.size is None else limits.size, limits.files or UNSET))
+
+
+def _enable(request: Enable) -> str:
+    words = [f"enable {_volumes(request.volumes, request.every, 'nothing')}{' read-only' * request.read_only}"]
+    words += ["following"] * request.follow
+    return ", ".join([*words, *_ownership(request.ownership), *_limits(request.limits)])
+
+
+def _disable(request: Disable) -> str:
+    return f"disable {_volumes(request.volumes, request.every, 'nothing')}"
+
+
+def _confirm(request: Confirm) -> str:
+    return f"confirm {_volumes(request.volumes, False, 'all that waits')}"
+
+
+def _apply(request: Apply) -> str | None:
+    return None if request.dry_run else f"apply the access files: {len(request.rules)} rules"
+
+
+def _forget(_request: Forget) -> str:
+    return "forget access, key and password"
+
+
+def _prune(request: Prune) -> str | None:
+    return None if request.dry_run else f"forget what has been gone for {request.gone_s / _DAY_S:g} days"
+
+
+def _show(request: Show) -> str | None:
+    return "connection information with password shown" if request.secrets else None
+
+
+def _export_key(_request: ExportKey) -> str:
+    return "private key shown"
+
+
+def _show_password(_request: ShowPassword) -> str:
+    return "password shown"
+
+
+def _reset_password(_request: ResetPassword) -> str:
+    return "password reset"
+
+
+CHANGING: Mapping[type, Callable[[Any], str | None]] = {
+    Enable: _enable,
+    Disable: _disable,
+    Confirm: _confirm,
+    Apply: _apply,
+    Forget: _forget,
+    Prune: _prune,
+    Show: _show,
+    ExportKey: _export_key,
+    ShowPassword: _show_password,
+    ResetPassword: _reset_password,
+}
+"""What each request that changes something or reveals a secret asks for; None when this one does neither."""
+
+READING = frozenset({ListInstances, DaemonStatus, ReadLog})
+"""Requests that never do."""
+
+
+def requested(request: object) -> str | None:
+    """What `request` asks for, None when it only looks. One that is in neither list is told of by its name."""
+    if type(request) in READING:
+        return None
+    describe = CHANGING.get(type(request))
+    return type(request).__name__ if describe is None else describe(request)
+
+
+def followed(change: Change) -> str | None:
+    """What rules or labels did to a grant; None when nobody may do more or less than before."""
+    mode = "read-only" if change.mode is Mode.READ_ONLY else "read-write"
+    terms = ", ".join([mode, *_ownership(change.ownership), *_limits_that_are(change.limits)])
+    match change.kind:
+        case ChangeKind.GRANT | ChangeKind.CONFIRM:
+            return f"access given to {change.path}: {terms}"
+        case ChangeKind.FOLLOW:
+            return f"access goes over to the new volume at {change.path}: {terms}"
+        case ChangeKind.WITHDRAW:
+            return f"access to {change.path} withdrawn"
+        case _:
+            before = (change.before, change.owned_before, change.limits_before)
+            same = before == (change.mode, change.ownership, change.limits)
+            return None if same else f"access to {change.path} changed: {terms}"
+
+
+def entered(method: str, key: str | None) -> str:
+    """How a session was let in: the key by its fingerprint, or sshd's word for another method."""
+    return method if key is None else f"key {key}"
+
+
+def lasted(seconds: float) -> str:
+    """How long a session was: "after 12 s", "after 3 min 5 s", "after 2 h 14 min", "after 3 days 4 h"."""
+    whole = max(0, int(seconds))
+    for size, unit, below, part in ((86400, "days", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            unit = "day" if (unit, count) == ("days", 1) else unit
+            return f"after {count} {unit} {rest // below} {part}"
+    return f"after {whole} s"

@@ -1,0 +1,121 @@
+"""`hatchway log`: the record of what happened."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import sys
+import time
+
+import click
+import msgspec
+from rich.text import Text
+
+from hatchway.cli.app import App, flush, json_option
+from hatchway.cli.output import Terminal, columns
+from hatchway.cli.text import safe
+from hatchway.errors import UsageError
+from hatchway.model import EventKind
+from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
+
+FOLLOW_EVERY_S = 1.0
+"""How often it is asked what is new."""
+
+_SPANS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+_STYLE = {EventKind.REFUSED: "yellow", EventKind.LOCKED: "yellow", EventKind.LOST: "red"}
+
+
+@click.command()
+@click.argument("instance", default="")
+@click.option("--since", metavar="WHEN", help="Only what happened since then: 2h, 30min, 7d, or a local date and time.")
+@click.option(
+    "--kind",
+    "kinds",
+    metavar="KIND",
+    type=click.Choice([kind.value for kind in EventKind]),
+    multiple=True,
+    help=f"Only events of this kind; may be given more than once: {', '.join(kind.value for kind in EventKind)}.",
+)
+@click.option(
+    "-n", "--lines", metavar="N", type=click.IntRange(1, LOG_MAX), default=100, help="How many.  [default: 100]"
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on.")
+@json_option
+@click.pass_obj
+def log(app: App, instance: str, since: str | None, kinds: tuple[str, ...], lines: int, follow: bool) -> None:
+    """Print what happened: logins, failures, ends of sessions and every change; the newest last.
+
+    With INSTANCE only what concerns that one.
+    """
+    request = ReadLog(
+        limit=lines,
+        instance=instance,
+        kinds=tuple(EventKind(kind) for kind in kinds),
+        since=None if since is None else moment(since, time.time()),
+    )
+    answer = app.ask(request, Log)
+    if follow:
+        _follow(app, request, answer)
+    else:
+        app.emit(answer, lambda out: _print(out, answer))
+
+
+def moment(text: str, now: float) -> float:
+    """What `--since` means, in Unix seconds; `now` too. Raises UsageError."""
+    if (span := re.fullmatch(r"([0-9]{1,9})(s|m|min|h|d|w)", text)) is not None:
+        return now - int(span[1]) * _SPANS_S[span[2]]
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"--since {text!r}: expected a span such as 30min, 2h or 7d, or a date such as 2026-01-31 or "
+            "'2026-01-31 14:05'"
+        ) from None
+
+
+def _print(out: Terminal, answer: Log) -> None:
+    if not answer.entries:
+        out.out(Text("Nothing is recorded of that."))
+    for line in _lines(answer.entries):
+        out.out(line)
+
+
+def _follow(app: App, request: ReadLog, answer: Log) -> None:
+    while True:
+        # What is still counted comes when it is written, once.
+        entries = [entry for entry in answer.entries if entry.id is not None]
+        if app.json:
+            for entry in entries:
+                sys.stdout.write(json.dumps(msgspec.to_builtins(entry), ensure_ascii=True) + "\n")
+        else:
+            for line in _lines(entries):
+                app.out.out(line)
+        flush()
+        if len(entries) < request.limit:
+            time.sleep(FOLLOW_EVERY_S)
+        request = msgspec.structs.replace(request, after=answer.last, limit=LOG_MAX)
+        answer = app.ask(request, Log)
+
+
+def _lines(entries: list[LogEntry] | tuple[LogEntry, ...]) -> list[Text]:
+    return columns([_cells(entry) for entry in entries])
+
+
+def _cells(entry: LogEntry) -> list[Text]:
+    at = datetime.datetime.fromtimestamp(entry.at).astimezone()
+    text = safe(entry.what, "" if entry.done else _STYLE.get(entry.kind, "red"))
+    if entry.kind is EventKind.CHANGE and not entry.done:
+        text = Text.assemble(("not done: ", "red"), text)
+    if entry.who:
+        text.append_text(Text.assemble(("  by ", "dim"), safe(entry.who, "dim")))
+    if entry.times > 1:
+        text.append(f"  x {entry.times:,}")
+    return [
+        Text(f"{at:%Y-%m-%d %H:%M:%S}", style="dim"),
+        Text(entry.kind.value, style=_STYLE.get(entry.kind, "")),
+        safe(entry.instance or entry.login or "-"),
+        safe(entry.address or "-"),
+        text,
+    ]
