@@ -44,6 +44,7 @@ STATE_FILES = frozenset(
         "registry.sqlite-shm",
         "registry.sqlite-journal",
         "sealing.key",
+        "sealing.key.new",
         "lost+found",
     }
 )

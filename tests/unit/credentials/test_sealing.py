@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import pickle
 import socket
@@ -235,3 +236,246 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(os, "fsync", full)
         _refused(tmp_path / "sealing.key", "No space left")
     assert os.listdir(tmp_path) == []
+
+
+def _rotating(key: SealingKey) -> bool:
+    # mypy takes a property for what it was when it was last looked at.
+    return key.rotating
+
+
+def _key_file(path: Path, byte: int) -> bytes:
+    path.write_bytes(bytes([byte]) * 32)
+    path.chmod(0o600)
+    return path.read_bytes()
+
+
+def test_rotating_ends_with_another_key_that_opens_everything(tmp_path: Path) -> None:
+    path = tmp_path / "sealing.key"
+    key = SealingKey.load_or_create(str(path))
+    before = path.read_bytes()
+    sealed = key.seal(SECRET, CONTEXT)
+    assert not _rotating(key)
+    key.begin_rotation()
+    assert _rotating(key)
+    assert path.read_bytes() == before
+    new = (tmp_path / "sealing.key.new").read_bytes()
+    assert new != before
+    assert stat.S_IMODE((tmp_path / "sealing.key.new").stat().st_mode) == 0o600
+    key.begin_rotation()
+    assert (tmp_path / "sealing.key.new").read_bytes() == new
+    assert key.unseal(sealed, CONTEXT) == SECRET
+    again = key.reseal(sealed, CONTEXT)
+    assert SealingKey(new).unseal(again, CONTEXT) == SECRET
+    meanwhile = key.seal(Secret("meanwhile"), CONTEXT)
+    key.finish()
+    assert not _rotating(key)
+    assert path.read_bytes() == new
+    assert os.listdir(tmp_path) == ["sealing.key"]
+    assert key.unseal(again, CONTEXT) == SECRET
+    assert key.unseal(meanwhile, CONTEXT).reveal() == "meanwhile"
+    with pytest.raises(DamagedSecretError):
+        key.unseal(sealed, CONTEXT)
+    key.finish()
+    assert SealingKey.load_or_create(str(path)).unseal(again, CONTEXT) == SECRET
+
+
+def test_while_rotating_another_context_does_not_open_it_either(tmp_path: Path) -> None:
+    key = SealingKey.load_or_create(str(tmp_path / "sealing.key"))
+    key.begin_rotation()
+    with pytest.raises(DamagedSecretError):
+        key.reseal(key.seal(SECRET, CONTEXT), "password:shop-web-2")
+
+
+def test_whoever_starts_in_the_middle_goes_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "sealing.key")
+    first = SealingKey.load_or_create(path)
+    old = first.seal(SECRET, CONTEXT)
+    first.begin_rotation()
+    new = first.reseal(old, CONTEXT)
+    second = SealingKey.load_or_create(path)
+    assert _rotating(second)
+    assert second.unseal(old, CONTEXT) == second.unseal(new, CONTEXT) == SECRET
+    resealed = second.reseal(old, CONTEXT)
+    second.finish()
+    assert SealingKey.load_or_create(path).unseal(resealed, CONTEXT) == SECRET
+    assert SealingKey.load_or_create(path).unseal(new, CONTEXT) == SECRET
+
+
+# Dies, as by a power cut, at the call of the given number. The store is written as a transaction is: whole or not.
+_ROTATOR = """
+import json, os, sys
+from hatchway.credentials.sealing import SealingKey
+from hatchway.credentials.secret import Secret
+path, store, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+calls = 0
+replace = os.replace
+def dying(call):
+    def called(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == at:
+            os._exit(9)
+        done = call(*arguments, **named)
+        calls += 1
+        if calls == at:
+            os._exit(9)
+        return done
+    return called
+for name in ("open", "fsync", "fchmod", "link", "unlink", "rename", "replace"):
+    setattr(os, name, dying(getattr(os, name)))
+key = SealingKey.load_or_create(path)
+key.begin_rotation()
+sealed = {context: bytes.fromhex(text) for context, text in json.load(open(store)).items()}
+sealed = {context: key.reseal(value, context) for context, value in sealed.items()}
+with open(store + ".tmp", "w") as file:
+    json.dump({context: value.hex() for context, value in sealed.items()}, file)
+os.replace(store + ".tmp", store)
+key.finish()
+"""
+
+
+def test_dying_at_any_step_loses_nothing(tmp_path: Path) -> None:
+    contexts = ("password:a", "key:a", "password:b")
+    for at in range(1, 200):
+        place = tmp_path / str(at)
+        place.mkdir()
+        path, store = str(place / "sealing.key"), place / "store"
+        key = SealingKey.load_or_create(path)
+        store.write_text(json.dumps({context: key.seal(Secret(context), context).hex() for context in contexts}))
+        done = subprocess.run(
+            [sys.executable, "-c", _ROTATOR, path, str(store), str(at)], capture_output=True, text=True
+        )
+        assert done.returncode in (0, 9), done.stderr
+        after = SealingKey.load_or_create(path)
+        sealed = {context: bytes.fromhex(text) for context, text in json.loads(store.read_text()).items()}
+        for context in contexts:
+            assert after.unseal(sealed[context], context).reveal() == context, at
+        sealed = {context: after.reseal(value, context) for context, value in sealed.items()}
+        after.finish()
+        last = SealingKey.load_or_create(path)
+        assert not _rotating(last)
+        for context in contexts:
+            assert last.unseal(sealed[context], context).reveal() == context, at
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0
+    assert at > 15, "the steps were not met"
+
+
+def test_a_new_key_alone_is_not_taken_for_the_key(tmp_path: Path) -> None:
+    _key_file(tmp_path / "sealing.key.new", 1)
+    _refused(tmp_path / "sealing.key", "missing, while")
+    assert os.listdir(tmp_path) == ["sealing.key.new"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o644])
+def test_a_new_key_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    SealingKey.load_or_create(str(tmp_path / "sealing.key"))
+    _key_file(tmp_path / "sealing.key.new", 1)
+    (tmp_path / "sealing.key.new").chmod(mode)
+    _refused(tmp_path / "sealing.key", "sealing.key.new: open to other users")
+
+
+def test_another_file_does_not_become_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "sealing.key"
+    key = SealingKey.load_or_create(str(path))
+    before = path.read_bytes()
+    key.begin_rotation()
+    sealed = key.seal(SECRET, CONTEXT)
+    mine = (tmp_path / "sealing.key.new").read_bytes()
+    for spoil in (lambda new: new.unlink(), lambda new: _key_file(new, 2)):
+        spoil(tmp_path / "sealing.key.new")
+        with pytest.raises(ConfigError, match="not the key"):
+            key.finish()
+        assert path.read_bytes() == before
+        assert _rotating(key)
+    (tmp_path / "sealing.key.new").write_bytes(mine)
+    key.finish()
+    assert SealingKey.load_or_create(str(path)).unseal(sealed, CONTEXT) == SECRET
+
+
+def test_a_full_disk_leaves_the_old_key_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SealingKey.load_or_create(str(tmp_path / "sealing.key"))
+    sealed = key.seal(SECRET, CONTEXT)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            key.begin_rotation()
+    assert not _rotating(key)
+    assert os.listdir(tmp_path) == ["sealing.key"]
+    assert key.unseal(sealed, CONTEXT) == SECRET
+
+
+def test_a_key_in_no_file_is_not_rotated(key: SealingKey) -> None:
+    with pytest.raises(ValueError, match="in no file"):
+        key.begin_rotation()
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """What systemd makes: read-only, root's or with an access list, so that group bits are set."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    _key_file(directory / sealing.CREDENTIAL, 3)
+    (directory / sealing.CREDENTIAL).chmod(0o440)
+    return directory
+
+
+def test_a_credential_is_the_key_and_no_file_is_made(tmp_path: Path, credentials: Path) -> None:
+    key = SealingKey.load(str(tmp_path / "sealing.key"), str(credentials))
+    assert SealingKey(b"\3" * 32).unseal(key.seal(SECRET, CONTEXT), CONTEXT) == SECRET
+    assert not (tmp_path / "sealing.key").exists()
+    with pytest.raises(ConfigError, match=r"only you can change.*hatchway-sealing-key\.new, restart"):
+        key.begin_rotation()
+    assert os.listdir(credentials) == [sealing.CREDENTIAL]
+
+
+@pytest.mark.parametrize("directory", [None, "empty", "missing"])
+def test_without_a_credential_it_is_the_file(tmp_path: Path, directory: str | None) -> None:
+    (tmp_path / "empty").mkdir()
+    given = None if directory is None else str(tmp_path / directory)
+    key = SealingKey.load(str(tmp_path / "sealing.key"), given)
+    key.begin_rotation()
+    key.finish()
+    assert SealingKey.load_or_create(str(tmp_path / "sealing.key")).seal(SECRET, CONTEXT)
+
+
+def test_a_second_credential_is_the_way_to_another_key(tmp_path: Path, credentials: Path) -> None:
+    path = str(tmp_path / "sealing.key")
+    sealed = SealingKey.load(path, str(credentials)).seal(SECRET, CONTEXT)
+    new = credentials / f"{sealing.CREDENTIAL}.new"
+    _key_file(new, 4)
+    key = SealingKey.load(path, str(credentials))
+    assert _rotating(key)
+    resealed = key.reseal(sealed, CONTEXT)
+    key.finish()
+    assert not _rotating(key)
+    assert sorted(os.listdir(credentials)) == [sealing.CREDENTIAL, new.name]
+    # The operator makes the second one the first.
+    new.replace(credentials / sealing.CREDENTIAL)
+    assert SealingKey.load(path, str(credentials)).unseal(resealed, CONTEXT) == SECRET
+
+
+def test_a_file_of_the_same_key_may_stay_and_another_is_an_error(tmp_path: Path, credentials: Path) -> None:
+    path = tmp_path / "sealing.key"
+    _key_file(path, 3)
+    assert not _rotating(SealingKey.load(str(path), str(credentials)))
+    _key_file(path, 5)
+    with pytest.raises(ConfigError, match="two sealing keys"):
+        SealingKey.load(str(path), str(credentials))
+
+
+def test_a_credential_that_is_no_key_is_refused(tmp_path: Path, credentials: Path) -> None:
+    file = credentials / sealing.CREDENTIAL
+    file.chmod(0o600)
+    file.write_bytes(b"short")
+    with pytest.raises(ConfigError, match="has 5 bytes"):
+        SealingKey.load(str(tmp_path / "sealing.key"), str(credentials))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        SealingKey.load(str(tmp_path / "sealing.key"), str(credentials))
