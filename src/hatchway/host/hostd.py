@@ -275,7 +275,7 @@ class Hostd:
         return Done()
 
     async def _activity(self, request: AskActivity, _peer: Peer) -> Activities:
-        roots = [root for root in self._roots.values() if request.login in (None, root.login)]
+        roots = [root for login, root in self._roots.items() if request.login in (None, login)]
         found: list[SessionActivity] = []
 
         async def one(root: LoginRoot) -> None:

@@ -140,9 +140,13 @@ class Sessions:
     async def _settle(self, session: Session, ended: set[int]) -> None:
         """Add what processes that have ended have moved. The workers forget them."""
         session.pids -= ended
-        # The session may end meanwhile, and nobody can ask twice.
-        with trio.CancelScope(shield=True):
-            session.has_moved((await self._ask(ended, True)).of(ended))
+        try:
+            # The session may end meanwhile, and nobody can ask twice.
+            with trio.CancelScope(shield=True):
+                session.has_moved((await self._ask(ended, True)).of(ended))
+        except Exception:
+            # Who is in must be known whatever becomes of what they have moved.
+            self._logger.exception("what a session has moved is not known", session=session.id)
 
     async def activity(self) -> list[SessionActivity]:
         """What each session does."""
@@ -201,8 +205,6 @@ class Sessions:
             self.idle_since = trio.current_time()
         self._changed()
         self._handover.forget(session_name(session.id))
-        try:
-            await self._settle(session, set(session.pids))
-        finally:
-            session.over.set()
-            self._ended(session.id, session.read, session.written)
+        await self._settle(session, set(session.pids))
+        session.over.set()
+        self._ended(session.id, session.read, session.written)

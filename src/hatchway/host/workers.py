@@ -292,7 +292,7 @@ class Worker:
                         take_descriptors(self._control, True)
                     await self._control.send(pack(message))
                     return await self._answer(message.serial, kind, lent)
-                except (OSError, ProtocolError) as exc:
+                except (OSError, ProtocolError, trio.ClosedResourceError) as exc:
                     raise HostError(f"the worker of {self.target} gave no answer: {exc}") from exc
                 finally:
                     if lent is not None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,41 @@ async def test_paused_sessions_stand_still_and_then_go_on(tmp_path: Path) -> Non
             await processes.end(monitors, grace_s=1.0)
             for monitor in monitors:
                 monitor.close()
+
+
+async def test_who_is_stopped_is_told_and_whether_all_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: set[int] = set()
+
+    async def stopped(pids: Collection[int]) -> None:
+        told.update(pids)
+        assert {state(pid) for pid in pids} == {"T"}
+
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as program:
+        while not processes.below(program.pid):
+            time.sleep(0.001)
+        (child,) = processes.below(program.pid)
+        monitor = Process(program.pid)
+        assert await processes.end([monitor], grace_s=5.0, stopped=stopped)
+        assert told == {program.pid, child}
+        monitor.close()
+    with subprocess.Popen(["sleep", "60"]) as program:
+        monitor = Process(program.pid)
+        monkeypatch.setattr(monitor, "signal", lambda _number: None)
+        assert not await processes.end([monitor], grace_s=0.05)
+        program.kill()
+        monitor.close()
+
+
+def test_the_processes_below_one() -> None:
+    with subprocess.Popen(["sh", "-c", "sh -c 'sleep 60 & sleep 60 & wait' & wait"], start_new_session=True) as program:
+        try:
+            while len(processes.below(program.pid)) < 3:
+                time.sleep(0.001)
+            found = processes.below(program.pid)
+            held = processes.descendants(program.pid)
+            assert {process.pid for process in held} == found
+            for process in held:
+                process.close()
+        finally:
+            os.killpg(program.pid, signal.SIGKILL)
+    assert processes.below(program.pid) == set()

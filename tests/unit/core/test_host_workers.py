@@ -26,7 +26,18 @@ from hatchway.model import IdPair
 from hatchway.volumefs.ledger import Ledger
 from hatchway.wire.frames import decode
 from hatchway.wire.host import View
-from hatchway.wire.worker import MAX_PACKET, Lend, Restrict, WorkerState, pack
+from hatchway.wire.worker import (
+    CALLERS_MAX,
+    MAX_PACKET,
+    AskCallers,
+    CallersState,
+    CallerState,
+    Expel,
+    Lend,
+    Restrict,
+    WorkerState,
+    pack,
+)
 
 
 @pytest.fixture
@@ -222,3 +233,75 @@ def test_what_a_worker_is_told(view: View, told: tuple[IdPair | None, bool, int,
     spec = workers.spawn_of(config, Placement(view, places=("in",)), login="a", uid=5, gid=6, worker_uid=9)
     assert (spec.owner, spec.real, spec.umask, spec.read_only) == told
     assert (spec.login, spec.path, spec.uid, spec.gid, spec.worker_uid, spec.places) == ("a", "/data", 5, 6, 9, ("in",))
+
+
+@pytest.mark.parametrize("says", [(7, 8), (8, 7), (7,), (7, 8, 9), ()])
+async def test_a_worker_expels_exactly_whom_it_is_told_to(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes], says: tuple[int, ...]
+) -> None:
+    worker = made(pair, program)
+
+    async def answer_it() -> None:
+        control = trio.socket.from_stdlib_socket(pair[1].dup())
+        message = decode(await control.recv(MAX_PACKET), Expel)
+        assert message.pids == (7, 8)
+        # That of another question comes first, late.
+        await control.send(pack(CallersState(message.serial, ())))
+        await control.send(pack(WorkerState(message.serial - 1, 0, False, False, expelled=(7, 8))))
+        await control.send(pack(WorkerState(message.serial, 0, False, False, expelled=says)))
+        control.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_it)
+        assert await worker.expel((7, 8)) == (set(says) == {7, 8})
+    worker.close()
+
+
+async def test_a_worker_that_does_not_answer_is_not_waited_for_to_expel(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes], autojump_clock: MockClock
+) -> None:
+    worker = made(pair, program)
+    began = trio.current_time()
+    assert not await worker.expel((7,))
+    assert trio.current_time() - began == pytest.approx(workers.EXPEL_TIMEOUT_S)
+    worker.close()
+
+
+async def test_very_many_callers_are_asked_for_in_parts(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]
+) -> None:
+    worker = made(pair, program)
+    asked: list[int] = []
+
+    async def answer_all() -> None:
+        with trio.socket.from_stdlib_socket(pair[1].dup()) as control:
+            while True:
+                message = decode(await control.recv(MAX_PACKET), AskCallers)
+                assert message.ended
+                asked.append(len(message.pids))
+                states = tuple(CallerState(pid, pid, 2, 3) for pid in message.pids)
+                await control.send(pack(CallersState(message.serial, states)))
+
+    pids = range(4_000_000, 4_000_000 + CALLERS_MAX + 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_all)
+        found = await worker.callers(pids, ended=True)
+        nursery.cancel_scope.cancel()
+    assert [one.read for one in found] == list(pids)
+    assert asked == [CALLERS_MAX, 1]
+    worker.close()
+
+
+async def test_a_worker_that_is_let_go_meanwhile_gives_no_answer(
+    pair: tuple[socket.socket, socket.socket], program: subprocess.Popen[bytes]
+) -> None:
+    worker = made(pair, program)
+
+    async def asks() -> None:
+        with pytest.raises(HostError, match="gave no answer"):
+            await worker.callers([7])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asks)
+        await trio.testing.wait_all_tasks_blocked()
+        worker.close()

@@ -12,7 +12,7 @@ from hatchway.config import Config, Host, Paths
 from hatchway.errors import RefusedError
 from hatchway.host.hostd import Hostd
 from hatchway.host.roots import LoginRoot
-from hatchway.wire.host import ApplyViews, View
+from hatchway.wire.host import Activities, ApplyViews, AskActivity, EndSessions, SessionActivity, View
 from hatchway.wire.service import Peer
 
 
@@ -29,6 +29,12 @@ class FakeRoot:
 
     async def close(self) -> None:
         self.told.append("close")
+
+    async def end_sessions(self, sessions: tuple[str, ...]) -> None:
+        self.told.append(("end", *sessions))
+
+    async def activity(self) -> list[SessionActivity]:
+        return [SessionActivity(session="a", login="l", read=1, written=2, idle_s=3.0)]
 
 
 async def test_what_may_not_be_shown_does_not_keep_what_was_taken_away(tmp_path: Path) -> None:
@@ -49,3 +55,26 @@ async def test_what_may_not_be_shown_does_not_keep_what_was_taken_away(tmp_path:
         with pytest.raises(RefusedError, match="too deep"):
             await apply(ApplyViews("shop-web-1", (good, deep)), Peer(1, 0, 0))
         assert root.told == [(good,), "close"]
+
+
+async def test_named_sessions_or_all_of_a_login_are_ended(tmp_path: Path) -> None:
+    config = Config(paths=Paths(run_dir=str(tmp_path / "run"), state_dir=str(tmp_path / "state")))
+    async with trio.open_nursery() as nursery:
+        made = Hostd(config, nursery, gid=1)
+        root, other = FakeRoot(), FakeRoot()
+        made._roots.update({"one": cast(LoginRoot, root), "other": cast(LoginRoot, other)})
+        table, core = made.table(4242), Peer(1, 4242, 0)
+        for kind in (EndSessions, AskActivity):
+            assert table[kind].uids == (4242,), "the core's alone"
+        end = table[EndSessions].handler
+        await end(EndSessions("one", ("a", "b")), core)
+        await end(EndSessions("one", ()), core)
+        await end(EndSessions("nobody", ("a",)), core)
+        assert root.told == [("end", "a", "b"), ("end",)]
+        await end(EndSessions("one"), core)
+        assert root.told[2:] == ["close"]
+        assert other.told == []
+        for login, count in ((None, 2), ("one", 1), ("nobody", 0)):
+            answer = await table[AskActivity].handler(AskActivity(login), core)
+            assert isinstance(answer, Activities)
+            assert len(answer.sessions) == count

@@ -614,3 +614,24 @@ def test_paths_of_very_many_sessions_have_room_in_a_frame() -> None:
     assert len(told) == 10_000
     assert (told[0].files, told[-1].files, told[-1].partial) == (files, (), True)
     assert len(pack(wire.Activities(told))) < MAX_FRAME
+
+
+async def test_who_is_in_is_known_whatever_becomes_of_what_they_moved(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, _other) = await two_sessions(made, DATA)
+    with trio.fail_after(5):
+        while not all(session.pids for session in made.root._sessions):
+            await trio.sleep(0.01)
+
+    async def fails(_pids: Collection[int], *, ended: bool = False) -> list[CallerState]:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(worker_at(made, "/data"), "callers", fails)
+    os.killpg(one.monitor, signal.SIGKILL)
+    with trio.fail_after(5):
+        while len(made.ended) < 1:
+            await trio.sleep(0.01)
+    assert made.ended == [(one.id, 0, 0)]
+    await made.root.close()
+    assert len(made.ended) == 2
