@@ -13,6 +13,7 @@ import pytest
 
 from hatchway.kernel.privileges import WORKER_EFFECTIVE, Cap
 from hatchway.volumefs import task
+from hatchway.volumefs.delivery import Delivery
 from hatchway.volumefs.fault import LimitError, failure
 from hatchway.volumefs.quota import Quota
 from hatchway.volumefs.task import Place, perform
@@ -112,22 +113,22 @@ def test_what_went_wrong(place: Place, monkeypatch: pytest.MonkeyPatch, error: O
         raise error
 
     monkeypatch.setattr(task, "BUSY_S", 0.1)
-    monkeypatch.setattr(task.Delivery, "deliver", fails)
+    monkeypatch.setattr(Delivery, "deliver", fails)
     said = put(place)
     assert isinstance(said, TaskFailed)
     assert said.problem == problem
 
 
 def test_what_is_in_the_way_for_a_moment(place: Place, monkeypatch: pytest.MonkeyPatch, volume: Path) -> None:
-    real, times = task.Delivery.deliver, [1, 2, 3]
+    real, times = Delivery.deliver, [1, 2, 3]
 
-    def busy(self: task.Delivery, *args: Any) -> None:
+    def busy(self: Delivery, *args: Any) -> None:
         if times:
             times.pop()
             raise BlockingIOError(errno.EAGAIN, "lease")
         real(self, *args)
 
-    monkeypatch.setattr(task.Delivery, "deliver", busy)
+    monkeypatch.setattr(Delivery, "deliver", busy)
     assert put(place) == Delivered(True)
     assert not times
 
