@@ -39,8 +39,8 @@ TASKS_MAX: Final = 4
 TASK_S: Final = 10.0
 """Longest that a task may take."""
 
-TURN_S: Final = 20.0
-"""Longest that one waits for its turn."""
+TURN_S: Final = 10.0
+"""Longest that one waits for its turn, and then for one of the places. The core waits a minute for all of it."""
 
 END_S: Final = 2.0
 """How long a process that was sent SIGKILL is waited for."""

@@ -18,9 +18,11 @@ import msgspec
 import pytest
 import trio
 
+from hatchway.admin.hostlink import HostLink
 from hatchway.config import Config, Host, Paths
-from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, RefusedError
+from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, NotRunningError, RefusedError
 from hatchway.host import sources, tasks
+from hatchway.host.hostd import Hostd
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.sizes import Accounts
@@ -41,7 +43,7 @@ from hatchway.wire.host import (
     Withdrawal,
     Withdrawn,
 )
-from hatchway.wire.service import Peer
+from hatchway.wire.service import Peer, serve
 from hatchway.wire.task import ANSWER_MAX, Perform, Problem, Put, ReadKeyFiles, Take, TaskFailed, TaskKind, send_answer
 from hatchway.wire.worker import MAX_PACKET, Count, Spawn, pack
 
@@ -422,3 +424,43 @@ async def test_the_account_is_kept_while_something_is_put_there(bed: Bed) -> Non
     await bed.deliver()
     assert counted == [1, 9_250_000 // 4096]
     assert bed.accounts._accounts == {}
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_only_the_core_asks_and_hears(bed: Bed, ours: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """By hostd's own socket; and nothing of it is in the log."""
+    Path(bed.config.paths.run_dir).mkdir()
+    socket_ = trio.socket.socket(trio.socket.AF_UNIX)
+    await socket_.bind(bed.config.hostd_socket)
+    socket_.listen()
+    link, volume, key = HostLink(bed.config), bed.volume(), PrivateBytes(SECRET)
+    deliver = Deliver(volume=volume, key=key)
+    async with trio.open_nursery() as nursery:
+        hostd = Hostd(bed.config, nursery, gid=1)
+        hostd._tasks = bed.tasks
+        table = hostd.table(os.geteuid() if ours else os.geteuid() + 1)
+        nursery.start_soon(serve, "hostd", trio.SocketListener(socket_), table)
+        with trio.fail_after(10):
+            if ours:
+                bed.zygote.does = says(KeyFiles(token=b"t" * 32))
+                assert await link.read_keys(volume.source, "b") == KeyFiles(token=b"t" * 32)
+                bed.zygote.does = says(Delivered(True))
+                assert await link.deliver(deliver)
+                bed.zygote.does = says(Withdrawn(Withdrawal.FOREIGN))
+                assert await link.withdraw(Withdraw(volume=volume, hashes=())) == Withdrawal.FOREIGN
+                bed.zygote.does = says(TaskFailed(Problem.FOREIGN))
+                with pytest.raises(ConflictError, match="stays as it is"):
+                    await link.deliver(deliver)
+            else:
+                for attempt in (
+                    link.read_keys(volume.source, "b"),
+                    link.deliver(deliver),
+                    link.withdraw(Withdraw(volume=volume, hashes=())),
+                ):
+                    with pytest.raises(NotRunningError, match="hung up"):
+                        await attempt
+                assert bed.zygote.asked == []
+        nursery.cancel_scope.cancel()
+    said = "".join(capsys.readouterr())
+    assert "request" in said
+    assert "OPENSSH" not in said
