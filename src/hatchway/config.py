@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hatchway.errors import ConfigError
-from hatchway.model import below, valid_login
+from hatchway.model import SESSIONS_MAX, below, valid_login
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -107,9 +107,17 @@ class Connect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """How generated credentials are kept."""
+    """What an instance gets at its first enable: how its password is kept, and which kind of key."""
 
-    password: Literal["raw", "argon2id"] = "raw"
+    password: Literal["raw", "argon2id", "none"] = "raw"
+    key: Literal["ed25519", "rsa2048", "rsa3072", "rsa4096"] = "ed25519"
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may log in, unless it is said of an instance. `lock_after` is in wrong passwords within an hour, 0: never."""
+
+    sessions_max: int = 40
+    lock_after: int = 0
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +141,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     access: Access = Access()
     connect: Connect = Connect()
     credentials: Credentials = Credentials()
+    login: Login = Login()
     log: Log = Log()
 
     @property
@@ -411,6 +420,10 @@ def _check(config: Config, origin: str) -> None:
     if config.static.file:
         absolute("static.file", config.static.file)
     absolute("access.dir", config.access.dir)
+    most = config.login.sessions_max
+    require(1 <= most <= SESSIONS_MAX, "login.sessions_max", most, f"a number from 1 to {SESSIONS_MAX}")
+    after = config.login.lock_after
+    require(after == 0 or 10 <= after <= 1_000_000, "login.lock_after", after, "0 (never), or 10 to 1000000")
     host_ok = re.fullmatch(r"[A-Za-z0-9._:-]{0,253}", config.connect.host) is not None
     require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")
     require(

@@ -15,13 +15,16 @@ import trio
 from hatchway import config as configuration
 from hatchway import log
 from hatchway.access.service import Gate
+from hatchway.admin import requests
+from hatchway.admin.admission import Admission
 from hatchway.admin.core import SESSIONS_KEPT_S, Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
-from hatchway.admin.operations import Operations
 from hatchway.admin.reconcile import Reconciler
+from hatchway.admin.secrets import seal_anew
+from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError, HostError, plain_errors
@@ -44,15 +47,21 @@ async def run(config: Config) -> None:
     limits.raise_open_files()
     registry = Registry.open(config.registry_path)
     try:
-        sealing = SealingKey.load_or_create(config.sealing_key_path)
+        sealing = SealingKey.load(config.sealing_key_path, os.environ.get("CREDENTIALS_DIRECTORY"))
+        if sealing.rotating:
+            # A core before us died while it did that, or the operator has given a new key.
+            log.get().info("sealing key rotated", secrets=seal_anew(registry, sealing))
+            sealing.finish()
         inventory = Inventory()
         host = HostLink(config)
         core = Core(config, registry, sealing, inventory, host)
-        gate = Gate(core, keys_uid)
+        volume_keys = VolumeKeys(core)
+        admission = Admission(core, volume_keys)
+        gate = Gate(core, admission, keys_uid)
         granting = Granting(core)
         reconciler = Reconciler(core, granting)
         measuring = Measuring(core)
-        operations = Operations(core, granting, reconciler, measuring)
+        admin = requests.table(core, granting, reconciler, measuring, admission, volume_keys)
 
         await reconciler.take_away()
 
@@ -70,11 +79,13 @@ async def run(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
-                nursery.start_soon(serve, "admin", inherited_listener("admin"), operations.table())
+                nursery.start_soon(serve, "admin", inherited_listener("admin"), admin)
                 nursery.start_soon(gate.serve, inherited_listener("auth"))
-                nursery.start_soon(host.follow, core.hostd_connected, core.session_ended, ready)
+                nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(core.keep_note)
+                nursery.start_soon(admission.run)
+                nursery.start_soon(core.journal.run)
                 nursery.start_soon(reconciler.run)
                 nursery.start_soon(measuring.run)
                 nursery.start_soon(_trim, core)

@@ -30,6 +30,9 @@ _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 VOLUMES_MAX = 256
 """Volumes of one login. Each is a mount and a process."""
 
+SESSIONS_MAX = 128
+"""Sessions of one login at once. Each holds descriptors of hostd's: nobody may use up what revoking others needs."""
+
 DEPTH_MAX = 64
 """Directories on the way to a volume. Each one inside another volume is a fixed node, kept open while it is in use."""
 

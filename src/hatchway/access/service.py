@@ -8,19 +8,21 @@ in the end, from a stranger. A refusal never says why: the log does.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import trio
 
-from hatchway import log
-from hatchway.access.decision import CredentialFacts, Denial, LoginFacts, decide_login, decide_session
-from hatchway.admin import shares
+from hatchway import addresses, log
+from hatchway.access.attempts import Attempts, UncheckedError
+from hatchway.access.decision import Denial, LoginFacts, decide_keys, decide_login, decide_session, has_passed
+from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
-from hatchway.model import Login, valid_login
-from hatchway.registry.records import CredentialKind, InstanceRecord
+from hatchway.model import EventKind, Login, valid_login
+from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewEvent
 from hatchway.wire.service import Peer, peer_of, serve_connections
 
 MAX_REQUEST = 32 * 1024
@@ -29,8 +31,11 @@ MAX_REQUEST = 32 * 1024
 REQUEST_TIMEOUT_S = 10.0
 """How long a helper may take to send its request; it sends at once."""
 
-PARALLEL_HASHES = 2
-"""argon2id takes 64 MiB a piece: a flood of attempts queues instead of using up memory and processors."""
+PROVED_MAX = 1000
+"""Connections that know a password and have no session yet: sshd has MaxStartups of them, 200, for LoginGraceTime."""
+
+FLOOD_S = 3600.0
+"""Within which time wrong passwords count together, in seconds: login.lock_after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,13 @@ class Question:
 class Gate:
     """Answers the helpers. `keys_uid` is the uid sshd runs the key helper as."""
 
-    def __init__(self, core: Core, keys_uid: int) -> None:
+    def __init__(self, core: Core, admission: Admission, keys_uid: int) -> None:
         self._core = core
-        self._hashing = trio.CapacityLimiter(PARALLEL_HASHES)
+        self._admission = admission
+        self._journal = core.journal
+        self._attempts = Attempts()
+        self._proved = Proved()
+        self._flood = Flood(core.config.login.lock_after)
         self._logger = log.get(socket="auth")
         self._table = {
             b"keys": Question((keys_uid,), self._keys),
@@ -98,62 +107,95 @@ class Gate:
     async def _keys(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
         """Which keys may log in. Asked for keys nobody has proved to hold, so nothing is counted here."""
         record = await self._record(fields)
-        if record is None or decide_login(self._facts(record, ours=True)) is not None:
+        facts = self._admission.facts(record, address="")
+        if record is None or decide_keys(facts) is not None:
             return NO
-        login = record.login
-        found = await self._core.db(lambda registry: registry.credentials(login))
-        # `restrict` turns off everything but the forced command (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
-        lines = [f"restrict {credential.public}\n" for credential in found if credential.kind is CredentialKind.KEY]
-        return Answer(bool(lines), "".join(lines))
+        # What sshd can tell by itself it need not ask us: the decision is the same, and made again when it is known.
+        allowed = ",".join(record.conditions.allowed_from)
+        lines = [
+            key.line(allowed_from=allowed, expires_at=facts.expires_at)
+            for key in (await self._admission.valid(record)).keys
+            if not has_passed(key.facts.expires_at, facts.now)
+        ]
+        return Answer(bool(lines), "".join(f"{line}\n" for line in lines))
 
     async def _auth(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
         """Whether the password is right. Takes the same time for a login that does not exist."""
-        login = _text(fields, "login")
+        login, address = _text(fields, "login"), _text(fields, "rhost")
         found = await self._core.db(lambda registry: registry.credentials(login))
-        encoded = next((c.public for c in found if c.kind is CredentialKind.PASSWORD), None)
+        password = next((one for one in found if one.kind is CredentialKind.PASSWORD), None)
         attempt = fields.get("password", b"")
-        right = await trio.to_thread.run_sync(
-            passwords.verify, encoded or passwords.DUMMY, attempt, limiter=self._hashing
-        )
-        if encoded is not None and right and self._service_ok(fields):
-            return Answer(True)
-        self._logger.warning("password refused", login=login, address=_text(fields, "rhost"))
-        return NO
+
+        def verify() -> bool:
+            right = passwords.verify(passwords.DUMMY if password is None else password.public, attempt)
+            return right and password is not None
+
+        # Whatever cannot be a login is one to guess at: else each would have guesses of its own.
+        name = login if valid_login(login) else ""
+        try:
+            right = await self._attempts.check(addresses.address(address), name, verify)
+        except UncheckedError as exc:
+            return self._refused(login, address, f"password not looked at: {exc}")
+        if password is None or not right:
+            if password is not None:
+                await self._wrong(Login(login))
+            return self._refused(login, address, "wrong password")
+        if not self._service_ok(fields):
+            return self._refused(login, address, Denial.WRONG_SERVICE)
+        self._proved.note(_connection(fields), password.id)
+        if passwords.needs_rehash(password.public):
+            await self._rehash(password, attempt)
+        return Answer(True)
+
+    async def _wrong(self, login: Login) -> None:
+        """Somebody guessed wrong at a login there is. Lock it, if that is wanted and it happens too often."""
+        if not self._flood.is_too_much(login, self._core.now()):
+            return
+        why = f"{self._core.config.login.lock_after} wrong passwords within an hour"
+        if await self._admission.lock(login, why):
+            await self._admission.changed(login)
+            self._logger.warning("login locked", login=login, reason=why)
+            self._journal.record(NewEvent(self._core.now(), EventKind.LOCKED, why, login=login))
+
+    async def _rehash(self, password: CredentialRecord, right: bytes) -> None:
+        """Keep a password as we hash them, now that it is known: it was imported, or is from before."""
+        try:
+            anew = await trio.to_thread.run_sync(passwords.hash_attempt, right)
+            await self._core.db(lambda registry: registry.rehash(password.id, password.public, anew))
+        except Exception:
+            # It is right, and stays as it is.
+            self._logger.exception("password not hashed anew")
 
     async def _account(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
-        """Whether the login may enter at all."""
+        """Whether the login may enter at all, from there."""
         record = await self._record(fields)
-        denial = decide_login(self._facts(record, ours=self._service_ok(fields)))
+        denial = decide_login(await self._facts(record, fields))
         if denial is not None:
-            self._denied(fields, denial)
-            return NO
+            return self._refused(_text(fields, "login"), _text(fields, "rhost"), denial)
         return Answer(True)
 
     async def _open(self, fields: Mapping[str, bytes], peer: Peer) -> Answer:
         """Whether the login may enter with the credential it used; then its volumes are mounted."""
+        login, address = _text(fields, "login"), _text(fields, "rhost")
         record = await self._record(fields)
         if record is None:
-            self._denied(fields, Denial.UNKNOWN_LOGIN)
-            return NO
-        login = record.login
+            return self._refused(login, address, Denial.UNKNOWN_LOGIN)
         method, key = used_credential(fields.get("authinfo", b""))
-        async with self._core.turn(login):
+        proved = self._proved.take(_connection(fields)) if method == "password" else None
+        async with self._core.turn(record.login):
             # Again, now that nothing can be taken away before hostd has heard of this session.
             record = await self._record(fields)
-            found = await self._core.db(lambda registry: registry.credentials(login))
-            keys_now = {c.fingerprint for c in found if c.kind is CredentialKind.KEY and c.fingerprint is not None}
-            credential = CredentialFacts(
-                method=method,
-                key=key,
-                valid_keys=frozenset(keys_now),
-                has_password=any(c.kind is CredentialKind.PASSWORD for c in found),
+            facts = await self._facts(record, fields)
+            if record is None:
+                return self._refused(login, address, Denial.UNKNOWN_LOGIN)
+            used = (await self._admission.valid(record)).used(method, key, proved)
+            denial = decide_session(facts, used.credential)
+            if denial is not None:
+                return self._refused(login, address, denial)
+            await self._core.open_session(
+                record, address=address, method=method, key=key, credential_id=used.id, pid=peer.pid
             )
-            denial = decide_session(self._facts(record, ours=self._service_ok(fields)), credential)
-            if denial is not None or record is None:
-                self._denied(fields, denial or Denial.UNKNOWN_LOGIN)
-                return NO
-            address = _text(fields, "rhost")
-            await self._core.open_session(record, address=address, method=method, key=key, pid=peer.pid)
+        self._admission.opened()
         return Answer(True)
 
     async def _record(self, fields: Mapping[str, bytes]) -> InstanceRecord | None:
@@ -162,16 +204,64 @@ class Gate:
             return None
         return await self._core.db(lambda registry: registry.by_login(Login(login)))
 
-    def _facts(self, record: InstanceRecord | None, *, ours: bool) -> LoginFacts:
-        live = 0 if record is None else len(shares.live_grants(record, self._core.inventory))
-        return LoginFacts(known=record is not None, shares=live, service_is_ours=ours)
+    async def _facts(self, record: InstanceRecord | None, fields: Mapping[str, bytes]) -> LoginFacts:
+        return self._admission.facts(
+            record,
+            address=_text(fields, "rhost"),
+            service_is_ours=self._service_ok(fields),
+            sessions=0 if record is None else await self._admission.sessions(record.login),
+        )
 
     def _service_ok(self, fields: Mapping[str, bytes]) -> bool:
         return _text(fields, "service") == self._core.config.sshd.pam_service
 
-    def _denied(self, fields: Mapping[str, bytes], denial: Denial) -> None:
-        login, address = _text(fields, "login"), _text(fields, "rhost")
-        self._logger.warning("login refused", login=login, address=address, reason=str(denial))
+    def _refused(self, login: str, address: str, reason: str) -> Answer:
+        self._logger.warning("login refused", login=login, address=address, reason=str(reason))
+        self._journal.refused(login, address, str(reason))
+        return NO
+
+
+class Proved:
+    """Which password each connection has proved to know, until its session is opened.
+
+    sshd says at the session stage that a password was used, not which; it may have been changed since. A connection is
+    told from others by its addresses and ports, and there are never two with the same at once.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, int] = OrderedDict()
+
+    def note(self, connection: str, credential: int) -> None:
+        """`connection` knows the password in row `credential`."""
+        self._known[connection] = credential
+        self._known.move_to_end(connection)
+        while len(self._known) > PROVED_MAX:
+            self._known.popitem(last=False)
+
+    def take(self, connection: str) -> int | None:
+        """Which it was, and forget it. None when it was none, or before this process was started."""
+        return self._known.pop(connection, None)
+
+
+class Flood:
+    """How many wrong passwords there were at each login, from wherever. `most` 0: it does not matter."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: dict[str, tuple[float, int]] = {}
+
+    def is_too_much(self, login: str, now: float) -> bool:
+        """Count one more at `now`, Unix seconds: whether that makes `most` within FLOOD_S. Then it begins anew."""
+        if self._most == 0:
+            return False
+        since, count = self._counts.get(login, (now, 0))
+        if not 0 <= now - since < FLOOD_S:
+            since, count = now, 0
+        self._counts[login] = since, count + 1
+        if count + 1 < self._most:
+            return False
+        del self._counts[login]
+        return True
 
 
 def parse(request: bytes) -> dict[str, bytes]:
@@ -203,6 +293,10 @@ def used_credential(auth_info: bytes) -> tuple[str, str | None]:
         except (ValueError, HatchwayError):
             return "", None
     return "", None
+
+
+def _connection(fields: Mapping[str, bytes]) -> str:
+    return f"{_text(fields, 'login')} {_text(fields, 'connection')}"
 
 
 def _text(fields: Mapping[str, bytes], name: str) -> str:

@@ -36,7 +36,7 @@ from hatchway.model import (
     VolumeKind,
     below,
 )
-from hatchway.registry.records import CredentialKind, InstanceRecord, NewEvent, SessionRecord
+from hatchway.registry.records import InstanceRecord, NewEvent, SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
@@ -73,6 +73,8 @@ class Core:
         self.config = config
         self.registry = registry
         self.sealing = sealing
+        # Held from sealing a secret until it is stored: else the key it was sealed with may be gone by then.
+        self.sealing_turn = trio.Lock()
         self.inventory = inventory
         self.host = host
         self.now = now
@@ -97,8 +99,6 @@ class Core:
         self._sharing = trio.Event()
         # Logins for which hostd has still to take something.
         self._pending: set[Login] = set()
-        # Of these, those whose sessions must end although they may see what they see.
-        self._ending: set[Login] = set()
         self._published: tuple[UserRecord, ...] = ()
         self.unpublished: dict[str, str] = {}
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
@@ -321,8 +321,6 @@ class Core:
         async with self.turn(login):
             record = await self.db(lambda registry: registry.by_login(login))
             views = () if record is None or not record.grants else self._views_for_open(record)
-            if login in self._ending:
-                await self._end_now(login)
             if not everything and login not in self._pending and self._applied.get(login) == views:
                 return
             # Unknown, and to be done, until hostd has answered.
@@ -342,32 +340,33 @@ class Core:
                 self.unpublished = await self.host.publish(users)
                 self._published = users
 
-    async def end_sessions(self, login: Login) -> None:
-        """End every session of a login, which may enter again. Raises HatchwayError when hostd did not."""
-        async with self.turn(login):
-            self._ending.add(login)
-            await self._end_now(login)
-
-    async def _end_now(self, login: Login) -> None:
-        self._applied.pop(login, None)
-        self._pending.add(login)
-        await self.host.apply(login, ())
-        self._pending.discard(login)
-        self._ending.discard(login)
-
     async def open_session(
-        self, record: InstanceRecord, *, address: str, method: str, key: str | None, pid: int
+        self,
+        record: InstanceRecord,
+        *,
+        address: str,
+        method: str,
+        key: str | None,
+        credential_id: int | None,
+        pid: int,
     ) -> str:
         """Mount what `record` shares and count the session whose PAM helper is `pid`, within a `turn` of its login.
 
-        Returns the session's id. Raises HatchwayError: then there must be no session.
+        `key` is the fingerprint of the key that was used, `credential_id` as in SessionRecord. Returns the session's
+        id. Raises HatchwayError: then there must be no session.
         """
         session, login, now = uuid.uuid4().hex, record.login, self.now()
         self._young[session] = math.inf
         try:
             await self.db(
                 lambda registry: registry.open_session(
-                    session, login, address=address, method=method, credential=key, now=now
+                    session,
+                    login,
+                    address=address,
+                    method=method,
+                    credential=key,
+                    credential_id=credential_id,
+                    now=now,
                 )
             )
             if self.limits is None:
@@ -414,8 +413,6 @@ class Core:
         # First what was taken away while nobody told hostd: by a core that died, or while hostd was away.
         self._pending.update(Login(login) for login in status.sessions.values())
         self._pending.update(Login(mount.login) for mount in status.mounts)
-        self._ending.update(await self._outlived(status))
-        self._pending.update(self._ending)
         # What an engine shows without it being identified looks like another's: sessions would end for nothing.
         async with self._feeding:
             for snapshot in list(self._latest.values()):
@@ -425,26 +422,6 @@ class Core:
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)
-
-    async def _outlived(self, status: HostStatus) -> set[Login]:
-        """Logins with a session older than their password: whoever has an old password must not stay.
-
-        Their sessions were to end when it was reset, but the core or hostd died meanwhile.
-        """
-        opened = {record.id: record for record in await self.db(Registry.open_sessions)}
-        found = set()
-        made = {name: await self._password_made_at(Login(name)) for name in set(status.sessions.values())}
-        for session, name in status.sessions.items():
-            since, record = made[name], opened.get(session)
-            if since is not None and (record is None or record.opened_at < since):
-                found.add(Login(name))
-        return found
-
-    async def _password_made_at(self, login: Login) -> float | None:
-        for credential in await self.db(lambda registry: registry.credentials(login)):
-            if credential.kind is CredentialKind.PASSWORD:
-                return credential.created_at
-        return None
 
     async def session_ended(self, session: str) -> None:
         """Write down that a session is over."""

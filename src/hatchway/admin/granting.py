@@ -13,7 +13,7 @@ from hatchway.admin import owners
 from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
 from hatchway.credentials.secret import Secret
-from hatchway.errors import ConflictError
+from hatchway.errors import ConflictError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
     UNSAID,
@@ -30,9 +30,19 @@ from hatchway.model import (
 )
 from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin
 from hatchway.registry.store import Registry
+from hatchway.wire.entry import PasswordKind
 
 LOGINS_MAX = 100
 """How many logins one instance may use up by being forgotten."""
+
+
+RSA_BITS = {"rsa2048": 2048, "rsa3072": 3072, "rsa4096": 4096}
+"""Kinds of RSA keys, as credentials.key of the configuration names them."""
+
+
+def context_of(login: str, kind: CredentialKind) -> str:
+    """What a secret of a login is sealed for: see credentials.sealing."""
+    return f"{kind.value}:{login}"
 
 
 class Granting:
@@ -60,7 +70,7 @@ class Granting:
         """
         owner_ids = owners.resolve(ownership.owner, self._core.inventory.get(key))
         # A login and uid are free when they are looked for; nobody else may take them before they are stored.
-        async with self._turn:
+        async with self._turn, self._core.sealing_turn:
             known = await self._core.db(lambda registry: registry.instance(key))
             new, shown = (None, None) if known is not None else await self._new_login(key)
             now = self._core.now()
@@ -95,13 +105,27 @@ class Granting:
         )
         return record, shown
 
-    async def new_password(self, login: str, password: Secret) -> NewCredential:
-        """`password` as the login's credential, kept as is configured."""
+    async def new_password(self, login: str, password: Secret, kind: PasswordKind) -> NewCredential:
+        """`password` as the login's credential, kept as `kind` says."""
         # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
         encoded = await trio.to_thread.run_sync(passwords.hash_password, password)
-        raw = self._core.config.credentials.password == "raw"
-        sealed = self._core.sealing.seal(password, f"password:{login}") if raw else None
+        context = context_of(login, CredentialKind.PASSWORD)
+        sealed = self._core.sealing.seal(password, context) if kind is PasswordKind.RAW else None
         return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)
+
+    async def new_key(self, login: str, kind: str | None = None) -> NewCredential:
+        """A new key pair as the login's `id_container`. `kind` as of credentials.key of the configuration, None as is
+        configured there. Raises UsageError for a kind there is not."""
+        wanted, comment = kind or self._core.config.credentials.key, f"id_container {login}"
+        if wanted == "ed25519":
+            pair = keys.generate_ed25519(comment)
+        elif wanted in RSA_BITS:
+            # Finding primes may take a second.
+            pair = await trio.to_thread.run_sync(keys.generate_rsa, RSA_BITS[wanted], comment)
+        else:
+            raise UsageError(f"there is no kind of key {wanted!r}; there are: ed25519, {', '.join(RSA_BITS)}")
+        sealed = self._core.sealing.seal(pair.private, context_of(login, CredentialKind.KEY))
+        return NewCredential(CredentialKind.KEY, pair.public, sealed, pair.fingerprint)
 
     async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
         first, last = self._core.config.ids.login_uids
@@ -114,12 +138,10 @@ class Granting:
             raise ConflictError(f"{login_candidates(key)[0]} and {LOGINS_MAX - 1} others are taken: no login for {key}")
 
         login, uid = await self._core.db(allocate)
-        pair = keys.generate_ed25519(f"id_container {login}")
-        sealed_key = self._core.sealing.seal(pair.private, f"key:{login}")
-        password = passwords.generate()
-        credentials = (
-            NewCredential(CredentialKind.KEY, pair.public, sealed_key, pair.fingerprint),
-            await self.new_password(login, password),
-        )
-        shown = password if self._core.config.credentials.password != "raw" else None
-        return NewLogin(login=login, uid=uid, credentials=credentials), shown
+        credentials, shown = [await self.new_key(login)], None
+        if (kept := self._core.config.credentials.password) != "none":
+            password = passwords.generate()
+            kind = PasswordKind.RAW if kept == "raw" else PasswordKind.HASHED
+            credentials.append(await self.new_password(login, password, kind))
+            shown = password if kind is PasswordKind.HASHED else None
+        return NewLogin(login=login, uid=uid, credentials=tuple(credentials)), shown

@@ -1,23 +1,23 @@
-"""The admin socket's requests. Root's alone for now: whoever can mount and kill already rules the host."""
+"""What is shared, and how things are: the admin socket's requests about instances and their volumes."""
 
 from __future__ import annotations
 
-import difflib
 import socket
 from collections.abc import Mapping, Sequence
 
 import trio
 
 from hatchway import __version__, log
+from hatchway.access.decision import has_passed
 from hatchway.admin import shares
-from hatchway.admin.auditing import audited
+from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
+from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
-from hatchway.credentials import passwords
-from hatchway.credentials.secret import Secret
+from hatchway.admin.secrets import of_kind, password_kind, unsealed
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
@@ -35,12 +35,11 @@ from hatchway.model import (
     Ownership,
     VolumeInfo,
     check_limits,
-    login_candidates,
     parse_instance_key,
     parse_owner,
     parse_umask,
 )
-from hatchway.registry.records import CredentialKind, CredentialRecord, GrantRecord, InstanceRecord
+from hatchway.registry.records import CredentialKind, GrantRecord, InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import (
@@ -56,24 +55,18 @@ from hatchway.wire.admin import (
     DaemonStatus,
     Disable,
     Enable,
-    ExportKey,
     Forget,
     Forgotten,
     GoneInstance,
     InstanceStatus,
-    KeyExport,
     Listing,
     ListInstances,
     Log,
     LogEntry,
-    PasswordKind,
-    PasswordShown,
     Prune,
     Pruned,
     ReadLog,
-    ResetPassword,
     Show,
-    ShowPassword,
     Status,
     VolumeStatus,
 )
@@ -92,18 +85,28 @@ _FULL = {
 
 
 class Operations:
-    """Every operation, on one Core."""
+    """The requests, on one Core."""
 
-    def __init__(self, core: Core, granting: Granting, reconciler: Reconciler, measuring: Measuring) -> None:
+    def __init__(
+        self,
+        core: Core,
+        finding: Finding,
+        granting: Granting,
+        reconciler: Reconciler,
+        measuring: Measuring,
+        conditions: ConditionRequests,
+    ) -> None:
         self._core = core
+        self._finding = finding
+        self._conditions = conditions
         self._measuring = measuring
         self._granting = granting
         self._reconciler = reconciler
         self._logger = log.get()
 
     def table(self) -> Table:
-        """The admin socket's request table."""
-        table: Table = {
+        """Their part of the admin socket's request table."""
+        return {
             ListInstances: Request(ROOT, self._list),
             Enable: Request(ROOT, self._enable),
             Apply: Request(ROOT, self._apply),
@@ -112,13 +115,9 @@ class Operations:
             Forget: Request(ROOT, self._forget),
             Prune: Request(ROOT, self._prune),
             Show: Request(ROOT, self._show),
-            ExportKey: Request(ROOT, self._export_key),
-            ShowPassword: Request(ROOT, self._show_password),
-            ResetPassword: Request(ROOT, self._reset_password),
             DaemonStatus: Request(ROOT, self._status),
             ReadLog: Request(ROOT, self._log),
         }
-        return audited(table, self._core.journal, self._core.now)
 
     # Looking
 
@@ -164,12 +163,13 @@ class Operations:
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
-        record, info = await self._granted(request.instance)
+        record = await self._finding.granted(request.instance)
+        info = self._core.inventory.get(record.key)
         status = self._instance(record, info, await self._sessions(), await self._measuring.sizes())
         views = shares.host_views(record, self._core.inventory)
-        key, password = await self._credentials(record.login)
-        kind = _password_kind(password)
-        secret = self._unsealed(record.login, password) if request.secrets and kind is PasswordKind.RAW else None
+        known = await self._core.db(lambda registry: registry.credentials(record.login))
+        key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
+        secret = unsealed(self._core, record.login, password) if request.secrets else None
         sshd = self._core.config.sshd
         return ConnectionInfo(
             instance=status,
@@ -177,12 +177,14 @@ class Operations:
             port=sshd.port,
             login=record.login,
             start_directory=shares.start_directory(views),
-            password_kind=kind,
+            password_kind=password_kind(password),
             password=None if secret is None else secret.reveal(),
             key_fingerprint=None if key is None else key.fingerprint,
             key_public=None if key is None else key.public,
             host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
-            problems=self._problems(status),
+            conditions=self._conditions.status(record),
+            keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
+            problems=self._problems(status, record),
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:
@@ -216,14 +218,18 @@ class Operations:
         """The key by which the record knows the instance `text`, which may be forgotten. Raises NotFoundError,
         UsageError."""
         try:
-            return str(self._resolve(text, await self._core.db(Registry.instances)))
+            return str(await self._finding.key(text))
         except NotFoundError:
             if "/" not in text:
                 raise
             return str(parse_instance_key(text))
 
-    def _problems(self, status: InstanceStatus) -> tuple[str, ...]:
-        problems = []
+    def _problems(self, status: InstanceStatus, record: InstanceRecord) -> tuple[str, ...]:
+        problems, conditions = [], record.conditions
+        if conditions.locked_at is not None:
+            problems.append(f"nobody can enter: {record.login} is locked ({conditions.locked_why})")
+        if has_passed(conditions.expires_at, self._core.now()):
+            problems.append(f"nobody can enter: {record.login} has expired")
         if not any(volume.access in (Access.READ_ONLY, Access.READ_WRITE) for volume in status.volumes):
             problems.append("no volume is shared now: this login cannot enter")
         for volume in status.volumes:
@@ -240,7 +246,7 @@ class Operations:
     # Granting
 
     async def _enable(self, request: Enable, peer: Peer) -> Changed:
-        info = self._present(request.instance, await self._core.db(Registry.instances))
+        info = await self._finding.present(request.instance)
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
@@ -345,7 +351,7 @@ class Operations:
         )
 
     async def _confirm(self, request: Confirm, peer: Peer) -> Changed:
-        info = self._present(request.instance, await self._core.db(Registry.instances))
+        info = await self._finding.present(request.instance)
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be confirmed now: {self._core.host.problem}")
         record = await self._core.db(lambda registry: registry.instance(info.key))
@@ -396,7 +402,8 @@ class Operations:
         return paths
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
-        record, info = await self._granted(request.instance)
+        record = await self._finding.granted(request.instance)
+        info = self._core.inventory.get(record.key)
         on = shares.by_path(record)
         listed = ", ".join(on) or "nothing"
         if not request.volumes and not request.every:
@@ -417,7 +424,7 @@ class Operations:
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
     async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
-        key = self._resolve(request.instance, await self._core.db(Registry.instances))
+        key = await self._finding.key(request.instance)
         forgotten = await self._forget_key(key, peer)
         # A rule or label may want it shared again, under another login.
         self._core.tell_news()
@@ -455,59 +462,7 @@ class Operations:
         if (problem := self._core.unpublished.get(login)) is not None:
             raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 
-    # Credentials
-
-    async def _export_key(self, request: ExportKey, peer: Peer) -> KeyExport:
-        record, _info = await self._granted(request.instance)
-        key, _password = await self._credentials(record.login)
-        if key is None or key.sealed is None or key.fingerprint is None:
-            raise NotFoundError(f"{record.login} has no key of ours")
-        private = self._core.sealing.unseal(key.sealed, f"key:{record.login}")
-        self._logger.info("key exported", login=record.login, by=f"uid {peer.uid}")
-        return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
-
-    async def _show_password(self, request: ShowPassword, peer: Peer) -> PasswordShown:
-        record, _info = await self._granted(request.instance)
-        _key, password = await self._credentials(record.login)
-        match _password_kind(password):
-            case PasswordKind.NONE:
-                raise NotFoundError(f"{record.login} has no password: it is key-only")
-            case PasswordKind.HASHED:
-                raise ConflictError(
-                    f"the password of {record.login} is kept as a hash and cannot be shown; "
-                    f"'hatchway password reset {record.key}' makes a new one and shows it once"
-                )
-            case _:
-                secret = self._unsealed(record.login, password)
-                assert secret is not None
-                self._logger.info("password shown", login=record.login, by=f"uid {peer.uid}")
-                return PasswordShown(login=record.login, password=secret.reveal(), kind=PasswordKind.RAW)
-
-    async def _reset_password(self, request: ResetPassword, peer: Peer) -> PasswordShown:
-        record, _info = await self._granted(request.instance)
-        password = passwords.generate()
-        credential = await self._granting.new_password(record.login, password)
-        login, now = record.login, self._core.now()
-        await self._core.db(lambda registry: registry.replace_credential(login, credential, now))
-        self._logger.info("password reset", login=login, by=f"uid {peer.uid}")
-        try:
-            # Whoever came in by the old one must not stay. sshd does not tell which password a session used.
-            await self._core.end_sessions(login)
-        except HatchwayError as exc:
-            self._logger.error("sessions not ended yet after a password reset", login=login, error=str(exc))
-        kind = PasswordKind.RAW if credential.sealed is not None else PasswordKind.HASHED
-        return PasswordShown(login=login, password=password.reveal(), kind=kind)
-
-    async def _credentials(self, login: Login) -> tuple[CredentialRecord | None, CredentialRecord | None]:
-        found = {c.kind: c for c in await self._core.db(lambda registry: registry.credentials(login))}
-        return found.get(CredentialKind.KEY), found.get(CredentialKind.PASSWORD)
-
-    def _unsealed(self, login: str, password: CredentialRecord | None) -> Secret | None:
-        if password is None or password.sealed is None:
-            return None
-        return self._core.sealing.unseal(password.sealed, f"password:{login}")
-
-    # Finding
+    # Telling
 
     def _instance(
         self,
@@ -530,43 +485,6 @@ class Operations:
         except HatchwayError:
             pass  # its own finding: `status` and `show` say that hostd is away
         return counts
-
-    def _present(self, text: str, records: Sequence[InstanceRecord]) -> InstanceInfo:
-        """The instance of the catalog that `text` means. Raises NotFoundError, UsageError."""
-        key = self._resolve(text, records)
-        info = self._core.inventory.get(key)
-        if info is None:
-            raise NotFoundError(f"{key} is not there now, so its volumes are not known")
-        return info
-
-    async def _granted(self, text: str) -> tuple[InstanceRecord, InstanceInfo | None]:
-        """The instance with a login that `text` means. Raises NotFoundError when access was never enabled."""
-        key = self._resolve(text, await self._core.db(Registry.instances))
-        record = await self._core.db(lambda registry: registry.instance(key))
-        if record is None:
-            raise NotFoundError(f"access to {key} has never been enabled; 'hatchway enable {key} VOLUME' does it")
-        return record, self._core.inventory.get(key)
-
-    def _resolve(self, text: str, records: Sequence[InstanceRecord]) -> InstanceKey:
-        infos = self._core.inventory.instances()
-        known = {info.key for info in infos} | {record.key for record in records}
-        if "/" in text:
-            key = parse_instance_key(text)
-            if key in known:
-                return key
-            matches = set()
-        else:
-            matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
-            matches |= {record.key for record in records if text == record.login}
-            matches |= {key for key in known if text in (key.container, login_candidates(key)[0])}
-        if len(matches) == 1:
-            return matches.pop()
-        if matches:
-            raise UsageError(f"{text!r} may be {' or '.join(sorted(map(str, matches)))}: say which")
-        names = [str(key) for key in sorted(known)]
-        close = difflib.get_close_matches(text, names, 3, 0.5)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; 'hatchway ls' lists them"
-        raise NotFoundError(f"there is no instance {text!r}{hint}")
 
 
 def _told(change: Change) -> AccessChange:
@@ -627,9 +545,3 @@ def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
         f"access to {grant.path} comes from the container's label; make the container anew without it, or set "
         "access.labels = false"
     )
-
-
-def _password_kind(password: CredentialRecord | None) -> PasswordKind:
-    if password is None:
-        return PasswordKind.NONE
-    return PasswordKind.HASHED if password.sealed is None else PasswordKind.RAW

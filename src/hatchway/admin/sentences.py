@@ -6,6 +6,7 @@ Phrases without full stop that never hold a secret: each names the fields it tel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import UNSET
@@ -19,14 +20,31 @@ from hatchway.wire.admin import (
     DaemonStatus,
     Disable,
     Enable,
-    ExportKey,
     Forget,
     ListInstances,
     Prune,
     ReadLog,
-    ResetPassword,
     Show,
+)
+from hatchway.wire.entry import (
+    AddKey,
+    AllowVolumeKeys,
+    ExportKey,
+    ImportPassword,
+    Kick,
+    ListKeys,
+    ListSessions,
+    Lock,
+    RemoveKey,
+    RemovePassword,
+    RenewKey,
+    ResetPassword,
+    RotateKey,
+    SetConditions,
+    SetPassword,
+    ShowConditions,
     ShowPassword,
+    Unlock,
 )
 
 _DAY_S = 86400.0
@@ -96,6 +114,73 @@ def _reset_password(_request: ResetPassword) -> str:
     return "password reset"
 
 
+def _set_password(_request: SetPassword) -> str:
+    return "password set"
+
+
+def _import_password(_request: ImportPassword) -> str:
+    return "password imported as a hash"
+
+
+def _remove_password(_request: RemovePassword) -> str:
+    return "password removed: key only"
+
+
+def _renew_key(_request: RenewKey) -> str:
+    return "key renewed"
+
+
+def _add_key(request: AddKey) -> str:
+    words = ["key added"]
+    words += [f"from {request.sources}"] if request.sources else []
+    words += ["expires"] if request.expires_at is not None else []
+    return ", ".join(words)
+
+
+def _remove_key(request: RemoveKey) -> str:
+    return f"key removed: {request.key}"
+
+
+def _allow_volume_keys(request: AllowVolumeKeys) -> str:
+    return f"keys in its own volumes {'count' if request.allow else 'do not count'} from now on"
+
+
+def _set_conditions(request: SetConditions) -> str:
+    said = []
+    if request.allowed_from is not UNSET:
+        said.append(f"from {', '.join(request.allowed_from) or 'anywhere'}")
+    if request.expires_at is not UNSET:
+        said.append("never expires" if request.expires_at is None else f"expires at {utc(request.expires_at)}")
+    if request.sessions_max is not UNSET:
+        most = request.sessions_max
+        said.append("as many sessions as configured" if most is None else f"at most {most} sessions")
+    return f"conditions: {'; '.join(said) or 'unchanged'}"
+
+
+def _lock(request: Lock) -> str:
+    return f"locked: {request.why}" if request.why else "locked"
+
+
+def _unlock(_request: Unlock) -> str:
+    return "unlocked"
+
+
+def _kick(request: Kick) -> str:
+    return f"sessions ended: {', '.join(request.sessions) or 'all'}"
+
+
+def _rotate_key(_request: RotateKey) -> str:
+    return "sealing key rotated"
+
+
+def utc(at: float) -> str:
+    """A time, Unix seconds, for people."""
+    try:
+        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g} s since 1970"
+
+
 CHANGING: Mapping[type, Callable[[Any], str | None]] = {
     Enable: _enable,
     Disable: _disable,
@@ -107,10 +192,22 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
     ExportKey: _export_key,
     ShowPassword: _show_password,
     ResetPassword: _reset_password,
+    SetPassword: _set_password,
+    ImportPassword: _import_password,
+    RemovePassword: _remove_password,
+    RenewKey: _renew_key,
+    AddKey: _add_key,
+    RemoveKey: _remove_key,
+    AllowVolumeKeys: _allow_volume_keys,
+    SetConditions: _set_conditions,
+    Lock: _lock,
+    Unlock: _unlock,
+    Kick: _kick,
+    RotateKey: _rotate_key,
 }
 """What each request that changes something or reveals a secret asks for; None when this one does neither."""
 
-READING = frozenset({ListInstances, DaemonStatus, ReadLog})
+READING = frozenset({ListInstances, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions})
 """Requests that never do."""
 
 

@@ -15,7 +15,10 @@ from hatchway.cli.output import document
 from hatchway.cli.text import safe
 from hatchway.connect.info import key_file_name
 from hatchway.errors import ConflictError, HostError, UsageError
-from hatchway.wire.admin import ExportKey, KeyExport
+from hatchway.wire.entry import (
+    ExportKey,
+    KeyExport,
+)
 
 
 @click.group()

@@ -11,7 +11,14 @@ from hatchway.cli.listing import instance_line, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
 from hatchway.connect.info import Directions, FileZillaSite, directions
-from hatchway.wire.admin import Access, ConnectionInfo, PasswordKind, Show
+from hatchway.wire.admin import (
+    Access,
+    ConnectionInfo,
+    Show,
+)
+from hatchway.wire.entry import (
+    PasswordKind,
+)
 
 
 @click.command()

@@ -11,7 +11,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from hatchway.wire.admin import ConnectionInfo, PasswordKind
+from hatchway.wire.admin import (
+    ConnectionInfo,
+)
+from hatchway.wire.entry import (
+    PasswordKind,
+)
 
 
 class FileZillaSite(msgspec.Struct, frozen=True, kw_only=True):

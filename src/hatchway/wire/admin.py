@@ -22,6 +22,7 @@ from hatchway.model import (
     Ownership,
     VolumeKind,
 )
+from hatchway.wire.entry import ConditionsStatus, Confidential, PasswordKind
 from hatchway.wire.host import Leftovers, VolumeSize
 
 
@@ -243,7 +244,7 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True, tag="pruned"):
     dry_run: bool
 
 
-class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+class Changed(Confidential, frozen=True, kw_only=True, tag="changed"):
     """The instance after a change.
 
     `changed` are the paths that were changed. `password` is a newly made password that cannot be shown again
@@ -272,16 +273,9 @@ class HostKey(msgspec.Struct, frozen=True, tag="host-key"):
     public: str
 
 
-class PasswordKind(enum.StrEnum):
-    """How the password is kept: `RAW` can be shown again, `HASHED` cannot, `NONE` means key only."""
-
-    RAW = "raw"
-    HASHED = "argon2id"
-    NONE = "none"
-
-
-class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True, tag="connection-info"):
-    """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent."""
+class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-info"):
+    """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent. `keys` is how many
+    keys there are besides the generated one."""
 
     instance: InstanceStatus
     host: str
@@ -293,42 +287,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True, tag="connection-
     key_fingerprint: str | None
     key_public: str | None
     host_keys: tuple[HostKey, ...]
+    conditions: ConditionsStatus
+    keys: int = 0
     problems: tuple[str, ...] = ()
-
-
-class ExportKey(msgspec.Struct, frozen=True, kw_only=True, tag="export-key"):
-    """The instance's private key, `id_container`. Answer: KeyExport."""
-
-    instance: str
-
-
-class KeyExport(msgspec.Struct, frozen=True, kw_only=True, tag="key-export"):
-    """`private` is the OpenSSH private key file, unencrypted; `public` its authorized_keys line."""
-
-    login: str
-    private: str
-    public: str
-    fingerprint: str
-
-
-class ShowPassword(msgspec.Struct, frozen=True, kw_only=True, tag="show-password"):
-    """The instance's password, if it is kept raw. Answer: PasswordShown."""
-
-    instance: str
-
-
-class ResetPassword(msgspec.Struct, frozen=True, kw_only=True, tag="reset-password"):
-    """Make a new password: the old one is of no use from now on, and the sessions end. Answer: PasswordShown."""
-
-    instance: str
-
-
-class PasswordShown(msgspec.Struct, frozen=True, kw_only=True, tag="password"):
-    """A password in clear, for the operator's eyes."""
-
-    login: str
-    password: str
-    kind: PasswordKind
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
@@ -398,12 +359,3 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
 
     entries: tuple[LogEntry, ...]
     last: int
-
-
-__all__ = [
-    "Access", "AccessChange", "Applied", "Apply", "ChangeKind", "Changed", "Confirm", "ConnectionInfo", "DaemonStatus",
-    "Disable", "Enable", "ExportKey", "Forget", "Forgotten", "GoneInstance", "GrantStatus", "HostKey",
-    "InstanceStatus", "KeyExport", "ListInstances", "Listing", "Log", "LogEntry", "Mode", "Origin", "PasswordKind",
-    "PasswordShown", "Prune", "Pruned", "ReadLog", "ResetPassword", "Show", "ShowPassword", "SourceStatus", "Status",
-    "VolumeStatus",
-]  # fmt: skip

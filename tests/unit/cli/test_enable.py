@@ -16,8 +16,10 @@ from hatchway.wire.admin import (
     Enable,
     Listing,
     ListInstances,
-    PasswordKind,
     Show,
+)
+from hatchway.wire.entry import (
+    PasswordKind,
 )
 
 if TYPE_CHECKING:

@@ -12,12 +12,14 @@ import pytest
 from hatchway.errors import NotFoundError
 from hatchway.wire.admin import (
     Access,
+    Show,
+)
+from hatchway.wire.entry import (
     ExportKey,
     KeyExport,
+    Password,
     PasswordKind,
-    PasswordShown,
     ResetPassword,
-    Show,
     ShowPassword,
 )
 
@@ -207,7 +209,7 @@ def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, here: Pa
 
 
 def test_password_show_prints_it_alone(run: Cli, daemon: FakeDaemon) -> None:
-    daemon.answers[ShowPassword] = PasswordShown(login="shop-web-1", password="[b]se same", kind=PasswordKind.RAW)
+    daemon.answers[ShowPassword] = Password(login="shop-web-1", password="[b]se same", kind=PasswordKind.RAW)
     done = run("password", "show", "shop/web/1")
     assert (done.stdout, done.stderr) == ("[b]se same\n", "")
     assert run.json("password", "show", "shop/web/1")["password"] == "[b]se same"
@@ -215,7 +217,7 @@ def test_password_show_prints_it_alone(run: Cli, daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("kind", [PasswordKind.RAW, PasswordKind.HASHED])
 def test_password_reset(run: Cli, daemon: FakeDaemon, kind: PasswordKind) -> None:
-    daemon.answers[ResetPassword] = PasswordShown(login="shop-web-1", password="new", kind=kind)
+    daemon.answers[ResetPassword] = Password(login="shop-web-1", password="new", kind=kind)
     done = run("password", "reset", "shop/web/1")
     assert done.stdout == "new\n"
     assert ("cannot be shown again" in done.stderr) == (kind is PasswordKind.HASHED)

@@ -10,7 +10,14 @@ import pytest
 
 from hatchway.connect import info as connect
 from hatchway.model import InstanceKey, InstanceState
-from hatchway.wire.admin import ConnectionInfo, HostKey, InstanceStatus, PasswordKind
+from hatchway.wire.admin import (
+    ConnectionInfo,
+    HostKey,
+    InstanceStatus,
+)
+from hatchway.wire.entry import (
+    PasswordKind,
+)
 
 INFO = ConnectionInfo(
     instance=InstanceStatus(

@@ -1,0 +1,146 @@
+"""Checking passwords, a few at a time: in whose turn, and after what wait.
+
+A check takes a processor and memory for a while (credentials.passwords), and anybody who reaches the port can ask for
+one. So there are PARALLEL at a time, one for each pair of address and login, and whoever has guessed wrong least goes
+first: under a flood the owner of a login does not queue behind it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+
+import trio
+
+from hatchway.access.throttle import Throttle, source_of
+from hatchway.addresses import Address
+
+PARALLEL = 2
+"""Checks at once. Each has 64 MiB."""
+
+WAITING_MAX = 100
+"""Guesses that wait for a check. With more, those from where most wrong ones came are refused unchecked."""
+
+HOLD_S = 2.0
+"""Longest delay, in seconds, that a guess waits for here; one that had to wait longer is refused unchecked.
+
+Each guess that waits holds one of the connections sshd allows before login (MaxStartups, sshd_config(5))."""
+
+FAILURE_S = 0.3
+"""A guess that is refused is refused after so many seconds at the earliest: that the login is unknown, that it has no
+password, or which kind of hash, does not show unless a check takes longer than this."""
+
+
+class UncheckedError(Exception):
+    """The guess was not looked at; says why."""
+
+
+class _Turns:
+    """PARALLEL turns at once, the lowest priority number first, and of the same number who came first."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[int, int, trio.Event]] = []
+        self._refused: set[int] = set()
+
+    @asynccontextmanager
+    async def turn(self, priority: int) -> AsyncIterator[None]:
+        """Wait for a turn and have it. Raises UncheckedError when too many wait that come first."""
+        if self._taken < PARALLEL:
+            self._taken += 1
+        else:
+            await self._wait(priority)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, priority: int) -> None:
+        number, event = next(self._numbers), trio.Event()
+        heapq.heappush(self._waiting, (priority, number, event))
+        if len(self._waiting) > WAITING_MAX:
+            worst = max(self._waiting)
+            self._remove(worst)
+            self._refused.add(worst[1])
+            worst[2].set()
+        try:
+            await event.wait()
+        except trio.Cancelled:
+            if event.is_set():
+                # The turn had been passed on to us, unless we were refused.
+                if number not in self._refused:
+                    self._pass_on()
+                self._refused.discard(number)
+            else:
+                self._remove((priority, number, event))
+            raise
+        if number in self._refused:
+            self._refused.discard(number)
+            raise UncheckedError("too many guesses at once")
+
+    def _remove(self, entry: tuple[int, int, trio.Event]) -> None:
+        self._waiting.remove(entry)
+        heapq.heapify(self._waiting)
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            heapq.heappop(self._waiting)[2].set()
+        else:
+            self._taken -= 1
+
+
+class Attempts:
+    """All guesses at passwords. For one event loop."""
+
+    def __init__(self) -> None:
+        self.throttle = Throttle()
+        self._turns = _Turns()
+        self._threads = trio.CapacityLimiter(PARALLEL)
+        self._pairs: dict[Hashable, tuple[trio.Lock, int]] = {}
+
+    async def check(self, address: Address | None, login: str, verify: Callable[[], bool]) -> bool:
+        """Whether `verify`, called in a thread, says that the guess is right.
+
+        `address` is where it comes from, None if that is not known. Raises UncheckedError when it was not looked at,
+        and what `verify` raises. Does not return before FAILURE_S seconds unless the guess is right.
+        """
+        earliest = trio.current_time() + FAILURE_S
+        right = False
+        try:
+            right = await self._check(address, login, verify)
+        finally:
+            if not right:
+                await trio.sleep_until(earliest)
+        return right
+
+    async def _check(self, address: Address | None, login: str, verify: Callable[[], bool]) -> bool:
+        # Of each pair one at a time: else all that arrive at once were free.
+        async with self._pair((source_of(address), login)):
+            wait_s = self.throttle.wait_s(address, login, trio.current_time())
+            if wait_s > HOLD_S:
+                raise UncheckedError(f"too many wrong guesses, the next is looked at in {wait_s:.0f} s")
+            await trio.sleep(wait_s)
+            async with self._turns.turn(self.throttle.suspicion(address, login, trio.current_time())):
+                right = await trio.to_thread.run_sync(verify, limiter=self._threads)
+            if right:
+                self.throttle.succeeded(address, login)
+            else:
+                self.throttle.failed(address, login, trio.current_time())
+            return right
+
+    @asynccontextmanager
+    async def _pair(self, pair: Hashable) -> AsyncIterator[None]:
+        lock, users = self._pairs.get(pair, (trio.Lock(), 0))
+        self._pairs[pair] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._pairs[pair]
+            if users == 1:
+                del self._pairs[pair]
+            else:
+                self._pairs[pair] = lock, users - 1

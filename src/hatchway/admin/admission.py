@@ -1,0 +1,263 @@
+"""Who is let in, and who may stay: what the decision is about, and what follows from it for sessions that are open.
+
+Whoever takes something away - a key, a password, an address, time - changes it in the registry and then has the login
+looked at again (`changed`): every open session is decided anew, by the same function that let it in, and those that
+may not stay are ended. So nobody has to say which sessions a change concerns. What hostd did not take is tried again,
+also by the next core.
+
+Concurrency: sessions of a login are opened and looked at within one `Core.turn`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import trio
+
+from hatchway import addresses, log
+from hatchway.access.decision import CredentialFacts, LoginFacts, UsedCredential, decide_open_session
+from hatchway.admin import shares
+from hatchway.admin.core import RETRY_S, Core
+from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.credentials import authorized, keys
+from hatchway.credentials.authorized import Entry
+from hatchway.credentials.keys import PublicKey
+from hatchway.errors import HatchwayError, HostError
+from hatchway.model import Login
+from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord
+from hatchway.registry.store import Registry
+from hatchway.wire.host import HostStatus
+
+LOOK_EVERY_S = 30.0
+"""How often it is looked, at least, whether something has expired: the clock may have been set."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidKey:
+    """A key that is valid for a login now, but for what `facts` say. `id` is that of its CredentialRecord, None for one
+    of a volume's."""
+
+    public: PublicKey
+    facts: CredentialFacts
+    verify_required: bool
+    id: int | None
+
+    def line(self, *, allowed_from: str, expires_at: float | None) -> str:
+        """Its line for sshd, with what sshd can decide by itself. Arguments are those of the login, as from= and Unix
+        seconds; of two from= lists sshd takes one only, and none that is too long."""
+        allowed_from = allowed_from if len(allowed_from) <= addresses.FROM_MAX else ""
+        times = [int(time) for time in (self.facts.expires_at, expires_at) if time is not None]
+        return authorized.line(
+            self.public.line,
+            sources=self.facts.sources or allowed_from or None,
+            expires_at=min(times, default=None),
+            verify_required=self.verify_required,
+        )
+
+
+class Used(NamedTuple):
+    """What came in, for the decision, and the row it has; None when it has none."""
+
+    credential: UsedCredential
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Valid:
+    """What is valid for a login now, but for its conditions."""
+
+    keys: tuple[ValidKey, ...] = ()
+    password: CredentialRecord | None = None
+
+    def used(self, method: str, fingerprint: str | None, password: int | None) -> Used:
+        """What it was that was used by sshd's `method`: the key with that fingerprint, or the password in that row."""
+        if method == "password":
+            if self.password is None or self.password.id != password:
+                return Used(UsedCredential(method), None)
+            return Used(UsedCredential(method, (facts_of(self.password),)), password)
+        found = [key for key in self.keys if key.public.fingerprint == fingerprint]
+        return Used(UsedCredential(method, tuple(key.facts for key in found)), found[0].id if found else None)
+
+
+class Admission:
+    """For one Core. `run` ends what expires."""
+
+    def __init__(self, core: Core, volume_keys: VolumeKeys) -> None:
+        self._core = core
+        self._volume_keys = volume_keys
+        # Logins whose sessions are to be looked at.
+        self._due: set[Login] = set()
+        self._news = trio.Event()
+        self._logger = log.get()
+
+    # What the decision is about
+
+    def facts(
+        self,
+        record: InstanceRecord | None,
+        *,
+        address: str,
+        service_is_ours: bool = True,
+        sessions: int = 0,
+    ) -> LoginFacts:
+        """What is known of whoever wants in as `record` says, None for an unknown login. Arguments as in LoginFacts;
+        `address` is text, of anything."""
+        now, client = self._core.now(), addresses.address(address)
+        if record is None:
+            return LoginFacts(known=False, now=now, service_is_ours=service_is_ours, address=client)
+        conditions, most = record.conditions, self._core.config.login.sessions_max
+        return LoginFacts(
+            known=True,
+            now=now,
+            shares=len(shares.live_grants(record, self._core.inventory)),
+            service_is_ours=service_is_ours,
+            locked=conditions.locked_at is not None,
+            expires_at=conditions.expires_at,
+            address=client,
+            allowed_from=addresses.networks(conditions.allowed_from),
+            sessions=sessions,
+            sessions_max=most if conditions.sessions_max is None else conditions.sessions_max,
+        )
+
+    async def valid(self, record: InstanceRecord) -> Valid:
+        """The password of a login and its keys: the generated one, those that were added, and those its instance keeps
+        in a volume."""
+        known = await self._core.db(lambda registry: registry.credentials(record.login))
+        own = [
+            ValidKey(keys.parse_public(one.public), facts_of(one), one.verify_required, one.id)
+            for one in known
+            if one.kind is not CredentialKind.PASSWORD
+        ]
+        mine = {key.public.fingerprint for key in own}
+        in_volumes = [
+            ValidKey(one.key, _facts_of_entry(one), one.verify_required, None)
+            for one in await self._volume_keys.of(record)
+            # What an operator says of a key counts, not what a container says of it.
+            if one.key.fingerprint not in mine
+        ]
+        password = next((one for one in known if one.kind is CredentialKind.PASSWORD), None)
+        return Valid((*own, *in_volumes), password)
+
+    async def sessions(self, login: str) -> int:
+        """How many sessions of `login` are open."""
+        return len(await self._core.db(lambda registry: registry.open_sessions(login)))
+
+    # What follows for open sessions
+
+    async def changed(self, login: Login) -> None:
+        """Look at the sessions of `login` again: the conditions for them have changed. Those that may not stay have
+        been ended when this returns. Raises HatchwayError when hostd did not; then it is tried again until it does."""
+        self._due.add(login)
+        await self._look_at(login)
+        self._tell()
+
+    async def look_again(self, login: Login, done: str) -> None:
+        """As `changed`, for whoever answers an operator: what was `done` holds, whether sessions could be ended or not.
+
+        Raises HostError, which says so.
+        """
+        try:
+            await self.changed(login)
+        except HatchwayError as exc:
+            raise HostError(f"{done}, but its sessions are not ended yet: {exc}. It is tried until they are") from exc
+
+    async def lock(self, login: Login, why: str) -> bool:
+        """Lock `login`, in the registry: `changed` ends its sessions. False if it is locked already."""
+        now = self._core.now()
+
+        def locked(before: Conditions) -> Conditions:
+            return before if before.locked_at is not None else replace(before, locked_at=now, locked_why=why)
+
+        before = await self._core.db(lambda registry: registry.change_conditions(login, locked))
+        return before.locked_at is None
+
+    def opened(self) -> None:
+        """A session was opened, which may expire sooner than those there were."""
+        self._tell()
+
+    async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
+        """hostd is (again) there: first end what was revoked while nobody told it, by a core that died, say."""
+        recorded = {session.id for session in await self._core.db(Registry.open_sessions)}
+        for login in {Login(name) for name in status.sessions.values()}:
+            self._due.add(login)
+            strangers = tuple(one for one, name in status.sessions.items() if name == login and one not in recorded)
+            try:
+                if strangers:
+                    # Nobody knows what they came in with.
+                    await self._core.host.end_sessions(login, strangers)
+                await self._look_at(login)
+            except HatchwayError as exc:
+                self._logger.error("sessions not looked at yet", login=login, error=str(exc))
+        await self._core.hostd_connected(status, asked_at)
+        self._tell()
+
+    async def run(self) -> None:
+        """End sessions when they expire, and try again what hostd did not take, for ever."""
+        while True:
+            self._news = trio.Event()
+            wait_s = LOOK_EVERY_S
+            try:
+                await self._look_at_all()
+                wait_s = RETRY_S if self._due else min(LOOK_EVERY_S, await self._next_s())
+            except Exception:
+                self._logger.exception("sessions not looked at")
+            with trio.move_on_after(wait_s):
+                await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+
+    async def _look_at_all(self) -> None:
+        logins = {session.login for session in await self._core.db(Registry.open_sessions)}
+        # What there is no session of needs no looking at.
+        self._due &= logins
+        for login in sorted(logins):
+            try:
+                await self._look_at(login)
+            except HatchwayError as exc:
+                self._due.add(login)
+                self._logger.warning("sessions not ended yet", login=login, error=str(exc))
+
+    async def _look_at(self, login: Login) -> None:
+        async with self._core.turn(login):
+            record, sessions = await self._core.db(
+                lambda registry: (registry.by_login(login), registry.open_sessions(login))
+            )
+            valid = await self.valid(record) if record is not None and sessions else Valid()
+            ending = []
+            for session in sessions:
+                used = valid.used(session.method, session.credential, session.credential_id)
+                denial = decide_open_session(self.facts(record, address=session.address), used.credential)
+                if denial is not None:
+                    ending.append(session.id)
+                    self._logger.info("session ends", session=session.id, login=login, reason=str(denial))
+            if ending:
+                await self._core.host.end_sessions(login, tuple(ending))
+        self._due.discard(login)
+
+    async def _next_s(self) -> float:
+        """Seconds until the next session may expire, by its login or a credential of it."""
+        now = self._core.now()
+
+        def soonest(registry: Registry) -> float:
+            times: list[float | None] = []
+            for login in {session.login for session in registry.open_sessions()}:
+                record = registry.by_login(login)
+                times += [] if record is None else [record.conditions.expires_at]
+                times += [one.expires_at for one in registry.credentials(login)]
+            return min((time for time in times if time is not None and time > now), default=math.inf)
+
+        return await self._core.db(soonest) - now
+
+
+def facts_of(credential: CredentialRecord) -> CredentialFacts:
+    """What the decision is to know of `credential`."""
+    return CredentialFacts(expires_at=credential.expires_at, sources=credential.sources)
+
+
+def _facts_of_entry(entry: Entry) -> CredentialFacts:
+    # A line names the last second it is good for.
+    expires_at = None if entry.expires_at is None else float(entry.expires_at + 1)
+    return CredentialFacts(expires_at=expires_at, sources=entry.sources or "")

@@ -1,0 +1,103 @@
+"""Under which conditions a login may be used: the admin socket's requests about them, and about open sessions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from msgspec import UNSET
+
+from hatchway import addresses, log
+from hatchway.admin.admission import Admission
+from hatchway.admin.core import Core
+from hatchway.admin.finding import Finding
+from hatchway.errors import ConflictError, UsageError
+from hatchway.model import SESSIONS_MAX
+from hatchway.registry.records import Conditions, InstanceRecord
+from hatchway.wire.entry import ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
+from hatchway.wire.service import Peer, Request, Table
+
+ROOT = (0,)
+
+WHY_MAX = 200
+"""Characters of why a login is locked."""
+
+
+class ConditionRequests:
+    """The requests, on one Core."""
+
+    def __init__(self, core: Core, finding: Finding, admission: Admission) -> None:
+        self._core = core
+        self._finding = finding
+        self._admission = admission
+        self._logger = log.get()
+
+    def table(self) -> Table:
+        """Their part of the admin socket's request table."""
+        return {
+            ShowConditions: Request(ROOT, self._show),
+            SetConditions: Request(ROOT, self._set),
+            Lock: Request(ROOT, self._lock),
+            Unlock: Request(ROOT, self._unlock),
+        }
+
+    async def _show(self, request: ShowConditions, _peer: Peer) -> ConditionsStatus:
+        return self.status(await self._finding.granted(request.instance))
+
+    async def _set(self, request: SetConditions, peer: Peer) -> ConditionsStatus:
+        record = await self._finding.granted(request.instance)
+        networks = request.allowed_from
+        if networks is not UNSET:
+            networks = tuple(str(network) for network in addresses.networks(networks))
+        most = request.sessions_max
+        if most is not UNSET and most is not None and not 1 <= most <= SESSIONS_MAX:
+            raise UsageError(f"{most} sessions at once: from 1 to {SESSIONS_MAX} can be allowed")
+        if request.expires_at is not UNSET and request.expires_at is not None and not request.expires_at > 0:
+            raise UsageError("a login cannot expire before 1970")
+
+        def changed(before: Conditions) -> Conditions:
+            return replace(
+                before,
+                allowed_from=before.allowed_from if networks is UNSET else networks,
+                expires_at=before.expires_at if request.expires_at is UNSET else request.expires_at,
+                sessions_max=before.sessions_max if most is UNSET else most,
+            )
+
+        await self._core.db(lambda registry: registry.change_conditions(record.login, changed))
+        self._logger.info("conditions changed", login=record.login, by=f"uid {peer.uid}")
+        await self._admission.look_again(record.login, "the conditions are changed")
+        return self.status(await self._finding.granted(str(record.key)))
+
+    async def _lock(self, request: Lock, peer: Peer) -> ConditionsStatus:
+        record = await self._finding.granted(request.instance)
+        why = request.why.strip()[:WHY_MAX] or f"by uid {peer.uid}"
+        if not await self._admission.lock(record.login, why):
+            raise ConflictError(f"{record.login} is locked already: {record.conditions.locked_why}")
+        self._logger.info("login locked", login=record.login, reason=why, by=f"uid {peer.uid}")
+        await self._admission.look_again(record.login, f"{record.login} is locked")
+        return self.status(await self._finding.granted(str(record.key)))
+
+    async def _unlock(self, request: Unlock, peer: Peer) -> ConditionsStatus:
+        record = await self._finding.granted(request.instance)
+        if record.conditions.locked_at is None:
+            raise ConflictError(f"{record.login} is not locked")
+        login = record.login
+        await self._core.db(
+            lambda registry: registry.change_conditions(
+                login, lambda before: replace(before, locked_at=None, locked_why="")
+            )
+        )
+        self._logger.info("login unlocked", login=login, by=f"uid {peer.uid}")
+        return self.status(await self._finding.granted(str(record.key)))
+
+    def status(self, record: InstanceRecord) -> ConditionsStatus:
+        """The conditions of `record`, to be shown."""
+        conditions = record.conditions
+        return ConditionsStatus(
+            login=record.login,
+            allowed_from=conditions.allowed_from,
+            expires_at=conditions.expires_at,
+            sessions_max=conditions.sessions_max,
+            sessions_default=self._core.config.login.sessions_max,
+            locked_at=conditions.locked_at,
+            locked_why=conditions.locked_why,
+        )

@@ -1,0 +1,60 @@
+"""Which instance an operator means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from hatchway.admin.core import Core
+from hatchway.errors import NotFoundError, UsageError
+from hatchway.model import InstanceInfo, InstanceKey, login_candidates, parse_instance_key
+from hatchway.registry.records import InstanceRecord
+from hatchway.registry.store import Registry
+
+
+class Finding:
+    """Looks in the catalog and the registry of one Core. Texts are a key, a login or a container's name."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def present(self, text: str) -> InstanceInfo:
+        """The instance of the catalog that `text` means. Raises NotFoundError, UsageError."""
+        key = await self.key(text)
+        info = self._core.inventory.get(key)
+        if info is None:
+            raise NotFoundError(f"{key} is not there now, so its volumes are not known")
+        return info
+
+    async def granted(self, text: str) -> InstanceRecord:
+        """The instance with a login that `text` means. Raises NotFoundError when access was never enabled."""
+        key = await self.key(text)
+        record = await self._core.db(lambda registry: registry.instance(key))
+        if record is None:
+            raise NotFoundError(f"access to {key} has never been enabled; 'hatchway enable {key} VOLUME' does it")
+        return record
+
+    async def key(self, text: str) -> InstanceKey:
+        """The instance that `text` means, there or once shared. Raises NotFoundError, UsageError."""
+        return self._resolve(text, await self._core.db(Registry.instances))
+
+    def _resolve(self, text: str, records: Sequence[InstanceRecord]) -> InstanceKey:
+        infos = self._core.inventory.instances()
+        known = {info.key for info in infos} | {record.key for record in records}
+        if "/" in text:
+            key = parse_instance_key(text)
+            if key in known:
+                return key
+            matches = set()
+        else:
+            matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
+            matches |= {record.key for record in records if text == record.login}
+            matches |= {key for key in known if text in (key.container, login_candidates(key)[0])}
+        if len(matches) == 1:
+            return matches.pop()
+        if matches:
+            raise UsageError(f"{text!r} may be {' or '.join(sorted(map(str, matches)))}: say which")
+        names = [str(key) for key in sorted(known)]
+        close = difflib.get_close_matches(text, names, 3, 0.5)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; 'hatchway ls' lists them"
+        raise NotFoundError(f"there is no instance {text!r}{hint}")

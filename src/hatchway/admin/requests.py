@@ -1,0 +1,37 @@
+"""The whole table of the admin socket. Root's alone for now: whoever can mount and kill already rules the host."""
+
+from __future__ import annotations
+
+from hatchway.admin.admission import Admission
+from hatchway.admin.auditing import audited
+from hatchway.admin.conditions import ConditionRequests
+from hatchway.admin.core import Core
+from hatchway.admin.finding import Finding
+from hatchway.admin.granting import Granting
+from hatchway.admin.measuring import Measuring
+from hatchway.admin.open_sessions import SessionRequests
+from hatchway.admin.operations import Operations
+from hatchway.admin.reconcile import Reconciler
+from hatchway.admin.secrets import Secrets
+from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.wire.service import Table
+
+
+def table(
+    core: Core,
+    granting: Granting,
+    reconciler: Reconciler,
+    measuring: Measuring,
+    admission: Admission,
+    volume_keys: VolumeKeys,
+) -> Table:
+    """Every request, each told to the record if it changes something."""
+    finding = Finding(core)
+    conditions = ConditionRequests(core, finding, admission)
+    parts = (
+        Operations(core, finding, granting, reconciler, measuring, conditions).table(),
+        Secrets(core, finding, granting, admission, volume_keys).table(),
+        conditions.table(),
+        SessionRequests(core, finding).table(),
+    )
+    return audited({kind: row for part in parts for kind, row in part.items()}, core.journal, core.now)

@@ -1,0 +1,341 @@
+"""Passwords and keys of an instance's login: the admin socket's requests about them.
+
+Whatever takes a credential away has the login's sessions looked at before it answers: those that came in by it are
+ended then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hatchway import addresses, log
+from hatchway.admin.admission import Admission
+from hatchway.admin.core import Core
+from hatchway.admin.finding import Finding
+from hatchway.admin.granting import Granting, context_of
+from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.credentials import imported, keys, passwords
+from hatchway.credentials.keys import PublicKey
+from hatchway.credentials.sealing import SealingKey
+from hatchway.credentials.secret import Secret
+from hatchway.errors import ConflictError, HatchwayError, NotFoundError, UsageError
+from hatchway.model import Login
+from hatchway.registry.records import (
+    CredentialKind,
+    CredentialRecord,
+    InstanceRecord,
+    NewCredential,
+)
+from hatchway.registry.store import Registry
+from hatchway.wire.entry import (
+    AddKey,
+    AllowVolumeKeys,
+    ExportKey,
+    ImportPassword,
+    KeyExport,
+    KeyOrigin,
+    Keys,
+    KeyStatus,
+    ListKeys,
+    Password,
+    PasswordKind,
+    RemoveKey,
+    RemovePassword,
+    RenewKey,
+    ResetPassword,
+    Rotated,
+    RotateKey,
+    SetPassword,
+    ShowPassword,
+)
+from hatchway.wire.service import Peer, Request, Table
+
+ROOT = (0,)
+
+BEGINNING_MIN = 6
+"""Characters of a fingerprint that say which key is meant."""
+
+
+class Secrets:
+    """The requests, on one Core."""
+
+    def __init__(
+        self, core: Core, finding: Finding, granting: Granting, admission: Admission, volume_keys: VolumeKeys
+    ) -> None:
+        self._core = core
+        self._finding = finding
+        self._granting = granting
+        self._admission = admission
+        self._volume_keys = volume_keys
+        self._logger = log.get()
+
+    def table(self) -> Table:
+        """Their part of the admin socket's request table."""
+        return {
+            ShowPassword: Request(ROOT, self._show_password),
+            ResetPassword: Request(ROOT, self._reset_password),
+            SetPassword: Request(ROOT, self._set_password),
+            ImportPassword: Request(ROOT, self._import_password),
+            RemovePassword: Request(ROOT, self._remove_password),
+            ExportKey: Request(ROOT, self._export_key),
+            RenewKey: Request(ROOT, self._renew_key),
+            AddKey: Request(ROOT, self._add_key),
+            RemoveKey: Request(ROOT, self._remove_key),
+            AllowVolumeKeys: Request(ROOT, self._allow_volume_keys),
+            ListKeys: Request(ROOT, self._list_keys),
+            RotateKey: Request(ROOT, self._rotate_key),
+        }
+
+    # Passwords
+
+    async def _show_password(self, request: ShowPassword, peer: Peer) -> Password:
+        record = await self._finding.granted(request.instance)
+        password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
+        match password_kind(password):
+            case PasswordKind.NONE:
+                raise NotFoundError(f"{record.login} has no password: it is key-only")
+            case PasswordKind.HASHED:
+                raise ConflictError(
+                    f"the password of {record.login} is kept as a hash and cannot be shown; "
+                    f"'hatchway password reset {record.key}' makes a new one and shows it once"
+                )
+            case _:
+                self._logger.info("password shown", login=record.login, by=f"uid {peer.uid}")
+                return _password(record.login, password, unsealed(self._core, record.login, password))
+
+    async def _reset_password(self, request: ResetPassword, peer: Peer) -> Password:
+        record = await self._finding.granted(request.instance)
+        password = passwords.generate()
+        async with self._core.sealing_turn:
+            new = await self._granting.new_password(record.login, password, self._kind(request.kind))
+            await self._replace(record.login, new, "password reset", peer)
+        return _password(record.login, new, password)
+
+    async def _set_password(self, request: SetPassword, peer: Peer) -> Password:
+        record = await self._finding.granted(request.instance)
+        password = Secret(request.password)
+        passwords.check_given(password)
+        async with self._core.sealing_turn:
+            new = await self._granting.new_password(record.login, password, self._kind(request.kind))
+            await self._replace(record.login, new, "password set", peer)
+        return _password(record.login, new)
+
+    async def _import_password(self, request: ImportPassword, peer: Peer) -> Password:
+        record = await self._finding.granted(request.instance)
+        new = NewCredential(CredentialKind.PASSWORD, imported.import_hash(request.encoded))
+        await self._replace(record.login, new, "password imported", peer)
+        return _password(record.login, new)
+
+    async def _remove_password(self, request: RemovePassword, peer: Peer) -> Password:
+        record = await self._finding.granted(request.instance)
+        password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
+        if password is None:
+            raise NotFoundError(f"{record.login} has no password: it is key-only already")
+        await self._remove(record.login, password, "password removed", peer)
+        return _password(record.login, None)
+
+    def _kind(self, wanted: PasswordKind | None) -> PasswordKind:
+        """How a password that there is to be is kept."""
+        if wanted is PasswordKind.NONE:
+            raise UsageError("a password is kept raw or hashed")
+        return wanted or (PasswordKind.RAW if self._core.config.credentials.password == "raw" else PasswordKind.HASHED)
+
+    # Keys
+
+    async def _export_key(self, request: ExportKey, peer: Peer) -> KeyExport:
+        record = await self._finding.granted(request.instance)
+        key = of_kind(await self._credentials(record.login), CredentialKind.KEY)
+        if key is None or key.sealed is None or key.fingerprint is None:
+            raise NotFoundError(f"{record.login} has no key of ours; 'hatchway key renew {record.key}' makes one")
+        private = self._core.sealing.unseal(key.sealed, context_of(record.login, CredentialKind.KEY))
+        self._logger.info("key exported", login=record.login, by=f"uid {peer.uid}")
+        return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
+
+    async def _renew_key(self, request: RenewKey, peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        async with self._core.sealing_turn:
+            new = await self._granting.new_key(record.login, request.kind)
+            await self._replace(record.login, new, "key renewed", peer)
+        return await self._keys(record, (new.fingerprint or "",))
+
+    async def _add_key(self, request: AddKey, peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        public = keys.parse_public(request.public)
+        if request.sources:
+            addresses.check_from(request.sources)
+        if request.expires_at is not None and request.expires_at <= self._core.now():
+            raise UsageError("the key would have expired already")
+        new = NewCredential(
+            CredentialKind.ADDED_KEY,
+            public.line,
+            fingerprint=public.fingerprint,
+            sources=request.sources,
+            expires_at=request.expires_at,
+            verify_required=request.verify_required,
+        )
+        await self._replace(record.login, new, "key added", peer)
+        return await self._keys(record, (public.fingerprint,))
+
+    async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        known = [one for one in await self._credentials(record.login) if one.kind is CredentialKind.ADDED_KEY]
+        found = [one for one in known if _is_called(one, request.key)]
+        if not found:
+            listed = ", ".join(one.fingerprint or "" for one in known) or "none"
+            raise NotFoundError(f"{record.login} has no key {request.key!r} that was added; it has: {listed}")
+        if len(found) > 1:
+            raise UsageError(f"{request.key!r} may be {' or '.join(one.fingerprint or '' for one in found)}: say which")
+        await self._remove(record.login, found[0], "key removed", peer)
+        return await self._keys(record, (found[0].fingerprint or "",))
+
+    async def _allow_volume_keys(self, request: AllowVolumeKeys, peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        allow = request.allow
+        await self._core.db(
+            lambda registry: registry.change_conditions(record.login, lambda before: replace(before, volume_keys=allow))
+        )
+        self._logger.info("volume keys", login=record.login, allowed=request.allow, by=f"uid {peer.uid}")
+        await self._admission.look_again(record.login, "noted")
+        return await self._keys(await self._finding.granted(str(record.key)))
+
+    async def _list_keys(self, request: ListKeys, _peer: Peer) -> Keys:
+        return await self._keys(await self._finding.granted(request.instance))
+
+    async def _keys(self, record: InstanceRecord, changed: tuple[str, ...] = ()) -> Keys:
+        statuses = []
+        for one in await self._credentials(record.login):
+            if one.kind is not CredentialKind.PASSWORD:
+                origin = KeyOrigin.GENERATED if one.kind is CredentialKind.KEY else KeyOrigin.ADDED
+                statuses.append(
+                    _key_status(
+                        keys.parse_public(one.public),
+                        origin,
+                        created_at=one.created_at,
+                        sources=one.sources,
+                        expires_at=one.expires_at,
+                        verify_required=one.verify_required,
+                    )
+                )
+        in_volumes = await self._volume_keys.read(record)
+        statuses += [
+            _key_status(
+                one.key,
+                KeyOrigin.VOLUME,
+                sources=one.sources or "",
+                expires_at=one.expires_at,
+                verify_required=one.verify_required,
+                place=place,
+            )
+            for place, one in in_volumes.keys
+        ]
+        return Keys(
+            login=record.login,
+            keys=tuple(statuses),
+            volume_keys=record.conditions.volume_keys,
+            problems=in_volumes.problems,
+            changed=changed,
+        )
+
+    # All secrets
+
+    async def _rotate_key(self, _request: RotateKey, peer: Peer) -> Rotated:
+        sealing = self._core.sealing
+        async with self._core.sealing_turn:
+            sealing.begin_rotation()
+            count = await self._core.db(lambda registry: seal_anew(registry, sealing))
+            sealing.finish()
+        self._logger.info("sealing key rotated", secrets=count, by=f"uid {peer.uid}")
+        return Rotated(count)
+
+    # Both
+
+    async def _replace(self, login: Login, new: NewCredential, done: str, peer: Peer) -> None:
+        now = self._core.now()
+        await self._core.db(lambda registry: registry.replace_credential(login, new, now))
+        self._logger.info(done, login=login, fingerprint=new.fingerprint, by=f"uid {peer.uid}")
+        try:
+            await self._admission.changed(login)
+        except HatchwayError as exc:
+            # The answer shows what was made, and would be lost. Sessions are ended as soon as hostd is back.
+            self._logger.error("sessions not ended yet", login=login, done=done, error=str(exc))
+
+    async def _remove(self, login: Login, credential: CredentialRecord, done: str, peer: Peer) -> None:
+        await self._core.db(lambda registry: registry.remove_credential(login, credential.id))
+        self._logger.info(done, login=login, fingerprint=credential.fingerprint, by=f"uid {peer.uid}")
+        await self._admission.look_again(login, done)
+
+    async def _credentials(self, login: Login) -> tuple[CredentialRecord, ...]:
+        return await self._core.db(lambda registry: registry.credentials(login))
+
+
+def of_kind(known: Sequence[CredentialRecord], kind: CredentialKind) -> CredentialRecord | None:
+    """The credential of a kind of which there is one at most."""
+    return next((one for one in known if one.kind is kind), None)
+
+
+def password_kind(password: CredentialRecord | NewCredential | None) -> PasswordKind:
+    """How a password is kept."""
+    if password is None:
+        return PasswordKind.NONE
+    return PasswordKind.HASHED if password.sealed is None else PasswordKind.RAW
+
+
+def unsealed(core: Core, login: Login, password: CredentialRecord | None) -> Secret | None:
+    """The password, if it is kept in a form that can be shown. Raises DamagedSecretError."""
+    if password is None or password.sealed is None:
+        return None
+    return core.sealing.unseal(password.sealed, context_of(login, CredentialKind.PASSWORD))
+
+
+def seal_anew(registry: Registry, sealing: SealingKey) -> int:
+    """Seal every secret with the newest key. Gives how many there are. Raises DamagedSecretError; then none is."""
+
+    def anew(login: str, record: CredentialRecord) -> bytes:
+        assert record.sealed is not None
+        return sealing.reseal(record.sealed, context_of(login, record.kind))
+
+    return registry.reseal(anew)
+
+
+def _password(login: Login, kept: CredentialRecord | NewCredential | None, shown: Secret | None = None) -> Password:
+    return Password(
+        login=login,
+        kind=password_kind(kept),
+        hash="" if kept is None else passwords.kind(kept.public),
+        password=None if shown is None else shown.reveal(),
+    )
+
+
+def _key_status(
+    key: PublicKey,
+    origin: KeyOrigin,
+    *,
+    created_at: float | None = None,
+    sources: str = "",
+    expires_at: float | None = None,
+    verify_required: bool = False,
+    place: str = "",
+) -> KeyStatus:
+    return KeyStatus(
+        origin=origin,
+        algorithm=key.algorithm,
+        fingerprint=key.fingerprint,
+        comment=key.comment,
+        bits=key.bits,
+        created_at=created_at,
+        sources=sources,
+        expires_at=expires_at,
+        verify_required=verify_required,
+        place=place,
+    )
+
+
+def _is_called(key: CredentialRecord, text: str) -> bool:
+    """Whether an operator may mean `key` by `text`: its fingerprint, with or without "SHA256:", the beginning of that
+    if it is long enough to be no accident, or its comment."""
+    fingerprint = (key.fingerprint or "").removeprefix("SHA256:")
+    beginning = text.removeprefix("SHA256:")
+    if len(beginning) >= BEGINNING_MIN and fingerprint.startswith(beginning):
+        return True
+    return text != "" and text == keys.parse_public(key.public).comment

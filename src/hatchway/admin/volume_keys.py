@@ -1,0 +1,151 @@
+"""Keys that an instance keeps itself, in a volume mounted at a path that ends in /.ssh: read by hostd, judged here.
+
+What is in such a file is the container's word and nobody else's. It can let people into this instance, where its
+operator has allowed that, and nothing more: options of a line count where they restrict (credentials.authorized).
+
+Concurrency: one reading of a volume at a time; whoever comes meanwhile has its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from hatchway import log
+from hatchway.admin.core import IDENTIFIED, Core
+from hatchway.credentials import authorized
+from hatchway.credentials.authorized import Entry
+from hatchway.errors import HatchwayError
+from hatchway.model import VolumeInfo
+from hatchway.printable import escaped
+from hatchway.registry.records import InstanceRecord
+from hatchway.wire.host import KeyFiles, Skip
+
+FRESH_S = 1.0
+"""How long what was read counts without another look, in seconds: sshd asks three times for each login by a key."""
+
+KEPT_S = 60.0
+"""How long, in seconds, it counts when hostd cannot look: sessions must not end for a moment's trouble."""
+
+KEYS_MAX = 200
+"""Keys of one instance's volumes that count. sshd tries each that a client offers against all of them."""
+
+_SKIPPED = {
+    Skip.SYMLINK: "it is a symbolic link",
+    Skip.KIND: "it is no regular file",
+    Skip.SIZE: "it is too large",
+    Skip.TOGETHER: "there is too much in the files before it",
+    Skip.MANY: "there are too many files",
+    Skip.WRITABLE: "others than its owner may write to it",
+    Skip.BUSY: "a program has a lease on it",
+    Skip.CHANGING: "it changes all the time",
+    Skip.FAILED: "it cannot be read",
+    Skip.CROWDED: "there are too many names in it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InVolumes:
+    """The keys of an instance's volumes with their places, and what is wrong with them, in sentences without stop."""
+
+    keys: tuple[tuple[str, Entry], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was in a volume `at` (trio's clock, seconds). `files` are names and what is in them."""
+
+    at: float
+    token: bytes
+    found: InVolumes
+
+
+NOTHING = InVolumes()
+
+
+class VolumeKeys:
+    """Of all instances of one Core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._known: dict[tuple[str, str], _Read] = {}
+        self._turns: dict[tuple[str, str], trio.Lock] = {}
+        self._logger = log.get()
+
+    async def of(self, record: InstanceRecord) -> tuple[Entry, ...]:
+        """The keys that count for an instance now; none where that is not allowed."""
+        return tuple(entry for _, entry in (await self.read(record)).keys)
+
+    async def read(self, record: InstanceRecord) -> InVolumes:
+        """The same with their places, and what does not count. Nothing where it is not allowed."""
+        if not record.conditions.volume_keys:
+            return NOTHING
+        info = self._core.inventory.get(record.key)
+        volumes = [volume for volume in (() if info is None else info.volumes) if is_ssh_directory(volume)]
+        if not volumes:
+            return InVolumes(problems=("it has no volume at a path that ends in /.ssh",))
+        keys: list[tuple[str, Entry]] = []
+        problems: list[str] = []
+        for volume in volumes:
+            found = await self._volume(volume)
+            keys += [(f"{volume.path}/{place}", entry) for place, entry in found.keys]
+            problems += [f"{volume.path}{problem}" for problem in found.problems]
+        if len(keys) > KEYS_MAX:
+            problems.append(f"only the first {KEYS_MAX} of {len(keys)} keys count")
+        return InVolumes(tuple(keys[:KEYS_MAX]), tuple(problems))
+
+    async def _volume(self, volume: VolumeInfo) -> InVolumes:
+        if volume.refusal is not None or volume.kind not in IDENTIFIED or volume.source is None:
+            return InVolumes(problems=(f": {volume.refusal or 'it cannot be read'}",))
+        this = (volume.source, volume.created)
+        async with self._turns.setdefault(this, trio.Lock()):
+            known, now = self._known.get(this), trio.current_time()
+            if known is not None and now - known.at < FRESH_S:
+                return known.found
+            try:
+                files = await self._core.host.read_keys(*this, b"" if known is None else known.token)
+            except HatchwayError as exc:
+                self._logger.warning("keys of a volume not read", path=volume.path, error=str(exc))
+                if known is not None and now - known.at < KEPT_S:
+                    return known.found
+                return InVolumes(problems=(f": it cannot be read now: {exc}",))
+            found = known.found if files.unchanged and known is not None else _judged(files)
+            self._known[this] = _Read(trio.current_time(), files.token, found)
+            self._forget_others()
+            return found
+
+    def _forget_others(self) -> None:
+        """Forget the volumes that no instance has any more."""
+        there = {
+            (volume.source, volume.created)
+            for info in self._core.inventory.instances()
+            for volume in info.volumes
+            if is_ssh_directory(volume)
+        }
+        for gone in self._known.keys() - there:
+            del self._known[gone]
+        for this in [this for this, turn in self._turns.items() if this not in there and not turn.locked()]:
+            del self._turns[this]
+
+
+def is_ssh_directory(volume: VolumeInfo) -> bool:
+    """Whether a volume's root is somebody's .ssh."""
+    return volume.path.endswith("/.ssh")
+
+
+def _judged(files: KeyFiles) -> InVolumes:
+    keys: list[tuple[str, Entry]] = []
+    problems: list[str] = []
+    for file in files.files:
+        name = escaped(file.name.decode("utf-8", "backslashreplace"))
+        said = authorized.parse(file.data)
+        keys += [(f"{name}:{entry.number}", entry) for entry in said.entries]
+        problems += [f"/{name}:{line.number}: {line.reason}" for line in said.bad]
+    for skipped in files.skipped:
+        name = escaped(skipped.name.decode("utf-8", "backslashreplace"))
+        problems.append(f"{f'/{name}' if name else ''}: {_SKIPPED[skipped.reason]}")
+    if files.more:
+        problems.append(f": {files.more} more files were passed over")
+    return InVolumes(tuple(keys), tuple(problems))
