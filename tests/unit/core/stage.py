@@ -14,13 +14,15 @@ import pytest
 import trio
 
 from hatchway.access.service import Gate
+from hatchway.admin import requests
+from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
-from hatchway.admin.operations import Operations
 from hatchway.admin.reconcile import Reconciler
+from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Access, Config, Credentials, Paths
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError, HostError, RefusedError
@@ -29,16 +31,18 @@ from hatchway.registry.store import Registry
 from hatchway.wire.host import (
     Births,
     HostStatus,
+    KeyFiles,
     Leftover,
     LeftoverKind,
     Leftovers,
+    SessionActivity,
     SharedVolume,
     Sizes,
     UserRecord,
     View,
     VolumeSize,
 )
-from hatchway.wire.service import Peer
+from hatchway.wire.service import Peer, Table
 
 ROOT = Peer(1, 0, 0)
 WEB = InstanceKey("shop", "web", 1)
@@ -62,6 +66,10 @@ class FakeHost(HostLink):
         self.measured: list[tuple[SharedVolume, ...]] = []
         self.sizes: dict[str, VolumeSize] = {}
         self.unmeasurable: HatchwayError | None = None
+        self.ended: list[str] = []
+        self.active: list[SessionActivity] = []
+        self.key_files: dict[str, KeyFiles] = {}
+        self.read: list[tuple[str, str, bytes]] = []
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -83,6 +91,20 @@ class FakeHost(HostLink):
         if self.opening is not None:
             await self.opening.wait()
         self.sessions[session] = (user.login, views, helper_pid)
+
+    async def end_sessions(self, login: str, sessions: tuple[str, ...]) -> None:
+        self._fail()
+        assert all(self.sessions[one][0] == login for one in sessions)
+        self.ended += sessions
+
+    async def activity(self, login: str | None = None) -> tuple[SessionActivity, ...]:
+        self._fail()
+        return tuple(self.active)
+
+    async def read_keys(self, source: str, birth: str, token: bytes = b"") -> KeyFiles:
+        self._fail()
+        self.read.append((source, birth, token))
+        return self.key_files[source]
 
     async def births(self, sources: tuple[str, ...]) -> Births:
         self._fail()
@@ -115,13 +137,14 @@ class Stage:
     host: FakeHost
     inventory: Inventory
     gate_path: str
-    operations: Operations
+    requests: Table
+    admission: Admission
     reconciler: Reconciler
     measuring: Measuring
 
     @property
     def table(self) -> dict[type, Any]:
-        return {kind: row.handler for kind, row in self.operations.table().items()}
+        return {kind: row.handler for kind, row in self.requests.items()}
 
     async def do(self, request: object) -> Any:
         """What the admin socket would answer to root."""
@@ -183,7 +206,9 @@ async def staged(directory: Path, password: str = "raw", *, labels: bool = False
         host, inventory = FakeHost(config), Inventory(lambda: 1000.0)
         core = Core(config, registry, SealingKey.load_or_create(config.sealing_key_path), inventory, host)
         await core.feed(snapshot(volume("/data"), volume("/logs"), volume("/tmp/x", refusal="it is a tmpfs")))
-        gate = Gate(core, os.getuid())
+        volume_keys = VolumeKeys(core)
+        admission = Admission(core, volume_keys)
+        gate = Gate(core, admission, os.getuid())
         if os.getuid() != 0:
             pytest.skip("the gate answers root's helpers only")
         sock = trio.socket.socket(socket.AF_UNIX)
@@ -194,8 +219,8 @@ async def staged(directory: Path, password: str = "raw", *, labels: bool = False
             granting = Granting(core)
             reconciler = Reconciler(core, granting)
             measuring = Measuring(core)
-            operations = Operations(core, granting, reconciler, measuring)
-            yield Stage(core, host, inventory, config.auth_socket, operations, reconciler, measuring)
+            table = requests.table(core, granting, reconciler, measuring, admission, volume_keys)
+            yield Stage(core, host, inventory, config.auth_socket, table, admission, reconciler, measuring)
             nursery.cancel_scope.cancel()
     finally:
         registry.close()

@@ -29,13 +29,15 @@ from hatchway.wire.admin import (
     DaemonStatus,
     Disable,
     Enable,
-    ExportKey,
     Forget,
     ListInstances,
     Prune,
     ReadLog,
-    ResetPassword,
     Show,
+)
+from hatchway.wire.entry import (
+    ExportKey,
+    ResetPassword,
     ShowPassword,
 )
 from hatchway.wire.service import Peer, Request

@@ -26,16 +26,18 @@ from hatchway.wire.admin import (
     DaemonStatus,
     Disable,
     Enable,
-    ExportKey,
     Forget,
     Forgotten,
     GoneInstance,
     ListInstances,
-    PasswordKind,
     Prune,
     Pruned,
-    ResetPassword,
     Show,
+)
+from hatchway.wire.entry import (
+    ExportKey,
+    PasswordKind,
+    ResetPassword,
     ShowPassword,
 )
 from hatchway.wire.host import HostStatus, UserRecord
