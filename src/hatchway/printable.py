@@ -26,15 +26,12 @@ def escaped(text: str) -> str:
     return "".join(_escape(char) if _unsafe(char) else "\\\\" if char == "\\" else char for char in text)
 
 
-def _unsafe(char: str) -> bool:
-    return char != " " and unicodedata.category(char) in _UNSAFE
+def harmless(text: str) -> str:
+    r"""`text` with what `escaped` escapes, and no backslash doubled: text that is escaped already stays as it is.
 
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    Doubling backslashes again would open the quotes of a line of our logs: a `\"` would become `\\"`.
+    """
+    return "".join(_escape(char) if _unsafe(char) else char for char in text)
 
 
 def plain(text: str, longest: int) -> str:
@@ -48,3 +45,14 @@ def plain(text: str, longest: int) -> str:
         if cut.isprintable()
         else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cut)
     )
+
+
+def _unsafe(char: str) -> bool:
+    return char != " " and unicodedata.category(char) in _UNSAFE
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -27,7 +27,7 @@ from hatchway.host import processes
 from hatchway.host.records import Records
 from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages, room
 from hatchway.kernel import limits
-from hatchway.printable import escaped
+from hatchway.printable import harmless
 from hatchway.sshd import install
 
 READY_TIMEOUT_S = 30.0
@@ -219,7 +219,7 @@ async def _copy_log(read_end: int) -> None:
             if len(rest) > LOG_LINE_MAX:
                 lines, rest = [*lines, rest], b""
             # sshd ends its lines with \r\n.
-            text = "".join(f"{escaped(line.rstrip(bytes((13,))).decode('utf-8', 'replace'))}\n" for line in lines)
+            text = "".join(f"{harmless(line.rstrip(bytes((13,))).decode('utf-8', 'replace'))}\n" for line in lines)
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()
