@@ -1,0 +1,73 @@
+"""What happened is recorded: through real sshd, as `hatchway log` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.sshd.running import Hatchway, running, wait_until
+
+INSTANCE, LOGIN = "shop/web/1", "shop-web-1"
+
+
+@pytest.fixture
+def hatchway() -> Iterator[Hatchway]:
+    with running(INSTANCE) as made:
+        yield made
+
+
+def entries(hatchway: Hatchway, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = hatchway.command("log", *arguments)["entries"]
+    return found
+
+
+def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
+    assert "Nothing is recorded" in hatchway.cli("log").stdout
+    hatchway.enable(INSTANCE, "/data")
+    hatchway.sftp(LOGIN, "ls\n")
+    password = hatchway.password(INSTANCE)
+    for _ in range(5):
+        assert hatchway.sftp(LOGIN, "ls\n", password="a wrong guess", check=False).returncode == 255
+    assert hatchway.sftp("nobody-at-all", "ls\n", password="a wrong guess", check=False).returncode == 255
+    wait_until(lambda: hatchway.sessions() == 0, "the session is over")
+    hatchway.command("disable", INSTANCE, "--all")
+    wait_until(lambda: entries(hatchway, "--kind", "end"), "the end of the session is recorded")
+
+    (login,) = entries(hatchway, INSTANCE, "--kind", "login")
+    key = hatchway.cli("show", INSTANCE).stdout
+    assert (login["login"], login["address"], login["done"]) == (LOGIN, "127.0.0.1", True)
+    assert login["who"].startswith("key SHA256:")
+    assert login["who"].removeprefix("key ") in key
+    (end,) = entries(hatchway, INSTANCE, "--kind", "end")
+    assert (end["login"], end["address"], end["who"]) == (LOGIN, "127.0.0.1", login["who"])
+    assert end["what"].startswith("session ended after ")
+
+    # A minute may have ended meanwhile.
+    refused = entries(hatchway, INSTANCE, "--kind", "refused")
+    assert sum(entry["times"] for entry in refused) == 5
+    assert {(entry["login"], entry["address"], entry["done"]) for entry in refused} == {(LOGIN, "127.0.0.1", False)}
+    strangers = [entry for entry in entries(hatchway, "--kind", "refused") if entry["login"] == "nobody-at-all"]
+    assert [(entry["instance"], entry["times"]) for entry in strangers] == [("", 1)]
+
+    changes = [(entry["what"], entry["instance"], entry["done"]) for entry in entries(hatchway, "--kind", "change")]
+    assert changes == [
+        ("enable /data", INSTANCE, True),
+        ("private key shown", INSTANCE, True),
+        ("password shown", INSTANCE, True),
+        ("disable all volumes: /data", INSTANCE, True),
+    ]
+    text = hatchway.cli("log", "--json").stdout
+    assert password not in text
+    assert "a wrong guess" not in text
+
+
+def test_stopping_loses_nothing(hatchway: Hatchway) -> None:
+    hatchway.enable(INSTANCE, "/data")
+    assert hatchway.sftp("another-stranger", "ls\n", password="x", check=False).returncode == 255
+    before = entries(hatchway)
+    assert hatchway.stop() == 0
+    hatchway.start()
+    after = entries(hatchway)
+    assert None not in [entry["id"] for entry in after if entry["login"] == "another-stranger"]
+    assert {(entry["what"], entry["at"]) for entry in before} <= {(entry["what"], entry["at"]) for entry in after}
