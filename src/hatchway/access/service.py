@@ -31,6 +31,9 @@ MAX_REQUEST = 32 * 1024
 REQUEST_TIMEOUT_S = 10.0
 """How long a helper may take to send its request; it sends at once."""
 
+LOGGED_MAX = 64
+"""Characters of what a stranger says that are logged."""
+
 PROVED_MAX = 1000
 """Connections that know a password and have no session yet: sshd has MaxStartups of them, 200, for LoginGraceTime."""
 
@@ -135,11 +138,11 @@ class Gate:
         try:
             right = await self._attempts.check(addresses.address(address), name, verify)
         except UncheckedError as exc:
-            return self._refused(login, address, f"password not looked at: {exc}")
+            return self._refused(login, address, f"password not looked at: {exc}", "password refused")
         if password is None or not right:
             if password is not None:
                 await self._wrong(Login(login))
-            return self._refused(login, address, "wrong password")
+            return self._refused(login, address, "wrong password", "password refused")
         if not self._service_ok(fields):
             return self._refused(login, address, Denial.WRONG_SERVICE)
         self._proved.note(_connection(fields), password.id)
@@ -215,8 +218,9 @@ class Gate:
     def _service_ok(self, fields: Mapping[str, bytes]) -> bool:
         return _text(fields, "service") == self._core.config.sshd.pam_service
 
-    def _refused(self, login: str, address: str, reason: str) -> Answer:
-        self._logger.warning("login refused", login=login, address=address, reason=str(reason))
+    def _refused(self, login: str, address: str, reason: str, what: str = "login refused") -> Answer:
+        """No, and a note of it. `what` is what fail2ban looks for: see fail2ban/hatchway.conf."""
+        self._logger.warning(what, login=login[:LOGGED_MAX], address=address[:LOGGED_MAX], reason=str(reason))
         self._journal.refused(login, address, str(reason))
         return NO
 

@@ -347,8 +347,8 @@ class Core:
         address: str,
         method: str,
         key: str | None,
-        credential_id: int | None,
         pid: int,
+        credential_id: int | None = None,
     ) -> str:
         """Mount what `record` shares and count the session whose PAM helper is `pid`, within a `turn` of its login.
 

@@ -168,7 +168,7 @@ class Secrets:
             raise UsageError("the key would have expired already")
         new = NewCredential(
             CredentialKind.ADDED_KEY,
-            public.line,
+            public.with_comment,
             fingerprint=public.fingerprint,
             sources=request.sources,
             expires_at=request.expires_at,

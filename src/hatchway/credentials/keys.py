@@ -80,6 +80,11 @@ class PublicKey:
     bits: int | None
 
     @property
+    def with_comment(self) -> str:
+        """`line` with the comment, if there is one."""
+        return f"{self.line} {self.comment}".rstrip()
+
+    @property
     def on_security_key(self) -> bool:
         """Whether the private half lies in a FIDO authenticator, which can be asked for a touch or a PIN."""
         return self.algorithm in (_SK_ED25519, _SK_ECDSA)

@@ -61,7 +61,7 @@ async def told(stage: Stage, *kinds: EventKind) -> list[str]:
 
 async def test_every_request_of_the_table_is_known_to_change_or_to_read(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        kinds = set(stage.operations.table())
+        kinds = set(stage.requests)
     assert kinds == set(CHANGING) | READING
     assert not set(CHANGING) & READING
 

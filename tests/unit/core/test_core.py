@@ -67,7 +67,9 @@ async def test_a_directory_that_hostd_would_not_mount_is_looked_at_again(
         await trio.sleep(10)
         assert shares.host_views(record, stage.inventory), "so far it is not known"
         with pytest.raises(ConflictError):
-            await stage.core.open_session(record, address="192.0.2.1", method="publickey", key=None, pid=1)
+            await stage.core.open_session(
+                record, address="192.0.2.1", method="publickey", key=None, credential_id=None, pid=1
+            )
         with trio.fail_after(10):
             while shares.host_views(record, stage.inventory):
                 await trio.sleep(0.1)

@@ -150,7 +150,9 @@ async def test_the_first_session_after_a_start_has_everybodys_limits(
 
         monkeypatch.setattr(Registry, "instances", look)
         for _ in range(3):
-            await successor.open_session(record, address="192.0.2.1", method="publickey", key=None, pid=1)
+            await successor.open_session(
+                record, address="192.0.2.1", method="publickey", key=None, credential_id=None, pid=1
+            )
         assert [views[0].limits for _, views, _ in stage.host.sessions.values()] == [Limits(GB)] * 3
         assert len(looks) == 1, "a login must not cost a look at all instances"
 
@@ -328,7 +330,9 @@ async def test_a_session_that_opens_while_a_limit_comes_has_it_in_the_end(tmp_pa
 
         async def enter() -> None:
             async with stage.core.turn(record.login):
-                await stage.core.open_session(record, address="192.0.2.1", method="publickey", key=None, pid=1)
+                await stage.core.open_session(
+                    record, address="192.0.2.1", method="publickey", key=None, credential_id=None, pid=1
+                )
 
         nursery.start_soon(enter)
         await trio.testing.wait_all_tasks_blocked()
