@@ -126,7 +126,7 @@ def line(
         check_patterns(sources)
         options.append(f'from="{sources}"')
     if expires_at is not None and expiry_known:
-        # sshd takes 0 for damage and a time before it, being unsigned, for one that never comes.
+        # 0 spoils the line, and so do times before it in sshd 9.2; newer ones, being unsigned, take those for never.
         moment = datetime.fromtimestamp(min(max(expires_at, 1), _EXPIRY_LATEST), UTC)
         options.append(f'expiry-time="{moment:%Y%m%d%H%M%S}Z"')
     if verify_required:

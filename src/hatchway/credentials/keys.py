@@ -207,9 +207,9 @@ def _check_ed25519(parts: list[bytes]) -> None:
 def _check_ecdsa(algorithm: str, parts: list[bytes]) -> None:
     name = algorithm.removeprefix("sk-").removesuffix("@openssh.com").removeprefix("ecdsa-sha2-")
     curve = _CURVES[name]
-    # RFC 5656, 3.1. OpenSSH takes no compressed points.
+    # RFC 5656, 3.1. OpenSSH takes no compressed points, which are shorter.
     size = 1 + 2 * ((curve.key_size + 7) // 8)
-    if len(parts) != 2 or parts[0] != name.encode("ascii") or len(parts[1]) != size or parts[1][0] != 4:
+    if len(parts) != 2 or parts[0] != name.encode("ascii") or len(parts[1]) != size:
         raise UsageError(f"this ECDSA key is damaged, or not of the curve {name}")
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(curve, parts[1])

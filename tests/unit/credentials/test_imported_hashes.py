@@ -87,6 +87,12 @@ def test_a_hash_is_right_for_its_password_only(name: str) -> None:
         assert passwords.verify(stored, wrong) is False, wrong
 
 
+@pytest.mark.parametrize("name", HASHES)
+def test_what_stands_behind_a_nul_is_part_of_the_attempt(name: str) -> None:
+    assert crypts.check(HASHES[name], PASSWORD.encode())
+    assert not crypts.check(HASHES[name], PASSWORD.encode() + b"\0anything")
+
+
 @pytest.mark.parametrize(("password", "encoded"), KNOWN)
 def test_hashes_that_others_published_are_checked(password: str, encoded: str) -> None:
     stored = import_hash(encoded)

@@ -196,6 +196,7 @@ REFUSED = [
     (_line(b"ecdsa-sha2-nistp256", b"nistp256", b"\4" + bytes(64)), "no point of the curve"),
     (_line(b"ecdsa-sha2-nistp256", b"nistp256", b"\0"), "damaged"),
     (_line(b"ecdsa-sha2-nistp256", b"nistp256", bytes([2 + P256[-1] % 2]) + P256[1:33]), "damaged"),
+    (_line(b"ecdsa-sha2-nistp256", b"nistp256", bytes([6 + P256[-1] % 2]) + P256[1:]), "no point of the curve"),
     (_line(b"ecdsa-sha2-nistp256", b"nistp256", P256, b""), "damaged"),
     (_line(b"ssh-rsa", _mpint(65537), _mpint((1 << 2047) - 1)), "2047 bits"),
     (_line(b"ssh-rsa", _mpint(65537), _mpint((1 << 1023) + 1)), "1024 bits"),
