@@ -33,6 +33,7 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    Path("/run/sshd").mkdir(exist_ok=True)
     directory = tmp_path_factory.mktemp("lines")
     host, user, config = directory / "host", directory / "user", directory / "config"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host], check=True)
