@@ -61,7 +61,7 @@ async def ask(workers: Sequence[Worker], pids: Collection[int], *, ended: bool =
                 nursery.start_soon(one, worker)
     moved: dict[int, list[Moved]] = {}
     for worker in workers:
-        for state in {state.pid: state for state in answers.get(worker, ()) if state.pid in pids}.values():
+        for state in {state.pid: state for state in answers.get(worker, ())}.values():
             moved.setdefault(state.pid, []).append(_moved(worker.view.path, state))
     return Answers(moved, partial=bool(pids) and len(answers) < len(workers))
 
@@ -69,6 +69,11 @@ async def ask(workers: Sequence[Worker], pids: Collection[int], *, ended: bool =
 def _moved(volume: str, state: CallerState) -> Moved:
     files = tuple(OpenFile(_shown(volume, file.path), file.writing) for file in state.files[:FILES_MAX])
     return Moved(_count(state.read), _count(state.written), _count(state.idle_ms) / 1000, files)
+
+
+def total(before: int, more: Iterable[int]) -> int:
+    """Bytes `before` and `more`, COUNT_MAX at most."""
+    return min(before + sum(more), COUNT_MAX)
 
 
 def bounded(found: Iterable[SessionActivity]) -> tuple[SessionActivity, ...]:

@@ -15,7 +15,7 @@ import trio
 
 from hatchway.errors import RefusedError
 from hatchway.host import processes
-from hatchway.host.activity import Answers, Moved
+from hatchway.host.activity import Answers, Moved, total
 from hatchway.host.handover import Handover, session_name
 from hatchway.host.processes import Process
 from hatchway.wire.host import FILES_MAX, SessionActivity
@@ -59,9 +59,9 @@ class Session:
 
     def has_moved(self, moved: Iterable[Moved]) -> None:
         """Add what no worker will tell any more."""
-        for one in moved:
-            self.read += one.read
-            self.written += one.written
+        listed = tuple(moved)
+        self.read = total(self.read, (one.read for one in listed))
+        self.written = total(self.written, (one.written for one in listed))
 
 
 class Sessions:
@@ -161,8 +161,8 @@ class Sessions:
         return SessionActivity(
             session=session.id,
             login=self._login,
-            read=session.read + sum(one.read for one in done),
-            written=session.written + sum(one.written for one in done),
+            read=total(session.read, (one.read for one in done)),
+            written=total(session.written, (one.written for one in done)),
             # One that has never asked for anything has been idle since it began.
             idle_s=min((one.idle_s for one in done), default=trio.current_time() - session.since),
             files=tuple(file for one in done for file in one.files)[:FILES_MAX],

@@ -597,7 +597,7 @@ async def test_what_a_worker_makes_up_is_bounded(made: Made, number: int) -> Non
     paths = [b"\xff\x1b[31m" * 300, "\u202e".encode() * 300, *[b"x"] * 50]
     for session in sessions:
         worker.did[session.child] = did(session.child, number, number, *paths, idle_ms=number)
-    worker.did[4_000_000] = did(sessions[0].child, 77, 77)
+    made.root._sessions._open[sessions[0].id].read = activity.COUNT_MAX
     told = await made.root.activity()
     assert len(told) == 2
     for one in told:
@@ -635,3 +635,30 @@ async def test_who_is_in_is_known_whatever_becomes_of_what_they_moved(
     assert made.ended == [(one.id, 0, 0)]
     await made.root.close()
     assert len(made.ended) == 2
+
+
+async def test_nothing_is_unmounted_before_it_is_known_what_was_moved(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_sessions(made, DATA)
+    worker = worker_at(made, "/data")
+    standing: list[bool] = []
+    real = worker.callers
+
+    async def slowly(pids: Collection[int], *, ended: bool = False) -> list[CallerState]:
+        await trio.sleep(0.2)
+        standing.append(worker.target in made.table.targets)
+        return await real(pids, ended=ended)
+
+    monkeypatch.setattr(worker, "callers", slowly)
+    await made.root.close()
+    assert len(made.ended) == 2
+    assert standing == [True, True]
+
+
+async def test_what_was_moved_has_room_in_a_message_however_many_made_it_up(made: Made) -> None:
+    await made.open(DATA)
+    (session,) = made.root._sessions
+    for _ in range(3000):
+        session.has_moved([activity.Moved(activity.COUNT_MAX, activity.COUNT_MAX, 0.0)])
+    assert pack(wire.SessionEnded(session.id, session.read, session.written))
