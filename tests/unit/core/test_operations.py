@@ -20,7 +20,6 @@ from hatchway.credentials import passwords
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import InstanceKey, Snapshot, VolumeKind
 from hatchway.registry.records import NewCredential
-from hatchway.registry.store import Registry
 from hatchway.wire.admin import (
     Access,
     DaemonStatus,
@@ -36,11 +35,15 @@ from hatchway.wire.admin import (
 )
 from hatchway.wire.entry import (
     ExportKey,
+    Lock,
     PasswordKind,
+    RenewKey,
     ResetPassword,
     ShowPassword,
 )
 from hatchway.wire.host import HostStatus, UserRecord
+
+CONNECTION = "192.0.2.1 40000 192.0.2.9 2022"
 
 
 async def test_nothing_exists_before_the_first_enable(tmp_path: Path) -> None:
@@ -240,7 +243,27 @@ async def test_access_taken_away_while_a_session_opens_is_taken_from_that_sessio
 
 
 async def open_by_password(stage: Stage) -> bool:
-    return (await stage.ask("open", login="shop-web-1", service="hatchway-sshd", authinfo="password\n"))[0]
+    right = (await stage.do(ShowPassword("shop-web-1"))).password
+    assert await prove(stage, right)
+    return await open_proved(stage)
+
+
+async def open_by_key(stage: Stage, public: str | None = None) -> bool:
+    line = public or (await stage.do(ExportKey("shop-web-1"))).public
+    kind, blob = line.split()[:2]
+    fields = {"login": "shop-web-1", "service": "hatchway-sshd", "connection": "1 2 3 4", "rhost": "192.0.2.1"}
+    return (await stage.ask("open", **fields, authinfo=f"publickey {kind} {blob}\n"))[0]
+
+
+async def prove(stage: Stage, password: str) -> bool:
+    """Whether `password` is right, on the connection of `open_proved`."""
+    fields = {"login": "shop-web-1", "service": "hatchway-sshd", "connection": CONNECTION, "rhost": "192.0.2.1"}
+    return (await stage.ask("auth", **fields, password=password))[0]
+
+
+async def open_proved(stage: Stage) -> bool:
+    fields = {"login": "shop-web-1", "service": "hatchway-sshd", "connection": CONNECTION, "rhost": "192.0.2.1"}
+    return (await stage.ask("open", **fields, authinfo="password\n"))[0]
 
 
 async def test_a_revocation_that_failed_is_done_as_soon_as_it_can_be(tmp_path: Path) -> None:
@@ -352,30 +375,81 @@ async def test_a_directory_that_does_not_answer_is_its_own_problem_only(tmp_path
         await stage.do(Enable(instance="shop/web/1", volumes=("/logs",)))
 
 
-async def test_a_password_reset_ends_the_sessions(tmp_path: Path) -> None:
+async def test_a_password_reset_ends_the_sessions_that_came_in_by_it(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         assert await open_by_password(stage)
+        (by_password,) = stage.host.sessions
+        assert await open_by_key(stage)
         stage.host.applied.clear()
         await stage.do(ResetPassword(instance="shop/web/1"))
-        assert stage.host.applied == [("shop-web-1", ())]
+        assert stage.host.ended == [by_password]
+        assert stage.host.applied == [], "nothing is unmounted: the other session goes on"
         assert await open_by_password(stage)
+        assert stage.host.ended == [by_password]
 
 
-async def test_a_password_reset_ends_the_sessions_also_when_hostd_dies_meanwhile(tmp_path: Path) -> None:
+async def test_a_new_key_ends_the_sessions_that_came_in_by_the_old(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        assert await open_by_key(stage)
+        _by_password, by_key = stage.host.sessions
+        before = (await stage.do(ExportKey(instance="shop/web/1"))).public
+        (fingerprint,) = (await stage.do(RenewKey(instance="shop/web/1"))).changed
+        assert stage.host.ended == [by_key]
+        after = await stage.do(ExportKey(instance="shop/web/1"))
+        assert after.fingerprint == fingerprint
+        assert after.public != before
+        assert not (await open_by_key(stage, before))
+        assert await open_by_key(stage)
+
+
+async def test_a_password_that_was_proved_before_it_was_changed_opens_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        old = (await stage.do(ShowPassword("shop/web/1"))).password
+        assert await prove(stage, old)
+        await stage.do(ResetPassword(instance="shop/web/1"))
+        assert not await open_proved(stage)
+        assert not await prove(stage, old)
+        assert not await open_proved(stage)
+
+
+async def test_a_proved_password_opens_one_session(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert not await open_proved(stage), "nothing was proved"
+        assert await open_by_password(stage)
+        assert not await open_proved(stage)
+
+
+async def test_sessions_end_also_when_hostd_dies_meanwhile(tmp_path: Path) -> None:
     """The next hostd takes the sessions over, and shows them what they may see: that is not enough."""
     async with staged(tmp_path) as stage:
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         assert await open_by_password(stage)
         stage.host.failure = HostError("hostd is away")
         await stage.do(ResetPassword(instance="shop/web/1"))
+        assert stage.host.ended == []
         stage.host.failure = None
-        stage.host.applied.clear()
-        await stage.core.hostd_connected(await stage.host.status(), 0.0)
-        assert stage.host.applied[0] == ("shop-web-1", ())
-        stage.host.applied.clear()
-        await stage.core.sync()
-        assert stage.host.applied == [], "once is enough: whoever comes in by the new one stays"
+        await stage.admission.hostd_connected(await stage.host.status(), 0.0)
+        assert stage.host.ended == list(stage.host.sessions)
+
+
+async def test_what_was_not_ended_is_tried_again(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert await open_by_password(stage)
+        nursery.start_soon(stage.admission.run)
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError, match="is locked, but its sessions are not ended yet: hostd is away"):
+            await stage.do(Lock(instance="shop/web/1"))
+        stage.host.failure = None
+        with trio.fail_after(10):
+            while not stage.host.ended:
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_core_that_died_in_a_password_reset_ends_the_sessions_when_it_is_back(tmp_path: Path) -> None:
@@ -384,14 +458,21 @@ async def test_a_core_that_died_in_a_password_reset_ends_the_sessions_when_it_is
         assert await open_by_password(stage)
         session = next(iter(stage.host.sessions))
         status = HostStatus((), {session: "shop-web-1"})
-        await stage.core.hostd_connected(status, 0.0)
-        assert ("shop-web-1", ()) not in stage.host.applied
-        (record,) = await stage.core.db(Registry.open_sessions)
+        await stage.admission.hostd_connected(status, 0.0)
+        assert stage.host.ended == []
         _key, password = await stage.core.db(lambda registry: registry.credentials("shop-web-1"))
         new = NewCredential(password.kind, password.public, password.sealed, None)
-        await stage.core.db(lambda registry: registry.replace_credential("shop-web-1", new, record.opened_at + 1))
-        await stage.core.hostd_connected(status, 0.0)
-        assert ("shop-web-1", ()) in stage.host.applied
+        await stage.core.db(lambda registry: registry.replace_credential("shop-web-1", new, 1.0))
+        await stage.admission.hostd_connected(status, 0.0)
+        assert stage.host.ended == [session]
+
+
+async def test_sessions_nobody_knows_of_are_ended(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        stage.host.sessions["f" * 32] = ("shop-web-1", (), 1)
+        await stage.admission.hostd_connected(await stage.host.status(), 0.0)
+        assert stage.host.ended == ["f" * 32]
 
 
 async def test_a_strangers_name_does_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -528,9 +609,10 @@ async def test_what_is_taken_away_while_a_session_opens_after_a_password_reset_i
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         assert await open_by_password(stage)
         await stage.do(ResetPassword(instance="shop/web/1"))
+        assert await prove(stage, (await stage.do(ShowPassword("shop/web/1"))).password)
         stage.host.opening = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(open_by_password, stage)
+            nursery.start_soon(open_proved, stage)
             await wait_all_tasks_blocked(0.05)
             stage.host.applied.clear()
             nursery.start_soon(stage.do, request_)
