@@ -1,0 +1,187 @@
+"""Passwords are checked a few at a time, in turn, and a flood does not keep anybody else waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from hatchway import addresses
+from hatchway.access import attempts
+from hatchway.access.attempts import FAILURE_S, HOLD_S, PARALLEL, WAITING_MAX, Attempts, UncheckedError
+from hatchway.access.throttle import FREE_AT_LOGIN
+
+HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
+
+
+def right() -> bool:
+    return True
+
+
+def wrong() -> bool:
+    return False
+
+
+async def test_a_right_password_is_let_in_at_once_and_a_wrong_one_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    found = Attempts()
+    before = trio.current_time()
+    assert await found.check(HERE, "web", right)
+    assert trio.current_time() == before
+    assert not await found.check(HERE, "web", wrong)
+    assert trio.current_time() == pytest.approx(before + FAILURE_S)
+
+
+async def test_who_guesses_is_held_a_little_and_then_not_looked_at(autojump_clock: trio.testing.MockClock) -> None:
+    found, checked = Attempts(), 0
+
+    def guess() -> bool:
+        nonlocal checked
+        checked += 1
+        return False
+
+    for _ in range(FREE_AT_LOGIN + 2):
+        assert not await found.check(HERE, "web", guess)
+    before, looked_at = trio.current_time(), checked
+    # After 4 free ones and delays of 1 and 2 seconds the next is 4.
+    assert not await found.check(HERE, "web", guess)
+    assert before + HOLD_S - FAILURE_S <= trio.current_time() <= before + HOLD_S + FAILURE_S
+    with pytest.raises(UncheckedError, match="the next is looked at in 4 s"):
+        await found.check(HERE, "web", guess)
+    assert checked == looked_at + 1
+    assert await found.check(THERE, "web", right), "the owner does not wait"
+    await trio.sleep(4.0)
+    assert await found.check(HERE, "web", right), "nor for ever who has mistyped"
+
+
+async def test_a_fault_in_the_check_is_no_guess(autojump_clock: trio.testing.MockClock) -> None:
+    found = Attempts()
+
+    def broken() -> bool:
+        raise RuntimeError("damaged")
+
+    for _ in range(FREE_AT_LOGIN + 5):
+        with pytest.raises(RuntimeError):
+            await found.check(HERE, "web", broken)
+    assert await found.check(HERE, "web", right)
+
+
+class Gated:
+    """Checks that wait until they may go on, and note their order."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self.go = threading.Semaphore(0)
+
+    def check(self, name: str) -> Callable[[], bool]:
+        def run() -> bool:
+            with self._lock:
+                self.running.append(name)
+                self._now += 1
+                self.most = max(self.most, self._now)
+            assert self.go.acquire(timeout=10)
+            with self._lock:
+                self._now -= 1
+            return False
+
+        return run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.001)
+
+
+async def test_only_so_many_at_once_and_whoever_has_guessed_least_first() -> None:
+    found, gated = Attempts(), Gated()
+    for _ in range(3):
+        found.throttle.failed(THERE, "known", trio.current_time())
+
+    async def attempt(address: addresses.Address | None, login: str) -> None:
+        assert not await found.check(address, login, gated.check(login))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(PARALLEL):
+            nursery.start_soon(attempt, addresses.address(f"198.51.100.{number}"), f"first-{number}")
+        await until(lambda: len(gated.running) == PARALLEL)
+        nursery.start_soon(attempt, THERE, "known")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(attempt, HERE, "innocent")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for number in range(PARALLEL):
+            gated.go.release()
+            await until(lambda number=number: len(gated.running) == PARALLEL + number + 1)  # type: ignore[misc]
+        gated.go.release(10)
+    assert gated.running[PARALLEL:] == ["innocent", "known"]
+    assert gated.most == PARALLEL
+
+
+async def test_of_one_pair_one_at_a_time() -> None:
+    """Else all the guesses that arrive at once were free."""
+    found, gated = Attempts(), Gated()
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(found.check, HERE, "web", gated.check("web"))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert len(gated.running) == 1
+        gated.go.release(5)
+        with trio.move_on_after(1.0):
+            await until(lambda: len(gated.running) == FREE_AT_LOGIN)
+        nursery.cancel_scope.cancel()
+    assert found._pairs == {}
+
+
+async def test_who_guessed_most_is_turned_away_when_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FAILURE_S", 0.0)
+    found, gated, refused = Attempts(), Gated(), list[str]()
+    for _ in range(3):
+        found.throttle.failed(THERE, "known", trio.current_time())
+
+    async def attempt(address: addresses.Address | None, login: str) -> None:
+        try:
+            await found.check(address, login, gated.check(login))
+        except UncheckedError:
+            refused.append(login)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attempt, addresses.address("198.51.100.1"), "running-1")
+        nursery.start_soon(attempt, addresses.address("198.51.100.2"), "running-2")
+        await until(lambda: len(gated.running) == PARALLEL)
+        nursery.start_soon(attempt, THERE, "known")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for number in range(WAITING_MAX):
+            nursery.start_soon(attempt, addresses.address(f"203.0.113.{number}"), f"new-{number}")
+        await until(lambda: bool(refused))
+        assert refused == ["known"]
+        nursery.start_soon(attempt, THERE, "known")
+        await until(lambda: len(refused) == 2)
+        gated.go.release(WAITING_MAX + PARALLEL)
+    assert refused == ["known", "known"]
+    assert len(gated.running) == WAITING_MAX + PARALLEL
+
+
+async def test_whoever_leaves_takes_no_turn_away() -> None:
+    found, gated = Attempts(), Gated()
+    async with trio.open_nursery() as nursery:
+        for number in range(PARALLEL):
+            nursery.start_soon(found.check, addresses.address(f"198.51.100.{number}"), "a", gated.check("a"))
+        await until(lambda: len(gated.running) == PARALLEL)
+        with trio.CancelScope() as leaving:
+            nursery.start_soon(trio.testing.wait_all_tasks_blocked)
+            leaving.cancel()
+            await found.check(HERE, "web", right)
+        gated.go.release(PARALLEL)
+    start = time.monotonic()
+    for _ in range(PARALLEL + 1):
+        assert await found.check(HERE, "web", right)
+    assert time.monotonic() - start < 5
+    assert found._turns._taken == 0
+    assert found._turns._waiting == []

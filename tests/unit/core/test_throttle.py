@@ -1,0 +1,109 @@
+"""Who waits how long after wrong guesses, and who does not."""
+
+from __future__ import annotations
+
+import ipaddress
+import tracemalloc
+
+from hatchway import addresses
+from hatchway.access import throttle
+from hatchway.access.throttle import FORGET_S, FREE_AT_LOGIN, FREE_OF_ADDRESS, LONGEST_DELAY_S, Throttle
+
+HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
+
+
+def test_mistyping_costs_nothing() -> None:
+    seen = Throttle()
+    for _ in range(FREE_AT_LOGIN):
+        assert seen.wait_s(HERE, "web", 0.0) == 0.0
+        seen.failed(HERE, "web", 0.0)
+    assert seen.wait_s(HERE, "web", 0.0) == 0.0
+
+
+def test_who_goes_on_guessing_waits_longer_each_time() -> None:
+    seen, now, delays = Throttle(), 0.0, []
+    for _ in range(FREE_AT_LOGIN + 10):
+        seen.failed(HERE, "web", now)
+        delays.append(seen.wait_s(HERE, "web", now))
+        now += delays[-1]
+        assert seen.wait_s(HERE, "web", now) == 0.0, "then it may guess again"
+    assert delays[: FREE_AT_LOGIN + 4] == [0.0] * FREE_AT_LOGIN + [1.0, 2.0, 4.0, 8.0]
+    assert delays[-1] == LONGEST_DELAY_S
+    for _ in range(10_000):
+        seen.failed(HERE, "web", now)
+    assert seen.wait_s(HERE, "web", now) == LONGEST_DELAY_S
+
+
+def test_nobody_else_waits_for_it() -> None:
+    seen = Throttle()
+    for _ in range(FREE_AT_LOGIN + 5):
+        seen.failed(HERE, "web", 0.0)
+    assert seen.wait_s(HERE, "web", 0.0) > 0
+    assert seen.wait_s(THERE, "web", 0.0) == 0.0, "the owner comes from elsewhere"
+    assert seen.wait_s(HERE, "db", 0.0) == 0.0, "a colleague behind the same address"
+    assert seen.wait_s(None, "web", 0.0) == 0.0
+
+
+def test_who_tries_many_logins_waits_at_all_of_them() -> None:
+    seen = Throttle()
+    for number in range(FREE_OF_ADDRESS):
+        seen.failed(HERE, f"login-{number}", 0.0)
+    assert seen.wait_s(HERE, "another", 0.0) == 0.0
+    seen.failed(HERE, "one-more", 0.0)
+    assert seen.wait_s(HERE, "another", 0.0) == 1.0
+    assert seen.wait_s(THERE, "another", 0.0) == 0.0
+    assert seen.suspicion(HERE, "another", 0.0) == FREE_OF_ADDRESS + 1
+    assert seen.suspicion(THERE, "another", 0.0) == 0
+
+
+def test_a_right_password_forgives_what_was_mistyped_there_only() -> None:
+    seen = Throttle()
+    for _ in range(FREE_OF_ADDRESS + 1):
+        seen.failed(HERE, "web", 0.0)
+    seen.succeeded(HERE, "web")
+    assert seen.wait_s(HERE, "web", 0.0) == 1.0, "its own login must not buy an attacker guesses at others"
+    seen = Throttle()
+    for _ in range(FREE_AT_LOGIN + 3):
+        seen.failed(HERE, "web", 0.0)
+        seen.failed(HERE, "db", 0.0)
+    seen.succeeded(HERE, "web")
+    assert seen.wait_s(HERE, "web", 0.0) == 0.0
+    assert seen.wait_s(HERE, "db", 0.0) == 4.0
+
+
+def test_it_is_forgotten_in_time() -> None:
+    seen = Throttle()
+    for _ in range(FREE_AT_LOGIN + 1):
+        seen.failed(HERE, "web", 0.0)
+    assert seen.suspicion(HERE, "web", FORGET_S - 1) == FREE_AT_LOGIN + 1
+    assert seen.suspicion(HERE, "web", FORGET_S) == 0
+    seen.failed(HERE, "web", FORGET_S)
+    assert seen.wait_s(HERE, "web", FORGET_S) == 0.0
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    seen = Throttle()
+    one, other = addresses.address("2001:db8:0:1::1"), addresses.address("2001:db8:0:1:ffff::2")
+    for _ in range(FREE_AT_LOGIN + 1):
+        seen.failed(one, "web", 0.0)
+    assert seen.wait_s(other, "web", 0.0) == 1.0
+    assert seen.wait_s(addresses.address("2001:db8:0:2::1"), "web", 0.0) == 0.0
+    assert seen.wait_s(addresses.address("::ffff:192.0.2.1"), "web", 0.0) == 0.0
+
+
+def test_a_million_addresses_take_no_more_room_than_some() -> None:
+    seen = Throttle()
+    tracemalloc.start()
+    try:
+        for number in range(1_000_000):
+            seen.failed(ipaddress.IPv4Address(number), f"login-{number % 1000}", float(number) / 1000)
+        size, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 20_000_000
+    # Who goes on is not forgotten because others come.
+    for number in range(throttle.ENTRIES_MAX * 2):
+        seen.failed(ipaddress.IPv4Address(number), "web", 1000.0)
+        if number % 1000 == 0:
+            seen.failed(HERE, "web", 1000.0)
+    assert seen.suspicion(HERE, "web", 1000.0) > FREE_AT_LOGIN
