@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 import sys
 import time
 
@@ -12,17 +10,15 @@ import click
 import msgspec
 from rich.text import Text
 
+from hatchway.cli import moments
 from hatchway.cli.app import App, flush, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
-from hatchway.errors import UsageError
 from hatchway.model import EventKind
 from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
 
 FOLLOW_EVERY_S = 1.0
 """How often it is asked what is new."""
-
-_SPANS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 _STYLE = {EventKind.REFUSED: "yellow", EventKind.LOCKED: "yellow", EventKind.LOST: "red"}
 
@@ -53,26 +49,13 @@ def log(app: App, instance: str, since: str | None, kinds: tuple[str, ...], line
         limit=lines,
         instance=instance,
         kinds=tuple(EventKind(kind) for kind in kinds),
-        since=None if since is None else moment(since, time.time()),
+        since=None if since is None else moments.since(since, time.time()),
     )
     answer = app.ask(request, Log)
     if follow:
         _follow(app, request, answer)
     else:
         app.emit(answer, lambda out: _print(out, answer))
-
-
-def moment(text: str, now: float) -> float:
-    """What `--since` means, in Unix seconds; `now` too. Raises UsageError."""
-    if (span := re.fullmatch(r"([0-9]{1,9})(s|m|min|h|d|w)", text)) is not None:
-        return now - int(span[1]) * _SPANS_S[span[2]]
-    try:
-        return datetime.datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"--since {text!r}: expected a span such as 30min, 2h or 7d, or a date such as 2026-01-31 or "
-            "'2026-01-31 14:05'"
-        ) from None
 
 
 def _print(out: Terminal, answer: Log) -> None:
@@ -104,7 +87,6 @@ def _lines(entries: list[LogEntry] | tuple[LogEntry, ...]) -> list[Text]:
 
 
 def _cells(entry: LogEntry) -> list[Text]:
-    at = datetime.datetime.fromtimestamp(entry.at).astimezone()
     text = safe(entry.what, "" if entry.done else _STYLE.get(entry.kind, "red"))
     if entry.kind is EventKind.CHANGE and not entry.done:
         text = Text.assemble(("not done: ", "red"), text)
@@ -113,7 +95,7 @@ def _cells(entry: LogEntry) -> list[Text]:
     if entry.times > 1:
         text.append(f"  x {entry.times:,}")
     return [
-        Text(f"{at:%Y-%m-%d %H:%M:%S}", style="dim"),
+        Text(moments.local(entry.at), style="dim"),
         Text(entry.kind.value, style=_STYLE.get(entry.kind, "")),
         safe(entry.instance or entry.login or "-"),
         safe(entry.address or "-"),

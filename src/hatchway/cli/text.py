@@ -22,12 +22,17 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def ago(seconds: float) -> str:
-    """A time span in words: "2 s ago", "5 min ago", "3 h ago", "4 days ago"."""
+def span(seconds: float) -> str:
+    """A time span in words: "2 s", "5 min", "3 h", "4 days"."""
     if seconds < 120:
-        return f"{max(0, int(seconds))} s ago"
+        return f"{max(0, int(seconds))} s"
     if seconds < 7200:
-        return f"{int(seconds / 60)} min ago"
+        return f"{int(seconds / 60)} min"
     if seconds < 172800:
-        return f"{int(seconds / 3600)} h ago"
-    return f"{int(seconds / 86400)} days ago"
+        return f"{int(seconds / 3600)} h"
+    return f"{int(seconds / 86400)} days"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, as `span` says it: "5 min ago"."""
+    return f"{span(seconds)} ago"

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from hatchway.cli.main import cli
 from hatchway.errors import HatchwayError
 from hatchway.model import InstanceKey, InstanceState, VolumeKind
-from hatchway.wire import admin
+from hatchway.wire import admin, entry
 from hatchway.wire.frames import Failure, decode, encode
 
 _REQUESTS = (
@@ -27,11 +27,26 @@ _REQUESTS = (
     | admin.Forget
     | admin.Prune
     | admin.Show
-    | admin.ExportKey
-    | admin.ShowPassword
-    | admin.ResetPassword
     | admin.DaemonStatus
     | admin.ReadLog
+    | entry.ShowPassword
+    | entry.ResetPassword
+    | entry.SetPassword
+    | entry.ImportPassword
+    | entry.RemovePassword
+    | entry.ExportKey
+    | entry.RenewKey
+    | entry.AddKey
+    | entry.RemoveKey
+    | entry.AllowVolumeKeys
+    | entry.ListKeys
+    | entry.ShowConditions
+    | entry.SetConditions
+    | entry.Lock
+    | entry.Unlock
+    | entry.ListSessions
+    | entry.Kick
+    | entry.RotateKey
 )
 
 Answer = object | Callable[[Any], object]
@@ -81,14 +96,20 @@ class Cli:
         self.config = config
         self.runner = CliRunner()
 
-    def __call__(self, *arguments: str, env: dict[str, str | None] | None = None) -> Result:
+    def __call__(
+        self, *arguments: str, env: dict[str, str | None] | None = None, given: bytes | str | None = None
+    ) -> Result:
+        """Run it, with `given` on standard input."""
         return self.runner.invoke(
-            cli, ["--config", str(self.config), *arguments], env={"HATCHWAY_TRACEBACK": None, **(env or {})}
+            cli,
+            ["--config", str(self.config), *arguments],
+            input=given,
+            env={"HATCHWAY_TRACEBACK": None, **(env or {})},
         )
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, given: bytes | str | None = None) -> Any:
         """Run with --json behind the command; the one document on standard output."""
-        return json.loads(self(*arguments, "--json").stdout)
+        return json.loads(self(*arguments, "--json", given=given).stdout)
 
 
 @pytest.fixture
@@ -133,6 +154,21 @@ def instance(*volumes: admin.VolumeStatus, **more: Any) -> admin.InstanceStatus:
     return admin.InstanceStatus(volumes=volumes, **fields)
 
 
+def conditions(**more: Any) -> entry.ConditionsStatus:
+    """The conditions of shop-web-1: none, unless told otherwise."""
+    fields: dict[str, Any] = {
+        "login": "shop-web-1",
+        "allowed_from": (),
+        "expires_at": None,
+        "sessions_max": None,
+        "sessions_default": 32,
+        "locked_at": None,
+        "locked_why": "",
+        **more,
+    }
+    return entry.ConditionsStatus(**fields)
+
+
 def connection(**more: Any) -> admin.ConnectionInfo:
     """How to connect to shop/web/1, its password hidden."""
     fields: dict[str, Any] = {
@@ -145,11 +181,12 @@ def connection(**more: Any) -> admin.ConnectionInfo:
         "port": 2022,
         "login": "shop-web-1",
         "start_directory": "/home/work",
-        "password_kind": admin.PasswordKind.RAW,
+        "password_kind": entry.PasswordKind.RAW,
         "password": None,
         "key_fingerprint": "SHA256:" + "k" * 43,
         "key_public": "ssh-ed25519 AAAA",
         "host_keys": (admin.HostKey("ssh-ed25519", "SHA256:" + "h" * 43, "ssh-ed25519 AAAA"),),
+        "conditions": conditions(),
         **more,
     }
     return admin.ConnectionInfo(**fields)
@@ -163,5 +200,6 @@ def make() -> Any:
         volume = staticmethod(volume)
         instance = staticmethod(instance)
         connection = staticmethod(connection)
+        conditions = staticmethod(conditions)
 
     return Make

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hatchway.cli.log import moment
-from hatchway.errors import UsageError
 from hatchway.model import EventKind
 from hatchway.wire.admin import Log, LogEntry, ReadLog
 
@@ -85,23 +83,6 @@ def test_what_is_asked_for(run: Cli, daemon: FakeDaemon, monkeypatch: pytest.Mon
 def test_what_makes_no_sense_is_refused(run: Cli, daemon: FakeDaemon, arguments: list[str]) -> None:
     assert run("log", *arguments).exit_code == 2
     assert daemon.requests == []
-
-
-@pytest.mark.parametrize(("text", "ago_s"), [("90s", 90), ("5m", 300), ("5min", 300), ("2h", 7200), ("7d", 604800)])
-def test_since_a_span(text: str, ago_s: int) -> None:
-    assert moment(text, 1e9) == 1e9 - ago_s
-
-
-def test_since_a_date_of_local_time() -> None:
-    assert moment("2026-01-31", 0.0) == datetime.datetime(2026, 1, 31).timestamp()
-    assert moment("2026-01-31 14:05", 0.0) == datetime.datetime(2026, 1, 31, 14, 5).timestamp()
-    assert moment("2026-01-31T14:05:00+02:00", 0.0) == 1769861100.0
-
-
-@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2026-13-01", "9" * 10 + "s", "0001-01-01"])
-def test_since_nonsense(text: str) -> None:
-    with pytest.raises(UsageError, match="--since"):
-        moment(text, 0.0)
 
 
 def test_what_strangers_say_does_nothing_to_the_terminal(run: Cli, daemon: FakeDaemon) -> None:

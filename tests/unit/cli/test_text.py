@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hatchway.cli.text import ago, count, safe
+from hatchway.cli.text import ago, count, safe, span
 from hatchway.printable import escaped
 
 
@@ -87,3 +87,4 @@ def test_counts() -> None:
 )
 def test_ages(seconds: float, expected: str) -> None:
     assert ago(seconds) == expected
+    assert f"{span(seconds)} ago" == expected

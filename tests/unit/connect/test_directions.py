@@ -15,9 +15,7 @@ from hatchway.wire.admin import (
     HostKey,
     InstanceStatus,
 )
-from hatchway.wire.entry import (
-    PasswordKind,
-)
+from hatchway.wire.entry import ConditionsStatus, PasswordKind
 
 INFO = ConnectionInfo(
     instance=InstanceStatus(
@@ -39,6 +37,15 @@ INFO = ConnectionInfo(
     key_fingerprint="SHA256:abc",
     key_public="ssh-ed25519 AAAA",
     host_keys=(HostKey("ssh-ed25519", "SHA256:def", "ssh-ed25519 AAAA"),),
+    conditions=ConditionsStatus(
+        login="shop-web-1",
+        allowed_from=(),
+        expires_at=None,
+        sessions_max=None,
+        sessions_default=32,
+        locked_at=None,
+        locked_why="",
+    ),
 )
 
 
