@@ -1,29 +1,55 @@
-"""`hatchway key export`: the instance's private key, as a file its user can use."""
+"""`hatchway key`: the keys that let people in, and the private one that is generated."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 import sys
+import time
 
 import click
 from rich.text import Text
 
+from hatchway.cli import given, moments
 from hatchway.cli.app import App, json_option
-from hatchway.cli.output import document
-from hatchway.cli.text import safe
+from hatchway.cli.key_file import require_free, write
+from hatchway.cli.output import Terminal, columns, document
+from hatchway.cli.patterns import listed
+from hatchway.cli.text import count, safe
 from hatchway.connect.info import key_file_name
-from hatchway.errors import ConflictError, HostError, UsageError
+from hatchway.errors import UsageError
 from hatchway.wire.entry import (
+    AddKey,
+    AllowVolumeKeys,
     ExportKey,
     KeyExport,
+    KeyOrigin,
+    Keys,
+    KeyStatus,
+    ListKeys,
+    RemoveKey,
+    RenewKey,
 )
+
+TYPES = ("ed25519", "rsa2048", "rsa3072", "rsa4096")
+"""Kinds of key that are made, as in credentials.key of the configuration."""
 
 
 @click.group()
 def key() -> None:
-    """The generated key of an instance."""
+    """The keys of an instance."""
+
+
+@key.command("list")
+@click.argument("instance")
+@json_option
+@click.pass_obj
+def list_keys(app: App, instance: str) -> None:
+    """List the keys that let somebody into INSTANCE.
+
+    'generated' is the one that 'hatchway key export' writes, 'added' those that 'hatchway key add' added, 'volume'
+    those that the instance has in a volume of its own.
+    """
+    found = app.ask(ListKeys(instance=instance), Keys)
+    app.emit(found, lambda out: _print(out, found))
 
 
 @key.command()
@@ -33,13 +59,13 @@ def key() -> None:
 @json_option
 @click.pass_obj
 def export(app: App, instance: str, output: str | None, force: bool) -> None:
-    """Write the private key to a file.
+    """Write the generated private key to a file.
 
     The file is called id_container-LOGIN, stands in the current directory, and is readable by its owner only: under
     sudo, by the user who called sudo.
     """
     if output is not None and output != "-":
-        _require_free(output, force)
+        require_free(output, force)
     found = app.ask(ExportKey(instance=instance), KeyExport)
     if output == "-":
         if app.json:
@@ -48,51 +74,167 @@ def export(app: App, instance: str, output: str | None, force: bool) -> None:
             sys.stdout.write(found.private)
         return
     path = output if output is not None else key_file_name(found.login)
-    _require_free(path, force)
-    _write(path, found.private, force)
+    require_free(path, force)
+    write(path, found.private, force)
     answer = {"login": found.login, "file": path, "fingerprint": found.fingerprint, "public": found.public}
     app.emit(answer, lambda out: out.out(Text.assemble(safe(path), "  ", safe(found.fingerprint, "dim"))))
 
 
-def _require_free(path: str, force: bool) -> None:
-    """Say what prevents writing before anything is asked; `_write` is what makes sure."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise HostError(f"{path}: {exc.strerror or exc}") from exc
-    if stat.S_ISDIR(mode):
-        raise UsageError(f"{path} is a directory: name a file")
-    if not force:
-        raise ConflictError(f"{path} is there already: say --force to replace it, or name another file with -o")
+@key.command()
+@click.argument("instance")
+@click.option("--type", "kind", type=click.Choice(TYPES), help="Of which type; default: as configured.")
+@json_option
+@click.pass_obj
+def renew(app: App, instance: str, kind: str | None) -> None:
+    """Make a new key in place of the generated one.
+
+    The old one is refused from now on, and sessions that came in by it end.
+    """
+    found = app.ask(RenewKey(instance=instance, kind=kind), Keys)
+    app.emit(found, lambda out: _print_renewed(out, found))
 
 
-def _write(path: str, text: str, force: bool) -> None:
-    """Make a file of mode 0600 at `path`; with `force` it replaces one that is there in one step."""
-    directory, name = os.path.split(path)
-    new = os.path.join(directory, f".{name}.{os.getpid()}.new") if force else path
-    try:
-        # O_EXCL: no link is followed and nothing of anybody's is written to, whoever owns this directory.
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                _give_to_caller(file.fileno())
-                file.write(text)
-            if force:
-                os.rename(new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(new)
-            raise
-    except FileExistsError:
-        raise ConflictError(f"{new} is there already") from None
-    except OSError as exc:
-        raise HostError(f"{path}: {exc.strerror or exc}") from exc
+@key.command()
+@click.argument("instance")
+@click.argument("file", default=given.STDIN, metavar="[FILE]")
+@click.option(
+    "--from",
+    "sources",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only from there: an address, a network, or '!' and one that is excepted; may be given more than once.",
+)
+@click.option(
+    "--expires",
+    metavar="WHEN",
+    help="Until then: a date, at the end of which it is, '2026-01-31 14:05', or 12h or 7d from now.",
+)
+@click.option(
+    "--verify-required", is_flag=True, help="For a key in hardware: it must have asked for a PIN or a fingerprint."
+)
+@json_option
+@click.pass_obj
+def add(
+    app: App, instance: str, file: str, sources: tuple[str, ...], expires: str | None, verify_required: bool
+) -> None:
+    """Let whoever has the private key of the public one in FILE into INSTANCE.
+
+    FILE is a .pub file of one line, 16 KiB at most; '-', or none, is standard input.
+    """
+    patterns = ",".join(listed("--from", sources))
+    expires_at = None if expires is None else moments.expiry(expires, time.time())
+    request = AddKey(
+        instance=instance,
+        public=given.public_key(file),
+        sources=patterns,
+        expires_at=expires_at,
+        verify_required=verify_required,
+    )
+    found = app.ask(request, Keys)
+    app.emit(found, lambda out: _print_changed(out, found, "Key added.", KeyOrigin.ADDED))
 
 
-def _give_to_caller(descriptor: int) -> None:
-    """Under sudo(8), make the file the caller's: one that only root can read is of no use to their client."""
-    uid, gid = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit():
-        os.fchown(descriptor, int(uid), int(gid))
+@key.command()
+@click.argument("instance")
+@click.argument("which", metavar="KEY")
+@json_option
+@click.pass_obj
+def remove(app: App, instance: str, which: str) -> None:
+    """Take a key away from INSTANCE that was added.
+
+    KEY is its fingerprint, the beginning of that, or its comment. Sessions that came in by it end.
+    """
+    found = app.ask(RemoveKey(instance=instance, key=which), Keys)
+    app.emit(found, lambda out: _print_removed(out, found))
+
+
+@key.command()
+@click.argument("instance")
+@click.option("--allow/--deny", default=None, help="Whether they count.")
+@json_option
+@click.pass_obj
+def volumes(app: App, instance: str, allow: bool | None) -> None:
+    """Say whether keys count that INSTANCE has in a volume of its own.
+
+    That is a volume at a path that ends in /.ssh: its authorized_keys and *.pub files. Whoever can write there,
+    programs in the container among them, then decides who gets in. With --deny sessions that came in by one end.
+    """
+    if allow is None:
+        raise UsageError("say --allow or --deny; 'hatchway key list' shows whether they count now")
+    found = app.ask(AllowVolumeKeys(instance=instance, allow=allow), Keys)
+    app.emit(found, lambda out: _print_volumes(out, found))
+
+
+def _print(out: Terminal, found: Keys) -> None:
+    out.out(Text.assemble(safe(found.login, "bold"), f"  {count(len(found.keys), 'key')}"))
+    _print_keys(out, found.keys)
+    if not found.volume_keys:
+        text = "Keys in volumes of its own do not count; 'hatchway key volumes --allow' changes that"
+        out.out(Text(f"  {text}", "dim"))
+    _print_problems(out, found)
+
+
+def _print_changed(out: Terminal, found: Keys, done: str, origin: KeyOrigin) -> None:
+    out.out(Text.assemble(safe(found.login, "bold"), f"  {done}"))
+    _print_keys(out, tuple(one for one in found.keys if one.fingerprint in found.changed and one.origin is origin))
+
+
+def _print_renewed(out: Terminal, found: Keys) -> None:
+    _print_changed(out, found, "New key made; the old one is refused from now on.", KeyOrigin.GENERATED)
+    out.out(Text.assemble("  ", safe(f"hatchway key export {found.login}"), " writes it to a file."))
+
+
+def _print_removed(out: Terminal, found: Keys) -> None:
+    out.out(Text.assemble(safe(found.login, "bold"), "  Key removed."))
+    for fingerprint in found.changed:
+        out.out(Text.assemble("  ", safe(fingerprint)))
+    # The same key may be in a volume too, and then still lets its owner in.
+    for one in found.keys:
+        if one.fingerprint in found.changed:
+            out.sentence(f"It still counts: it is in {one.place or one.origin.value}", "yellow", label="  ")
+
+
+def _print_volumes(out: Terminal, found: Keys) -> None:
+    count_now = "count from now on:" if found.volume_keys else "do not count from now on."
+    out.out(Text.assemble(safe(found.login, "bold"), f"  Keys in volumes of its own {count_now}"))
+    if found.volume_keys:
+        kept = tuple(one for one in found.keys if one.origin is KeyOrigin.VOLUME)
+        _print_keys(out, kept)
+        if not kept:
+            out.out(Text("  there are none now", "yellow"))
+        _print_problems(out, found)
+
+
+def _print_keys(out: Terminal, keys: tuple[KeyStatus, ...]) -> None:
+    now = time.time()
+    lines = columns([[Text(one.origin.value), safe(one.comment) or Text("no comment", "dim")] for one in keys])
+    for one, line in zip(keys, lines, strict=True):
+        out.out(Text.assemble("  ", line))
+        for remark in _remarks(one, now):
+            out.out(Text.assemble("      ", remark))
+
+
+def _remarks(key: KeyStatus, now: float) -> list[Text]:
+    bits = "" if key.bits is None else f" {key.bits}"
+    remarks = [Text.assemble(safe(key.algorithm), bits, "  ", safe(key.fingerprint))]
+    if key.place:
+        remarks.append(Text.assemble(("in ", "dim"), safe(key.place, "dim")))
+    if key.created_at is not None:
+        done = "made" if key.origin is KeyOrigin.GENERATED else "added"
+        remarks.append(Text(f"{done} {moments.local(key.created_at)}", "dim"))
+    if key.sources:
+        remarks.append(Text.assemble("only from ", safe(key.sources)))
+    if key.expires_at is not None and key.expires_at > now:
+        remarks.append(Text(f"expires {moments.told(key.expires_at, now)}"))
+    elif key.expires_at is not None:
+        remarks.append(Text(f"expired {moments.told(key.expires_at, now)}", "yellow"))
+    if key.verify_required:
+        remarks.append(Text("only after a PIN or the like"))
+    return remarks
+
+
+def _print_problems(out: Terminal, found: Keys) -> None:
+    if found.problems:
+        out.heading("Does not count")
+    for problem in found.problems:
+        out.sentence(problem, "yellow", label="  ")

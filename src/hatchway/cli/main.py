@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from hatchway.cli.access import access
 from hatchway.cli.app import App, json_option
 from hatchway.cli.apply import apply
 from hatchway.cli.doctor.command import doctor
@@ -18,12 +20,16 @@ from hatchway.cli.forget import forget
 from hatchway.cli.guard import guard
 from hatchway.cli.key import key
 from hatchway.cli.listing import ls
+from hatchway.cli.lock import lock, unlock
 from hatchway.cli.log import log
 from hatchway.cli.password import password
 from hatchway.cli.prune import prune
+from hatchway.cli.rotate import rotate_key
 from hatchway.cli.run import run
+from hatchway.cli.sessions import kick, sessions
 from hatchway.cli.show import show
 from hatchway.cli.status import status
+from hatchway.kernel import privileges
 
 
 class Commands(click.Group):
@@ -78,7 +84,28 @@ def cli(app: App, config_path: Path | None) -> None:
     app.config_path = config_path
 
 
-for _command in (run, ls, enable, disable, confirm, apply, forget, prune, show, key, password, log, status, doctor):
+for _command in (
+    run,
+    ls,
+    enable,
+    disable,
+    confirm,
+    apply,
+    forget,
+    prune,
+    show,
+    key,
+    password,
+    access,
+    lock,
+    unlock,
+    sessions,
+    kick,
+    log,
+    status,
+    rotate_key,
+    doctor,
+):
     cli.add_command(_command)
 
 
@@ -88,6 +115,9 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if os.geteuid() == 0:
+        # Passwords and private keys pass through here, and a core dump would keep them.
+        privileges.not_dumpable()
     cli.main()
 
 

@@ -7,6 +7,7 @@ import msgspec
 from rich.text import Text
 
 from hatchway.cli.app import App, json_option
+from hatchway.cli.conditions import hindrance, print_conditions
 from hatchway.cli.listing import instance_line, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
@@ -16,9 +17,7 @@ from hatchway.wire.admin import (
     ConnectionInfo,
     Show,
 )
-from hatchway.wire.entry import (
-    PasswordKind,
-)
+from hatchway.wire.entry import PasswordKind
 
 
 @click.command()
@@ -38,6 +37,8 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
     out.out(instance_line(info.instance))
     for problem in info.problems:
         out.sentence(problem, "yellow", label="  ")
+    if (why := hindrance(info.conditions)) is not None:
+        out.sentence(why, "yellow", label="  ")
     out.heading("Connection")
     out.field("Host", safe(info.host))
     out.field("Port", str(info.port))
@@ -46,7 +47,10 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
     if info.key_fingerprint is not None:
         out.field("Private key", safe(f"hatchway key export {info.login}"))
         out.field("", safe(info.key_fingerprint, "dim"))
+    if info.keys:
+        out.field("Added keys", Text.assemble(f"{info.keys}; see ", safe(f"hatchway key list {info.login}")))
     out.field("Starts in", safe(info.start_directory))
+    print_conditions(out, info.conditions, only_said=True)
     _print_volumes(out, info)
     out.heading("Host keys, to compare at the first connection")
     for line in columns([[safe(host.algorithm), safe(host.fingerprint)] for host in info.host_keys]):

@@ -1,7 +1,8 @@
-"""`hatchway show`, `hatchway key export` and `hatchway password`."""
+"""`hatchway show` and `hatchway key export`."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 from pathlib import Path
@@ -14,14 +15,7 @@ from hatchway.wire.admin import (
     Access,
     Show,
 )
-from hatchway.wire.entry import (
-    ExportKey,
-    KeyExport,
-    Password,
-    PasswordKind,
-    ResetPassword,
-    ShowPassword,
-)
+from hatchway.wire.entry import ExportKey, KeyExport, PasswordKind
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -134,6 +128,50 @@ def test_show_where_a_volume_stands(run: Cli, daemon: FakeDaemon, make: Any) -> 
     assert "  ro  /etc/app  work\n      in a session at /volumes/conf\n" in run("show", "x").stdout
 
 
+def test_show_says_which_conditions_there_are(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    until = datetime.datetime(2099, 1, 31, 23, 59, 59).timestamp()
+    conditions = make.conditions(allowed_from=("10.0.0.0/8", "::1/128"), expires_at=until, sessions_max=1)
+    daemon.answers[Show] = make.connection(conditions=conditions, keys=2)
+    out = run("show", "x").stdout
+    assert (
+        """\
+  Added keys    2; see hatchway key list shop-web-1
+  Starts in     /home/work
+  From          10.0.0.0/8, ::1/128
+  Expires       2099-01-31 23:59:59, in"""
+        in out
+    )
+    assert "  At most       1 session\n\nVolumes" in out
+    assert "Locked" not in out
+    assert run.json("show", "x")["conditions"]["allowed_from"] == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("said", "first", "field"),
+    [
+        (
+            {"locked_at": 1e9, "locked_why": "\x1b[2J\nFrom anywhere"},
+            "shop-web-1 is locked: nobody is let in until 'hatchway unlock shop-web-1'",
+            "Locked        since 2001-09-",
+        ),
+        (
+            {"expires_at": 1e9},
+            "shop-web-1 has expired: nobody is let in until 'hatchway access set shop-web-1\n  --expires WHEN'",
+            "Expired       2001-09-",
+        ),
+    ],
+)
+def test_show_says_first_that_nobody_is_let_in(
+    run: Cli, daemon: FakeDaemon, make: Any, said: dict[str, Any], first: str, field: str
+) -> None:
+    daemon.answers[Show] = make.connection(conditions=make.conditions(**said))
+    out = run("show", "x").stdout
+    assert out.startswith(f"shop/web/1  running  login shop-web-1\n  {first}\n\nConnection\n")
+    assert f"  {field}" in out
+    assert "\x1b" not in out
+    assert ("\\x1b[2J\\x0aFrom anywhere" in out) == ("locked_why" in said)
+
+
 def test_export(run: Cli, daemon: FakeDaemon, here: Path) -> None:
     daemon.answers[ExportKey] = EXPORT
     done = run("key", "export", "shop/web/1")
@@ -206,18 +244,3 @@ def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, here: Pa
     assert run("key", "export", "shop/web/1", env={"SUDO_UID": "12345", "SUDO_GID": "12346"}).exit_code == 0
     found = (here / "id_container-shop-web-1").stat()
     assert (found.st_uid, found.st_gid) == (12345, 12346)
-
-
-def test_password_show_prints_it_alone(run: Cli, daemon: FakeDaemon) -> None:
-    daemon.answers[ShowPassword] = Password(login="shop-web-1", password="[b]se same", kind=PasswordKind.RAW)
-    done = run("password", "show", "shop/web/1")
-    assert (done.stdout, done.stderr) == ("[b]se same\n", "")
-    assert run.json("password", "show", "shop/web/1")["password"] == "[b]se same"
-
-
-@pytest.mark.parametrize("kind", [PasswordKind.RAW, PasswordKind.HASHED])
-def test_password_reset(run: Cli, daemon: FakeDaemon, kind: PasswordKind) -> None:
-    daemon.answers[ResetPassword] = Password(login="shop-web-1", password="new", kind=kind)
-    done = run("password", "reset", "shop/web/1")
-    assert done.stdout == "new\n"
-    assert ("cannot be shown again" in done.stderr) == (kind is PasswordKind.HASHED)

@@ -1,0 +1,49 @@
+"""`hatchway lock` and `hatchway unlock`: nobody gets in, whatever they have."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from hatchway.cli.app import App, json_option
+from hatchway.cli.conditions import hindrance, login_line
+from hatchway.cli.output import Terminal
+from hatchway.cli.text import safe
+from hatchway.wire.entry import ConditionsStatus, Lock, Unlock
+
+
+@click.command()
+@click.argument("instance")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever looks.")
+@json_option
+@click.pass_obj
+def lock(app: App, instance: str, reason: str) -> None:
+    """Let nobody into INSTANCE, whatever they have.
+
+    Its sessions end at once. Keys, password and conditions stay as they are, for when it is unlocked.
+    """
+    found = app.ask(Lock(instance=instance, why=reason), ConditionsStatus)
+    app.emit(found, lambda out: _print_locked(out, found))
+
+
+@click.command()
+@click.argument("instance")
+@json_option
+@click.pass_obj
+def unlock(app: App, instance: str) -> None:
+    """Let into INSTANCE again who may."""
+    found = app.ask(Unlock(instance=instance), ConditionsStatus)
+    app.emit(found, lambda out: _print_unlocked(out, found))
+
+
+def _print_locked(out: Terminal, found: ConditionsStatus) -> None:
+    out.out(login_line(found, "Locked, and its sessions are ended."))
+    if found.locked_why:
+        out.sentence(found.locked_why, label=Text("  Reason: "))
+    out.out(Text.assemble("  ", safe(f"hatchway unlock {found.login}"), " lets in again who may."))
+
+
+def _print_unlocked(out: Terminal, found: ConditionsStatus) -> None:
+    out.out(login_line(found, "Unlocked."))
+    if (why := hindrance(found)) is not None:
+        out.sentence(why, "yellow", label="  ")
