@@ -59,7 +59,7 @@ _stdin = click.option("--stdin", "from_stdin", is_flag=True, help="Read it from 
 @json_option
 @click.pass_obj
 def show_password(app: App, instance: str) -> None:
-    """Print the password of INSTANCE, if it is kept in a form that can be shown."""
+    """Print the password of INSTANCE, if it can be shown."""
     found = app.ask(ShowPassword(instance=instance), Password)
     app.emit(found, lambda out: out.out(safe(_shown(found))))
 

@@ -15,9 +15,10 @@ from hatchway.wire.entry import Rotated, RotateKey
 @json_option
 @click.pass_obj
 def rotate_key(app: App) -> None:
-    """Make a new sealing key, and seal with it all passwords and private keys that are kept.
+    """Seal all secrets that are kept with a new key.
 
-    They stay what they are, and nobody's session ends. What backups hold stays sealed with the key of their time.
+    Passwords and private keys stay what they are, and nobody's session ends. What backups hold stays sealed with the
+    key of their time.
     """
     answer = app.ask(RotateKey(), Rotated)
     app.emit(answer, lambda out: _print(out, answer))

@@ -30,7 +30,7 @@ _HEADER = ("ID", "LOGIN", "ADDRESS", "SINCE", "IDLE", "DOWN", "UP")
 @json_option
 @click.pass_obj
 def sessions(app: App, instance: str | None) -> None:
-    """List the sessions that are open: who is in, from where, by which key or password, and what they do.
+    """List the sessions that are open, and what they do.
 
     With INSTANCE only those of that one. DOWN and UP is what the client has got and sent; '+': more may have gone over.
     """

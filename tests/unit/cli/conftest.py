@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +21,8 @@ from hatchway.errors import HatchwayError
 from hatchway.model import InstanceKey, InstanceState, VolumeKind
 from hatchway.wire import admin, entry
 from hatchway.wire.frames import Failure, decode, encode
+
+SOURCE = Path(__file__).parents[3] / "src"
 
 _REQUESTS = (
     admin.ListInstances
@@ -112,6 +118,52 @@ class Cli:
         return json.loads(self(*arguments, "--json", given=given).stdout)
 
 
+class OnTerminal:
+    """A command on a terminal of its own, its standard output apart."""
+
+    def __init__(self, run: Cli, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        # As the program's own controlling terminal, since that is what a prompt without echo opens.
+        start = (
+            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from hatchway.cli import main; main.main()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", start, "--config", str(run.config), *arguments],
+            stdin=slave,
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
+        )
+        os.close(slave)
+        self.seen = b""
+        self._waited_for = 0
+
+    def until(self, text: bytes) -> None:
+        """Wait for `text` after what was waited for before."""
+        while (place := self.seen.find(text, self._waited_for)) < 0:
+            self.seen += os.read(self.master, 4096)
+        self._waited_for = place + len(text)
+
+    def type(self, text: str) -> None:
+        """Type a line."""
+        os.write(self.master, f"{text}\n".encode())
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit status, standard output, and all that the terminal showed."""
+        assert self.process.stdout is not None
+        out = self.process.stdout.read().decode()
+        self.process.stdout.close()
+        status = self.process.wait()
+        try:
+            while chunk := os.read(self.master, 4096):
+                self.seen += chunk
+        except OSError:
+            pass  # EIO: nobody has the other end any more
+        os.close(self.master)
+        return status, out, self.seen.decode()
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     directory = tmp_path / "run"
@@ -124,6 +176,12 @@ def run(tmp_path: Path, run_dir: Path) -> Cli:
     config = tmp_path / "hatchway.toml"
     config.write_text(f'[paths]\nrun_dir = "{run_dir}"\n')
     return Cli(config)
+
+
+@pytest.fixture
+def on_terminal(run: Cli) -> Callable[..., OnTerminal]:
+    """Starts a command on a terminal."""
+    return lambda *arguments: OnTerminal(run, *arguments)
 
 
 @pytest.fixture

@@ -152,6 +152,16 @@ def test_add_from_standard_input(run: Cli, daemon: FakeDaemon, file: list[str]) 
     assert daemon.requests == [AddKey(instance="x", public=PUBLIC)]
 
 
+def test_add_what_is_pasted_into_a_terminal(on_terminal: Any, daemon: FakeDaemon) -> None:
+    daemon.answers[AddKey] = keys(GENERATED)
+    terminal = on_terminal("key", "add", "x", "--json")
+    terminal.until(b"The public key, one line")
+    terminal.type(PUBLIC)
+    status, out, _ = terminal.end()
+    assert (status, out[0]) == (0, "{")
+    assert daemon.requests == [AddKey(instance="x", public=PUBLIC)]
+
+
 def test_no_more_is_read_than_any_key_has(run: Cli, daemon: FakeDaemon, tmp_path: Path) -> None:
     daemon.answers[AddKey] = keys(GENERATED)
     (tmp_path / "large").write_text("x" * (16 * 1024))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 import termios
@@ -163,54 +162,9 @@ def test_a_refused_password_is_not_repeated(
     assert "correct horse" not in done.output + done.stderr
 
 
-class Terminal:
-    """A command on a terminal of its own, its standard output apart."""
-
-    def __init__(self, run: Cli, *arguments: str) -> None:
-        self.master, slave = pty.openpty()
-        # As the program's own controlling terminal, since that is what a prompt without echo opens.
-        start = (
-            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from hatchway.cli import main; main.main()"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", start, "--config", str(run.config), *arguments],
-            stdin=slave,
-            stdout=subprocess.PIPE,
-            stderr=slave,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
-        )
-        os.close(slave)
-        self.seen = b""
-        self._waited_for = 0
-
-    def until(self, text: bytes) -> None:
-        """Wait for `text` after what was waited for before."""
-        while (place := self.seen.find(text, self._waited_for)) < 0:
-            self.seen += os.read(self.master, 4096)
-        self._waited_for = place + len(text)
-
-    def type(self, text: str) -> None:
-        os.write(self.master, f"{text}\n".encode())
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit status, standard output, and all that the terminal showed."""
-        assert self.process.stdout is not None
-        out = self.process.stdout.read().decode()
-        self.process.stdout.close()
-        status = self.process.wait()
-        try:
-            while chunk := os.read(self.master, 4096):
-                self.seen += chunk
-        except OSError:
-            pass  # EIO: nobody has the other end any more
-        os.close(self.master)
-        return status, out, self.seen.decode()
-
-
-def test_it_is_asked_for_twice_without_echo(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+def test_it_is_asked_for_twice_without_echo(on_terminal: Any, daemon: FakeDaemon, make: Any) -> None:
     daemon.answers |= {ShowConditions: make.conditions(), SetPassword: RAW}
-    terminal = Terminal(run, "password", "set", "shop/web/1", "--json")
+    terminal = on_terminal("password", "set", "shop/web/1", "--json")
     terminal.until(b"New password for shop-web-1: ")
     assert not termios.tcgetattr(terminal.master)[3] & termios.ECHO
     terminal.type(SECRET)
@@ -227,9 +181,9 @@ def test_it_is_asked_for_twice_without_echo(run: Cli, daemon: FakeDaemon, make: 
     assert daemon.requests == [ShowConditions("shop/web/1"), SetPassword(instance="shop/web/1", password=SECRET)]
 
 
-def test_a_hash_is_asked_for_once(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+def test_a_hash_is_asked_for_once(on_terminal: Any, daemon: FakeDaemon, make: Any) -> None:
     daemon.answers |= {ShowConditions: make.conditions(), ImportPassword: HASHED}
-    terminal = Terminal(run, "password", "import", "x")
+    terminal = on_terminal("password", "import", "x")
     terminal.until(b"New password hash for shop-web-1: ")
     terminal.type("$y$hash")
     status, _, seen = terminal.end()
@@ -238,25 +192,25 @@ def test_a_hash_is_asked_for_once(run: Cli, daemon: FakeDaemon, make: Any) -> No
     assert daemon.requests[-1] == ImportPassword(instance="x", encoded="$y$hash")
 
 
-def test_who_may_not_is_told_before_typing(run: Cli, daemon: FakeDaemon) -> None:
+def test_who_may_not_is_told_before_typing(on_terminal: Any, daemon: FakeDaemon) -> None:
     daemon.answers[ShowConditions] = RefusedError("not you")
-    status, out, seen = Terminal(run, "password", "set", "x").end()
+    status, out, seen = on_terminal("password", "set", "x").end()
     assert (status, out, seen) == (7, "", "hatchway: not you\r\n")
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_no_password_after_all(run: Cli, daemon: FakeDaemon, make: Any, key: str) -> None:
+def test_no_password_after_all(on_terminal: Any, daemon: FakeDaemon, make: Any, key: str) -> None:
     daemon.answers[ShowConditions] = make.conditions()
-    terminal = Terminal(run, "password", "set", "x")
+    terminal = on_terminal("password", "set", "x")
     terminal.until(b": ")
     os.write(terminal.master, key.encode())
     assert terminal.end()[:2] == (130, "")
     assert daemon.requests == [ShowConditions("x")]
 
 
-def test_from_standard_input_although_there_is_a_terminal(run: Cli, daemon: FakeDaemon) -> None:
+def test_from_standard_input_although_there_is_a_terminal(on_terminal: Any, daemon: FakeDaemon) -> None:
     daemon.answers[SetPassword] = RAW
-    terminal = Terminal(run, "password", "set", "x", "--stdin")
+    terminal = on_terminal("password", "set", "x", "--stdin")
     terminal.type("secret12")
     assert terminal.end()[0] == 0
     assert daemon.requests == [SetPassword(instance="x", password="secret12")]
