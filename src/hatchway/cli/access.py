@@ -89,7 +89,7 @@ def _sessions_max(text: str | None) -> int | UnsetType | None:
         return UNSET
     if text == DEFAULT:
         return None
-    if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) is None or not 1 <= int(text) <= SESSIONS_MAX:
+    if re.fullmatch(r"[0-9]{1,9}", text) is None or not 1 <= int(text) <= SESSIONS_MAX:
         raise UsageError(f"--sessions {text!r}: expected a number from 1 to {SESSIONS_MAX}, or 'default'")
     return int(text)
 

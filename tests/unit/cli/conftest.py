@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import select
 import socket
 import subprocess
 import sys
@@ -23,6 +25,9 @@ from hatchway.wire import admin, entry
 from hatchway.wire.frames import Failure, decode, encode
 
 SOURCE = Path(__file__).parents[3] / "src"
+
+PATIENCE_S = 30.0
+"""How long a command on a terminal may take: so that one that waits for ever fails."""
 
 _REQUESTS = (
     admin.ListInstances
@@ -142,6 +147,8 @@ class OnTerminal:
     def until(self, text: bytes) -> None:
         """Wait for `text` after what was waited for before."""
         while (place := self.seen.find(text, self._waited_for)) < 0:
+            if not select.select([self.master], [], [], PATIENCE_S)[0]:
+                pytest.fail(f"{text!r} does not come after {self.seen!r}")
             self.seen += os.read(self.master, 4096)
         self._waited_for = place + len(text)
 
@@ -151,17 +158,17 @@ class OnTerminal:
 
     def end(self) -> tuple[int, str, str]:
         """Exit status, standard output, and all that the terminal showed."""
-        assert self.process.stdout is not None
-        out = self.process.stdout.read().decode()
-        self.process.stdout.close()
-        status = self.process.wait()
-        try:
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
             while chunk := os.read(self.master, 4096):
                 self.seen += chunk
-        except OSError:
-            pass  # EIO: nobody has the other end any more
+        return self.process.returncode, out.decode(), self.seen.decode()
+
+    def close(self) -> None:
+        """End it, if it has not."""
+        self.process.kill()
+        self.process.communicate()
         os.close(self.master)
-        return status, out, self.seen.decode()
 
 
 @pytest.fixture
@@ -179,9 +186,16 @@ def run(tmp_path: Path, run_dir: Path) -> Cli:
 
 
 @pytest.fixture
-def on_terminal(run: Cli) -> Callable[..., OnTerminal]:
+def on_terminal(run: Cli) -> Iterator[Callable[..., OnTerminal]]:
     """Starts a command on a terminal."""
-    return lambda *arguments: OnTerminal(run, *arguments)
+    with contextlib.ExitStack() as ended:
+
+        def start(*arguments: str) -> OnTerminal:
+            terminal = OnTerminal(run, *arguments)
+            ended.callback(terminal.close)
+            return terminal
+
+        yield start
 
 
 @pytest.fixture
