@@ -29,6 +29,7 @@ from hatchway.wire.admin import (
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
+    DeliverKey,
     ExportKey,
     ImportPassword,
     Kick,
@@ -44,6 +45,7 @@ from hatchway.wire.entry import (
     SetPassword,
     ShowConditions,
     ShowPassword,
+    TakeKeyBack,
     Unlock,
 )
 
@@ -145,6 +147,14 @@ def _allow_volume_keys(request: AllowVolumeKeys) -> str:
     return f"keys in its own volumes {'count' if request.allow else 'do not count'} from now on"
 
 
+def _deliver_key(request: DeliverKey) -> str:
+    return f"private key put into {'/'.join(part for part in (request.volume, request.directory) if part)}"
+
+
+def _take_key_back(_request: TakeKeyBack) -> str:
+    return "private key taken out of the volume"
+
+
 def _set_conditions(request: SetConditions) -> str:
     said = []
     if request.allowed_from is not UNSET:
@@ -199,6 +209,8 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
     AddKey: _add_key,
     RemoveKey: _remove_key,
     AllowVolumeKeys: _allow_volume_keys,
+    DeliverKey: _deliver_key,
+    TakeKeyBack: _take_key_back,
     SetConditions: _set_conditions,
     Lock: _lock,
     Unlock: _unlock,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hatchway.model import (
     NO_LIMITS,
     UNSAID,
+    Directory,
     EventKind,
     IdPair,
     InstanceKey,
@@ -168,6 +169,22 @@ class CredentialRecord:
     sources: str = ""
     expires_at: float | None = None
     verify_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A place in a volume where a login's private key lies, or is to lie or not to lie: see `tables.deliveries`.
+
+    `hashes` are hex digits. `id` None: it is not stored yet.
+    """
+
+    login: Login
+    path: str
+    directory: str
+    volume: Directory
+    hashes: tuple[str, ...] = ()
+    wanted: bool = True
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from hatchway.registry.records import (
     Conditions,
     CredentialKind,
     CredentialRecord,
+    Delivery,
     EventRecord,
     GrantRecord,
     InstanceRecord,
@@ -201,13 +202,13 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
             seen_at=now,
         )
     )
-    instance = _key_of(made)
+    instance = key_of(made)
     made = connection.execute(
         insert(t.logins).values(
             name=new.login, uid=new.uid, instance_id=instance, created_at=now, **conditions_values(NO_CONDITIONS)
         )
     )
-    login = _key_of(made)
+    login = key_of(made)
     for credential in new.credentials:
         connection.execute(insert(t.credentials).values(login_id=login, **credential_values(credential, now)))
     return instance
@@ -230,7 +231,7 @@ def put_volume(connection: Connection, instance: int, volume: VolumeInfo) -> int
     row: int | None = connection.execute(select(t.volumes.c.id).where(same)).scalar()
     if row is None:
         named = {"instance_id": instance, "path": volume.path, "identity": volume.identity}
-        return _key_of(connection.execute(insert(t.volumes).values(**named, **described)))
+        return key_of(connection.execute(insert(t.volumes).values(**named, **described)))
     connection.execute(update(t.volumes).where(t.volumes.c.id == row).values(described))
     return row
 
@@ -340,6 +341,31 @@ def credentials(connection: Connection, login: str) -> tuple[CredentialRecord, .
     return tuple(sorted(records, key=lambda record: (order.index(record.kind), record.id)))
 
 
+def delivery(row: Row[Any]) -> Delivery:
+    """A delivery, from a row that has the login's name."""
+    return Delivery(
+        login=Login(row.name),
+        path=row.path,
+        directory=row.directory,
+        volume=Directory(row.source, row.birth),
+        hashes=tuple(row.hashes.split()),
+        wanted=row.wanted,
+        id=row.id,
+    )
+
+
+def delivery_values(delivery: Delivery) -> dict[str, Any]:
+    """The columns of `delivery`, but for whose it is."""
+    return {
+        "path": delivery.path,
+        "directory": delivery.directory,
+        "source": delivery.volume.source,
+        "birth": delivery.volume.birth,
+        "hashes": " ".join(delivery.hashes),
+        "wanted": delivery.wanted,
+    }
+
+
 def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...]:
     """The events that `query` selects."""
     return tuple(
@@ -385,7 +411,8 @@ def close_sessions(connection: Connection, now: float, *conditions: Condition) -
     return connection.execute(ending).rowcount
 
 
-def _key_of(made: CursorResult[Any]) -> int:
+def key_of(made: CursorResult[Any]) -> int:
+    """The number of the row that was made."""
     key = made.inserted_primary_key
     assert key is not None
     return int(key[0])

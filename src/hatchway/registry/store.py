@@ -39,6 +39,7 @@ from hatchway.registry.records import (
     AlteredGrant,
     Conditions,
     CredentialRecord,
+    Delivery,
     EventRecord,
     FollowedGrant,
     GrantName,
@@ -351,6 +352,30 @@ class Registry:
             values = rows.conditions_values(change(record.conditions))
             connection.execute(update(t.logins).where(t.logins.c.id == owner).values(values))
             return record.conditions
+
+    def deliveries(self, login: str | None = None) -> tuple[Delivery, ...]:
+        """Where private keys lie, or are to lie or not to lie: that of `login`, or all, in the order they were made."""
+        query = select(t.deliveries, t.logins.c.name).join(t.logins).order_by(t.deliveries.c.id)
+        if login is not None:
+            query = query.where(t.logins.c.name == login)
+        with self._read() as connection:
+            return tuple(rows.delivery(row) for row in connection.execute(query))
+
+    def put_delivery(self, delivery: Delivery) -> Delivery:
+        """Store `delivery`, in place of the one with its id. Gives it as it is stored. Raises NotFoundError."""
+        with self._write() as connection:
+            values = rows.delivery_values(delivery)
+            if delivery.id is None:
+                owner = rows.login_id(connection, delivery.login)
+                made = connection.execute(insert(t.deliveries).values(login_id=owner, **values))
+                return dataclasses.replace(delivery, id=rows.key_of(made))
+            connection.execute(update(t.deliveries).where(t.deliveries.c.id == delivery.id).values(values))
+            return delivery
+
+    def drop_delivery(self, delivery: Delivery) -> None:
+        """Forget `delivery`."""
+        with self._write() as connection:
+            connection.execute(delete(t.deliveries).where(t.deliveries.c.id == delivery.id))
 
     def reseal(self, change: Callable[[str, CredentialRecord], bytes]) -> int:
         """Seal every secret anew, all or none: `change` gives what is to be kept of a login's credential. Gives how

@@ -198,6 +198,24 @@ credentials = Table(
     sqlite_autoincrement=True,
 )
 
+# Where a login's generated private key was put, in a volume of its instance, or is being put.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("login_id", ForeignKey("logins.id"), nullable=False),
+    # Of the volume, in the container, and of the directory in it; '': its root.
+    Column("path", Text, nullable=False),
+    Column("directory", Text, nullable=False),
+    # model.Directory of the volume.
+    Column("source", Text, nullable=False),
+    Column("birth", Text, nullable=False),
+    # The SHA-256 of each key that may lie there, hex digits, with a space between two. The last is the latest.
+    Column("hashes", Text, nullable=False),
+    # It is to be there. Else it is to be taken away, and so is this row.
+    Column("wanted", Boolean, nullable=False),
+)
+
 # Sessions that were let in. Old ones are trimmed: this is no audit log.
 sessions = Table(
     "sessions",

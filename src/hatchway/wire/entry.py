@@ -129,6 +129,23 @@ class AllowVolumeKeys(msgspec.Struct, frozen=True, kw_only=True, tag="allow-volu
     allow: bool
 
 
+class DeliverKey(msgspec.Struct, frozen=True, kw_only=True, tag="deliver-key"):
+    """Put the private key, id_container, into a shared volume, called by path or name, and keep it there as it is now,
+    until access to the volume is taken away. It lies in `directory`, relative to the volume's root; "" is that. What
+    was put elsewhere is taken away. Answer: Keys.
+    """
+
+    instance: str
+    volume: str
+    directory: str = ""
+
+
+class TakeKeyBack(msgspec.Struct, frozen=True, tag="take-key-back"):
+    """Take the private key out of the volume. Answer: Keys."""
+
+    instance: str
+
+
 class ListKeys(msgspec.Struct, frozen=True, tag="list-keys"):
     """The keys of an instance. Answer: Keys."""
 
@@ -161,13 +178,15 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """The keys of a login. `volume_keys`: those in its volumes count. `problems` are sentences about lines and files
-    that do not; `changed` are the fingerprints of what was added or taken away."""
+    that do not; `changed` are the fingerprints of what was added or taken away. `delivered` are the paths, in the
+    container, at which the private key lies."""
 
     login: str
     keys: tuple[KeyStatus, ...]
     volume_keys: bool
     problems: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    delivered: tuple[str, ...] = ()
 
 
 class ShowConditions(msgspec.Struct, frozen=True, tag="show-conditions"):

@@ -1,0 +1,193 @@
+"""The private key of an instance in a volume of its own, where its programs find it: put there, kept there, taken away.
+
+What is there is ours only as long as it is the key we put there, which is told by its hash: anything else is never
+replaced or removed (host/tasks.py). So before a key is put anywhere its hash is stored, and none is forgotten before
+its file is known to be gone. hostd may be away and a volume may not be there: what was not done is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import trio
+
+from hatchway import log
+from hatchway.admin import shares
+from hatchway.admin.core import Core
+from hatchway.admin.granting import context_of
+from hatchway.errors import ConflictError, HatchwayError, NotFoundError, RefusedError
+from hatchway.model import Directory, Login, Mode
+from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
+from hatchway.registry.store import Registry
+from hatchway.wire.host import Deliver, PrivateBytes, SharedVolume, Withdraw
+
+RETRY_S = 60.0
+"""How often what was not done is tried again, in seconds."""
+
+HASHES_MAX = 64
+"""Keys that may be recognised in one place: hostd takes no more."""
+
+FILE = "id_container"
+
+
+class Deliveries:
+    """For one Core. `run` tries again what was not done."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._turn = trio.Lock()
+        self._logger = log.get()
+
+    async def want(self, record: InstanceRecord, volume: str, directory: str) -> None:
+        """Put the key of `record` into its shared `volume`, a path or a name, and take it away from where it was.
+
+        Raises HatchwayError: then nothing has changed.
+        """
+        path = _path_of(record, volume)
+        share = shares.live_grants(record, self._core.inventory).get(path)
+        if share is None or share.mode is Mode.READ_ONLY:
+            state = "suspended" if share is None else "read-only"
+            raise ConflictError(f"access to {path} is {state}: nothing can be put there")
+        new = Delivery(record.login, path, directory.strip("/"), Directory(share.source, share.created))
+        async with self._turn:
+            before = await self._core.db(lambda registry: registry.deliveries(record.login))
+            same = next((one for one in before if _place(one) == _place(new)), None)
+            stored = await self._core.db(lambda registry: registry.put_delivery(replace(same or new, wanted=True)))
+            try:
+                await self._bring(stored, record)
+            except HatchwayError:
+                if same is None:
+                    await self._take_away(await self._current(stored))
+                raise
+            for one in before:
+                if one.id != stored.id:
+                    unwanted = replace(one, wanted=False)
+                    await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
+        await self.settle(record.login)
+
+    async def unwant(self, record: InstanceRecord) -> None:
+        """Take the key away from where it was put. Raises NotFoundError when it was put nowhere."""
+        async with self._turn:
+            before = await self._core.db(lambda registry: registry.deliveries(record.login))
+            if not before:
+                raise NotFoundError(f"the key of {record.login} was put into no volume")
+            for one in before:
+                unwanted = replace(one, wanted=False)
+                await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
+        await self.settle(record.login)
+
+    async def settle(self, login: Login | None = None) -> None:
+        """Have the keys of `login`, or of all, lie where they are to lie and nowhere else, as far as that can be done
+        now. Raises nothing of hostd's: what was not done is tried again."""
+        async with self._turn:
+            for one in await self._core.db(lambda registry: registry.deliveries(login)):
+                try:
+                    await self._settle(one)
+                except HatchwayError as exc:
+                    self._logger.warning("private key not as it is to be", login=one.login, path=one.path, error=str(exc))
+
+    async def run(self) -> None:
+        """Try again for ever what was not done."""
+        while True:
+            await trio.sleep(RETRY_S)
+            try:
+                await self.settle()
+            except Exception:
+                self._logger.exception("private keys not looked at")
+
+    async def places(self, login: Login) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Where the key of `login` lies, and what has not been done yet, in sentences without stop."""
+        found = await self._core.db(lambda registry: registry.deliveries(login))
+        key = await self._key(login)
+        lying, problems = [], []
+        for one in found:
+            path = "/".join(part for part in (one.path.rstrip("/"), one.directory, FILE) if part)
+            if one.wanted and key is not None and one.hashes == (_digest(self._private(key, login)),):
+                lying.append(path)
+            elif one.wanted:
+                problems.append(f"{path} is not the present key yet")
+            else:
+                problems.append(f"{path} could not be taken away yet")
+        return tuple(lying), tuple(problems)
+
+    async def _settle(self, one: Delivery) -> None:
+        record = await self._core.db(lambda registry: registry.by_login(one.login))
+        if not one.wanted or record is None or one.path not in shares.by_path(record):
+            await self._take_away(one)
+            return
+        share = shares.live_grants(record, self._core.inventory).get(one.path)
+        # Whatever else stands there now, it is not the volume the key was to be in.
+        if share is not None and Directory(share.source, share.created) == one.volume:
+            await self._bring(one, record)
+
+    async def _bring(self, one: Delivery, record: InstanceRecord) -> None:
+        key = await self._key(one.login)
+        if key is None:
+            raise NotFoundError(f"{one.login} has no key of ours")
+        private = self._private(key, one.login)
+        digest = _digest(private)
+        if one.hashes == (digest,):
+            return
+        share = shares.live_grants(record, self._core.inventory)[one.path]
+        earlier = tuple(known for known in one.hashes if known != digest)[-(HASHES_MAX - 1) :]
+        noted = replace(one, hashes=(*earlier, digest))
+        await self._core.db(lambda registry: registry.put_delivery(noted))
+        await self._core.host.deliver(
+            Deliver(
+                volume=self._shared(one.volume),
+                directory=one.directory,
+                owner=share.owner_ids,
+                key=PrivateBytes(private),
+                replaces=tuple(bytes.fromhex(known) for known in noted.hashes),
+            )
+        )
+        await self._core.db(lambda registry: registry.put_delivery(replace(noted, hashes=(digest,))))
+        self._logger.info("private key delivered", login=one.login, path=one.path)
+
+    async def _take_away(self, one: Delivery) -> None:
+        if one.hashes:
+            hashes = tuple(bytes.fromhex(known) for known in one.hashes)
+            request = Withdraw(volume=self._shared(one.volume), directory=one.directory, hashes=hashes)
+            try:
+                outcome = await self._core.host.withdraw(request)
+                self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome.value)
+            except RefusedError as exc:
+                # The volume is gone, or another stands there: so is what lay in it.
+                self._logger.info("private key is out of reach", login=one.login, path=one.path, error=str(exc))
+        await self._core.db(lambda registry: registry.drop_delivery(one))
+
+    async def _current(self, one: Delivery) -> Delivery:
+        found = await self._core.db(lambda registry: registry.deliveries(one.login))
+        return next(other for other in found if other.id == one.id)
+
+    def _shared(self, volume: Directory) -> SharedVolume:
+        limits = (self._core.limits or shares.NOTHING).get(volume)
+        shared = SharedVolume(source=volume.source, birth=volume.birth)
+        return shared if limits is None else SharedVolume(source=volume.source, birth=volume.birth, limits=limits)
+
+    async def _key(self, login: Login) -> CredentialRecord | None:
+        known = await self._core.db(lambda registry: registry.credentials(login))
+        return next((one for one in known if one.kind is CredentialKind.KEY and one.sealed is not None), None)
+
+    def _private(self, key: CredentialRecord, login: Login) -> bytes:
+        assert key.sealed is not None
+        return self._core.sealing.unseal(key.sealed, context_of(login, CredentialKind.KEY)).reveal().encode()
+
+
+def _place(one: Delivery) -> tuple[Directory, str]:
+    return one.volume, one.directory
+
+
+def _digest(private: bytes) -> str:
+    return hashlib.sha256(private).hexdigest()
+
+
+def _path_of(record: InstanceRecord, volume: str) -> str:
+    """The path of the shared volume that an operator calls `volume`. Raises NotFoundError."""
+    path = volume.rstrip("/") or "/"
+    for grant in record.grants:
+        if grant.path == path or (grant.name and grant.name == volume):
+            return grant.path
+    listed = ", ".join(shares.by_path(record)) or "none"
+    raise NotFoundError(f"access of {record.key} to {volume!r} is not on; it is on for: {listed}")
