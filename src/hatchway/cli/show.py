@@ -7,7 +7,7 @@ import msgspec
 from rich.text import Text
 
 from hatchway.cli.app import App, json_option
-from hatchway.cli.conditions import hindrance, print_conditions
+from hatchway.cli.conditions import print_conditions
 from hatchway.cli.listing import instance_line, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
@@ -37,8 +37,6 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
     out.out(instance_line(info.instance))
     for problem in info.problems:
         out.sentence(problem, "yellow", label="  ")
-    if (why := hindrance(info.conditions)) is not None:
-        out.sentence(why, "yellow", label="  ")
     out.heading("Connection")
     out.field("Host", safe(info.host))
     out.field("Port", str(info.port))
