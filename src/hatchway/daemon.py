@@ -18,6 +18,7 @@ from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import SESSIONS_KEPT_S, Core
+from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
@@ -61,7 +62,8 @@ async def run(config: Config) -> None:
         granting = Granting(core)
         reconciler = Reconciler(core, granting)
         measuring = Measuring(core)
-        admin = requests.table(core, granting, reconciler, measuring, admission, volume_keys)
+        deliveries = Deliveries(core)
+        admin = requests.table(core, granting, reconciler, measuring, admission, volume_keys, deliveries)
 
         await reconciler.take_away()
 
@@ -85,6 +87,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(core.keep_note)
                 nursery.start_soon(admission.run)
+                nursery.start_soon(deliveries.run)
                 nursery.start_soon(core.journal.run)
                 nursery.start_soon(reconciler.run)
                 nursery.start_soon(measuring.run)

@@ -150,8 +150,11 @@ class Admission:
         """Look at the sessions of `login` again: the conditions for them have changed. Those that may not stay have
         been ended when this returns. Raises HatchwayError when hostd did not; then it is tried again until it does."""
         self._due.add(login)
-        await self._look_at(login)
-        self._tell()
+        try:
+            await self._look_at(login)
+        finally:
+            # What was not done is due, and what expires may be another.
+            self._tell()
 
     async def look_again(self, login: Login, done: str) -> None:
         """As `changed`, for whoever answers an operator: what was `done` holds, whether sessions could be ended or not.

@@ -78,7 +78,7 @@ def caller(peer: Peer) -> str:
 
 def _asked(request: object) -> tuple[str, str]:
     """Which instance and login a request is for, as it says it. A name without "/" may be a login: the record knows."""
-    text = getattr(request, "instance", "")
+    text = getattr(request, "instance", None) or ""
     return (text, "") if "/" in text else ("", text)
 
 

@@ -18,8 +18,17 @@ from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
 
+LATEST = 253402300800.0
+"""The end of the year 9999, Unix seconds: what has no such time has no date."""
+
 WHY_MAX = 200
 """Characters of why a login is locked."""
+
+
+def check_moment(at: float | None) -> None:
+    """Check a time from outside, Unix seconds, None for never. Raises UsageError."""
+    if at is not None and not 0 < at < LATEST:
+        raise UsageError("no time that can be: from 1970 to 9999")
 
 
 class ConditionRequests:
@@ -51,8 +60,8 @@ class ConditionRequests:
         most = request.sessions_max
         if most is not UNSET and most is not None and not 1 <= most <= SESSIONS_MAX:
             raise UsageError(f"{most} sessions at once: from 1 to {SESSIONS_MAX} can be allowed")
-        if request.expires_at is not UNSET and request.expires_at is not None and not request.expires_at > 0:
-            raise UsageError("a login cannot expire before 1970")
+        if request.expires_at is not UNSET:
+            check_moment(request.expires_at)
 
         def changed(before: Conditions) -> Conditions:
             return replace(

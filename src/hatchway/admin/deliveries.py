@@ -19,7 +19,6 @@ from hatchway.admin.granting import context_of
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError, RefusedError
 from hatchway.model import Directory, Login, Mode
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
-from hatchway.registry.store import Registry
 from hatchway.wire.host import Deliver, PrivateBytes, SharedVolume, Withdraw
 
 RETRY_S = 60.0
@@ -85,7 +84,9 @@ class Deliveries:
                 try:
                     await self._settle(one)
                 except HatchwayError as exc:
-                    self._logger.warning("private key not as it is to be", login=one.login, path=one.path, error=str(exc))
+                    self._logger.warning(
+                        "private key not as it is to be", login=one.login, path=one.path, error=str(exc)
+                    )
 
     async def run(self) -> None:
         """Try again for ever what was not done."""

@@ -12,6 +12,7 @@ from hatchway.access.decision import has_passed
 from hatchway.admin import shares
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
+from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
@@ -95,10 +96,12 @@ class Operations:
         reconciler: Reconciler,
         measuring: Measuring,
         conditions: ConditionRequests,
+        deliveries: Deliveries,
     ) -> None:
         self._core = core
         self._finding = finding
         self._conditions = conditions
+        self._deliveries = deliveries
         self._measuring = measuring
         self._granting = granting
         self._reconciler = reconciler
@@ -419,6 +422,7 @@ class Operations:
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now, ours))
         self._core.must_hear(record.login)
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
+        await self._deliveries.settle(record.login)
         await self._sync(record.login, "access is taken away in the registry")
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
@@ -435,6 +439,7 @@ class Operations:
         paths = tuple(shares.by_path(record))
         self._core.must_hear(record.login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
+        await self._deliveries.settle(record.login)
         await self._sync(record.login, f"{key} is removed from the registry")
         again = self._core.inventory.get(key) is not None and any(
             grant.origin is not Origin.COMMAND for grant in record.grants

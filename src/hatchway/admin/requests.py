@@ -6,6 +6,7 @@ from hatchway.admin.admission import Admission
 from hatchway.admin.auditing import audited
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
+from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
@@ -24,13 +25,14 @@ def table(
     measuring: Measuring,
     admission: Admission,
     volume_keys: VolumeKeys,
+    deliveries: Deliveries,
 ) -> Table:
     """Every request, each told to the record if it changes something."""
     finding = Finding(core)
     conditions = ConditionRequests(core, finding, admission)
     parts = (
-        Operations(core, finding, granting, reconciler, measuring, conditions).table(),
-        Secrets(core, finding, granting, admission, volume_keys).table(),
+        Operations(core, finding, granting, reconciler, measuring, conditions, deliveries).table(),
+        Secrets(core, finding, granting, admission, volume_keys, deliveries).table(),
         conditions.table(),
         SessionRequests(core, finding).table(),
     )

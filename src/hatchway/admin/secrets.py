@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from hatchway import addresses, log
 from hatchway.admin.admission import Admission
+from hatchway.admin.conditions import check_moment
 from hatchway.admin.core import Core
+from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting, context_of
 from hatchway.admin.volume_keys import VolumeKeys
@@ -31,6 +33,7 @@ from hatchway.registry.store import Registry
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
+    DeliverKey,
     ExportKey,
     ImportPassword,
     KeyExport,
@@ -48,6 +51,7 @@ from hatchway.wire.entry import (
     RotateKey,
     SetPassword,
     ShowPassword,
+    TakeKeyBack,
 )
 from hatchway.wire.service import Peer, Request, Table
 
@@ -61,13 +65,20 @@ class Secrets:
     """The requests, on one Core."""
 
     def __init__(
-        self, core: Core, finding: Finding, granting: Granting, admission: Admission, volume_keys: VolumeKeys
+        self,
+        core: Core,
+        finding: Finding,
+        granting: Granting,
+        admission: Admission,
+        volume_keys: VolumeKeys,
+        deliveries: Deliveries,
     ) -> None:
         self._core = core
         self._finding = finding
         self._granting = granting
         self._admission = admission
         self._volume_keys = volume_keys
+        self._deliveries = deliveries
         self._logger = log.get()
 
     def table(self) -> Table:
@@ -83,6 +94,8 @@ class Secrets:
             AddKey: Request(ROOT, self._add_key),
             RemoveKey: Request(ROOT, self._remove_key),
             AllowVolumeKeys: Request(ROOT, self._allow_volume_keys),
+            DeliverKey: Request(ROOT, self._deliver_key),
+            TakeKeyBack: Request(ROOT, self._take_key_back),
             ListKeys: Request(ROOT, self._list_keys),
             RotateKey: Request(ROOT, self._rotate_key),
         }
@@ -157,6 +170,7 @@ class Secrets:
         async with self._core.sealing_turn:
             new = await self._granting.new_key(record.login, request.kind)
             await self._replace(record.login, new, "key renewed", peer)
+        await self._deliveries.settle(record.login)
         return await self._keys(record, (new.fingerprint or "",))
 
     async def _add_key(self, request: AddKey, peer: Peer) -> Keys:
@@ -164,6 +178,7 @@ class Secrets:
         public = keys.parse_public(request.public)
         if request.sources:
             addresses.check_from(request.sources)
+        check_moment(request.expires_at)
         if request.expires_at is not None and request.expires_at <= self._core.now():
             raise UsageError("the key would have expired already")
         new = NewCredential(
@@ -199,6 +214,16 @@ class Secrets:
         await self._admission.look_again(record.login, "noted")
         return await self._keys(await self._finding.granted(str(record.key)))
 
+    async def _deliver_key(self, request: DeliverKey, _peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        await self._deliveries.want(record, request.volume, request.directory)
+        return await self._keys(record)
+
+    async def _take_key_back(self, request: TakeKeyBack, _peer: Peer) -> Keys:
+        record = await self._finding.granted(request.instance)
+        await self._deliveries.unwant(record)
+        return await self._keys(record)
+
     async def _list_keys(self, request: ListKeys, _peer: Peer) -> Keys:
         return await self._keys(await self._finding.granted(request.instance))
 
@@ -229,7 +254,10 @@ class Secrets:
             )
             for place, one in in_volumes.keys
         ]
+        delivered, undelivered = await self._deliveries.places(record.login)
         return Keys(
+            delivered=delivered,
+            undelivered=undelivered,
             login=record.login,
             keys=tuple(statuses),
             volume_keys=record.conditions.volume_keys,

@@ -18,7 +18,6 @@ from hatchway.credentials import authorized
 from hatchway.credentials.authorized import Entry
 from hatchway.errors import HatchwayError
 from hatchway.model import VolumeInfo
-from hatchway.printable import escaped
 from hatchway.registry.records import InstanceRecord
 from hatchway.wire.host import KeyFiles, Skip
 
@@ -139,12 +138,12 @@ def _judged(files: KeyFiles) -> InVolumes:
     keys: list[tuple[str, Entry]] = []
     problems: list[str] = []
     for file in files.files:
-        name = escaped(file.name.decode("utf-8", "backslashreplace"))
+        name = file.name.decode("utf-8", "backslashreplace")
         said = authorized.parse(file.data)
         keys += [(f"{name}:{entry.number}", entry) for entry in said.entries]
         problems += [f"/{name}:{line.number}: {line.reason}" for line in said.bad]
     for skipped in files.skipped:
-        name = escaped(skipped.name.decode("utf-8", "backslashreplace"))
+        name = skipped.name.decode("utf-8", "backslashreplace")
         problems.append(f"{f'/{name}' if name else ''}: {_SKIPPED[skipped.reason]}")
     if files.more:
         problems.append(f": {files.more} more files were passed over")

@@ -19,6 +19,7 @@ from hatchway.errors import UsageError
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
+    DeliverKey,
     ExportKey,
     KeyExport,
     KeyOrigin,
@@ -27,6 +28,7 @@ from hatchway.wire.entry import (
     ListKeys,
     RemoveKey,
     RenewKey,
+    TakeKeyBack,
 )
 
 TYPES = ("ed25519", "rsa2048", "rsa3072", "rsa4096")
@@ -165,6 +167,42 @@ def volumes(app: App, instance: str, allow: bool | None) -> None:
     app.emit(found, lambda out: _print_volumes(out, found))
 
 
+@key.command()
+@click.argument("instance")
+@click.argument("volume")
+@click.option("--dir", "directory", default="", metavar="DIR", help="A directory in the volume that is there already.")
+@json_option
+@click.pass_obj
+def deliver(app: App, instance: str, volume: str, directory: str) -> None:
+    """Put the private key into a shared volume.
+
+    The file is called id_container, has the mode 0600, and belongs to whom new files there belong. It is replaced when
+    the key is renewed and removed when access to VOLUME is taken away. A file of that name that is there already is
+    never touched.
+    """
+    found = app.ask(DeliverKey(instance=instance, volume=volume, directory=directory), Keys)
+    app.emit(found, lambda out: _print_delivered(out, found))
+
+
+@key.command("take-back")
+@click.argument("instance")
+@json_option
+@click.pass_obj
+def take_back(app: App, instance: str) -> None:
+    """Take the private key out of the volume."""
+    found = app.ask(TakeKeyBack(instance=instance), Keys)
+    app.emit(found, lambda out: _print_delivered(out, found))
+
+
+def _print_delivered(out: Terminal, found: Keys) -> None:
+    places = "lies in no volume" if not found.delivered else "lies in"
+    out.out(Text.assemble(safe(found.login, "bold"), f"  The private key {places}"))
+    for path in found.delivered:
+        out.out(Text.assemble("  ", safe(path)))
+    for problem in found.undelivered:
+        out.sentence(problem, "yellow", label="  ")
+
+
 def _print(out: Terminal, found: Keys) -> None:
     out.out(Text.assemble(safe(found.login, "bold"), f"  {count(len(found.keys), 'key')}"))
     _print_keys(out, found.keys)
@@ -172,6 +210,8 @@ def _print(out: Terminal, found: Keys) -> None:
         text = "Keys in volumes of its own do not count; 'hatchway key volumes --allow' changes that"
         out.out(Text(f"  {text}", "dim"))
     _print_problems(out, found)
+    if found.delivered or found.undelivered:
+        _print_delivered(out, found)
 
 
 def _print_changed(out: Terminal, found: Keys, done: str, origin: KeyOrigin) -> None:

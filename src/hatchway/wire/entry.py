@@ -99,7 +99,7 @@ class RenewKey(msgspec.Struct, frozen=True, kw_only=True, tag="renew-key"):
     kind: str | None = None
 
 
-class AddKey(msgspec.Struct, frozen=True, kw_only=True, tag="add-key"):
+class AddKey(Confidential, frozen=True, kw_only=True, tag="add-key"):
     """Let in whoever has the private key of `public`, a line such as "ssh-ed25519 AAAA… comment".
 
     `sources` are from where, as in from= of sshd(8), "" from anywhere; `expires_at` is Unix seconds, None: never.
@@ -179,7 +179,7 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """The keys of a login. `volume_keys`: those in its volumes count. `problems` are sentences about lines and files
     that do not; `changed` are the fingerprints of what was added or taken away. `delivered` are the paths, in the
-    container, at which the private key lies."""
+    container, at which the private key lies, `undelivered` sentences about those at which it does not as it should."""
 
     login: str
     keys: tuple[KeyStatus, ...]
@@ -187,6 +187,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     problems: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     delivered: tuple[str, ...] = ()
+    undelivered: tuple[str, ...] = ()
 
 
 class ShowConditions(msgspec.Struct, frozen=True, tag="show-conditions"):

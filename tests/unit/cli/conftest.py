@@ -50,6 +50,8 @@ _REQUESTS = (
     | entry.AddKey
     | entry.RemoveKey
     | entry.AllowVolumeKeys
+    | entry.DeliverKey
+    | entry.TakeKeyBack
     | entry.ListKeys
     | entry.ShowConditions
     | entry.SetConditions

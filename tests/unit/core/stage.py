@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
+from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
@@ -25,11 +27,12 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Access, Config, Credentials, Paths
 from hatchway.credentials.sealing import SealingKey
-from hatchway.errors import HatchwayError, HostError, RefusedError
+from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
 from hatchway.wire.host import (
     Births,
+    Deliver,
     HostStatus,
     KeyFiles,
     Leftover,
@@ -41,6 +44,8 @@ from hatchway.wire.host import (
     UserRecord,
     View,
     VolumeSize,
+    Withdraw,
+    Withdrawal,
 )
 from hatchway.wire.service import Peer, Table
 
@@ -69,6 +74,8 @@ class FakeHost(HostLink):
         self.ended: list[str] = []
         self.active: list[SessionActivity] = []
         self.key_files: dict[str, KeyFiles] = {}
+        # What lies in which volume's directory, as id_container.
+        self.keys_there: dict[tuple[str, str], bytes] = {}
         self.read: list[tuple[str, str, bytes]] = []
 
     def _fail(self) -> None:
@@ -105,6 +112,26 @@ class FakeHost(HostLink):
         self._fail()
         self.read.append((source, birth, token))
         return self.key_files[source]
+
+    async def deliver(self, request: Deliver) -> bool:
+        self._fail()
+        place = (request.volume.source, request.directory)
+        there = self.keys_there.get(place)
+        if there is not None and hashlib.sha256(there).digest() not in request.replaces:
+            raise ConflictError("there is another file id_container")
+        self.keys_there[place] = request.key.value
+        return there != request.key.value
+
+    async def withdraw(self, request: Withdraw) -> Withdrawal:
+        self._fail()
+        place = (request.volume.source, request.directory)
+        there = self.keys_there.get(place)
+        if there is None:
+            return Withdrawal.ABSENT
+        if hashlib.sha256(there).digest() not in request.hashes:
+            return Withdrawal.FOREIGN
+        del self.keys_there[place]
+        return Withdrawal.REMOVED
 
     async def births(self, sources: tuple[str, ...]) -> Births:
         self._fail()
@@ -219,7 +246,7 @@ async def staged(directory: Path, password: str = "raw", *, labels: bool = False
             granting = Granting(core)
             reconciler = Reconciler(core, granting)
             measuring = Measuring(core)
-            table = requests.table(core, granting, reconciler, measuring, admission, volume_keys)
+            table = requests.table(core, granting, reconciler, measuring, admission, volume_keys, Deliveries(core))
             yield Stage(core, host, inventory, config.auth_socket, table, admission, reconciler, measuring)
             nursery.cancel_scope.cancel()
     finally:
