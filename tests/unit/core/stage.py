@@ -25,7 +25,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.volume_keys import VolumeKeys
-from hatchway.config import Access, Config, Credentials, Paths
+from hatchway.config import Access, Config, Credentials, Login, Paths
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
@@ -166,6 +166,7 @@ class Stage:
     gate_path: str
     requests: Table
     admission: Admission
+    deliveries: Deliveries
     reconciler: Reconciler
     measuring: Measuring
 
@@ -221,12 +222,15 @@ def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB, label: str = "") -> S
 
 
 @asynccontextmanager
-async def staged(directory: Path, password: str = "raw", *, labels: bool = False) -> AsyncIterator[Stage]:
+async def staged(
+    directory: Path, password: str = "raw", *, labels: bool = False, lock_after: int = 0
+) -> AsyncIterator[Stage]:
     """A stage in `directory` whose catalog has shown one container with two volumes and a tmpfs."""
     config = Config(
         paths=Paths(state_dir=str(directory), run_dir=str(directory)),
         credentials=Credentials(password=password),  # type: ignore[arg-type] # one of its two words
         access=Access(labels=labels),
+        login=Login(lock_after=lock_after),
     )
     registry = Registry.open(config.registry_path)
     try:
@@ -246,8 +250,9 @@ async def staged(directory: Path, password: str = "raw", *, labels: bool = False
             granting = Granting(core)
             reconciler = Reconciler(core, granting)
             measuring = Measuring(core)
-            table = requests.table(core, granting, reconciler, measuring, admission, volume_keys, Deliveries(core))
-            yield Stage(core, host, inventory, config.auth_socket, table, admission, reconciler, measuring)
+            deliveries = Deliveries(core)
+            table = requests.table(core, granting, reconciler, measuring, admission, volume_keys, deliveries)
+            yield Stage(core, host, inventory, config.auth_socket, table, admission, deliveries, reconciler, measuring)
             nursery.cancel_scope.cancel()
     finally:
         registry.close()
