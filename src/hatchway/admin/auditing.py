@@ -15,6 +15,7 @@ from hatchway.errors import HatchwayError
 from hatchway.model import EventKind, InstanceKey
 from hatchway.registry.records import NewEvent
 from hatchway.wire.admin import Changed, InstanceStatus, Pruned
+from hatchway.wire.entry import Keys
 from hatchway.wire.service import Peer, Table
 
 _NO_LOGINUID = 2**32 - 1
@@ -96,4 +97,6 @@ def _result(answer: object, named: Collection[str]) -> str:
     if isinstance(answer, Changed):
         more = [path for path in answer.changed if path not in named]
         return f": {', '.join(more)}" if more else ""
+    if isinstance(answer, Keys):
+        return f": {', '.join(answer.changed)}" if answer.changed else ""
     return ""

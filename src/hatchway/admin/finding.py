@@ -13,7 +13,8 @@ from hatchway.registry.store import Registry
 
 
 class Finding:
-    """Looks in the catalog and the registry of one Core. Texts are a key, a login or a container's name."""
+    """Looks in the catalog and the registry of one Core. Texts are a key, with or without its number, a login or a
+    container's name."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -41,7 +42,10 @@ class Finding:
     def _resolve(self, text: str, records: Sequence[InstanceRecord]) -> InstanceKey:
         infos = self._core.inventory.instances()
         known = {info.key for info in infos} | {record.key for record in records}
-        if "/" in text:
+        if text.count("/") == 1:
+            # Its number matters only where there are several.
+            matches = {key for key in known if text == f"{key.environment}/{key.container}"}
+        elif "/" in text:
             key = parse_instance_key(text)
             if key in known:
                 return key

@@ -135,7 +135,7 @@ def _renew_key(_request: RenewKey) -> str:
 def _add_key(request: AddKey) -> str:
     words = ["key added"]
     words += [f"from {request.sources}"] if request.sources else []
-    words += ["expires"] if request.expires_at is not None else []
+    words += [f"until {utc(request.expires_at)}"] if request.expires_at is not None else []
     return ", ".join(words)
 
 

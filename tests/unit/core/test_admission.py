@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 from tests.unit.core.stage import WEB, Stage, snapshot, staged, volume
 
 from hatchway.access.attempts import FAILURE_S
 from hatchway.credentials import keys, passwords
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
-from hatchway.model import EventKind
+from hatchway.model import EventKind, Snapshot
 from hatchway.registry.records import NO_CONDITIONS, Conditions, CredentialKind
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import Enable, Show
@@ -490,3 +491,16 @@ async def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 def test_no_conditions_are_none() -> None:
     assert replace(NO_CONDITIONS, volume_keys=False) == Conditions() == NO_CONDITIONS
+
+
+async def test_an_instance_is_found_without_its_number_where_that_is_clear(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        assert (await stage.do(ShowConditions("shop/web"))).login == LOGIN
+        with pytest.raises(NotFoundError, match="did you mean shop/web/1"):
+            await stage.do(ShowConditions("shop/wep"))
+        info = stage.inventory.instances()[0]
+        both = (info, structs.replace(info, key=structs.replace(WEB, number=2), runtime_name="shop-web-2"))
+        await stage.core.feed(Snapshot(source="docker", taken_at=1.0, instances=both))
+        with pytest.raises(UsageError, match="may be shop/web/1 or shop/web/2: say which"):
+            await stage.do(ShowConditions("shop/web"))
