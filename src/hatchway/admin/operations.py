@@ -19,6 +19,7 @@ from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.admin.secrets import of_kind, password_kind, unsealed
+from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
@@ -97,11 +98,13 @@ class Operations:
         measuring: Measuring,
         conditions: ConditionRequests,
         deliveries: Deliveries,
+        volume_keys: VolumeKeys,
     ) -> None:
         self._core = core
         self._finding = finding
         self._conditions = conditions
         self._deliveries = deliveries
+        self._volume_keys = volume_keys
         self._measuring = measuring
         self._granting = granting
         self._reconciler = reconciler
@@ -173,6 +176,7 @@ class Operations:
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
         secret = unsealed(self._core, record.login, password) if request.secrets else None
+        in_volumes = await self._volume_keys.read(record)
         sshd = self._core.config.sshd
         return ConnectionInfo(
             instance=status,
@@ -187,7 +191,8 @@ class Operations:
             host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
             conditions=self._conditions.status(record),
             keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
-            problems=self._problems(status, record),
+            volume_keys=len(in_volumes.keys) if record.conditions.volume_keys else None,
+            problems=(*self._problems(status, record), *in_volumes.problems),
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:

@@ -31,7 +31,7 @@ def table(
     finding = Finding(core)
     conditions = ConditionRequests(core, finding, admission)
     parts = (
-        Operations(core, finding, granting, reconciler, measuring, conditions, deliveries).table(),
+        Operations(core, finding, granting, reconciler, measuring, conditions, deliveries, volume_keys).table(),
         Secrets(core, finding, granting, admission, volume_keys, deliveries).table(),
         conditions.table(),
         SessionRequests(core, finding).table(),

@@ -47,6 +47,11 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
         out.field("", safe(info.key_fingerprint, "dim"))
     if info.keys:
         out.field("Added keys", Text.assemble(f"{info.keys}; see ", safe(f"hatchway key list {info.login}")))
+    if info.volume_keys is not None:
+        out.field(
+            "Own keys",
+            Text.assemble(f"{info.volume_keys} in its volumes; see ", safe(f"hatchway key list {info.login}")),
+        )
     out.field("Starts in", safe(info.start_directory))
     print_conditions(out, info.conditions, only_said=True)
     _print_volumes(out, info)

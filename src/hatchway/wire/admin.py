@@ -275,7 +275,7 @@ class HostKey(msgspec.Struct, frozen=True, tag="host-key"):
 
 class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-info"):
     """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent. `keys` is how many
-    keys there are besides the generated one."""
+    keys there are besides the generated one, `volume_keys` those in its own volumes, None when these do not count."""
 
     instance: InstanceStatus
     host: str
@@ -289,6 +289,7 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     host_keys: tuple[HostKey, ...]
     conditions: ConditionsStatus
     keys: int = 0
+    volume_keys: int | None = None
     problems: tuple[str, ...] = ()
 
 

@@ -448,6 +448,10 @@ def test_secrets(config: Config) -> None:
     for path in (config.registry_path, config.sealing_key_path):
         Path(path).touch(0o600)
     expect(files.secrets(config), OK, "owner's alone")
+    new = Path(f"{config.sealing_key_path}.new")
+    new.touch(0o604)
+    expect(files.secrets(config), FAILED, "0604")
+    new.unlink()
     Path(config.sealing_key_path).chmod(0o640)
     expect(files.secrets(config), FAILED, "0640")
 

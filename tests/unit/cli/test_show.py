@@ -131,11 +131,12 @@ def test_show_where_a_volume_stands(run: Cli, daemon: FakeDaemon, make: Any) -> 
 def test_show_says_which_conditions_there_are(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     until = datetime.datetime(2099, 1, 31, 23, 59, 59).timestamp()
     conditions = make.conditions(allowed_from=("10.0.0.0/8", "::1/128"), expires_at=until, sessions_max=1)
-    daemon.answers[Show] = make.connection(conditions=conditions, keys=2)
+    daemon.answers[Show] = make.connection(conditions=conditions, keys=2, volume_keys=1)
     out = run("show", "x").stdout
     assert (
         """\
   Added keys    2; see hatchway key list shop-web-1
+  Own keys      1 in its volumes; see hatchway key list shop-web-1
   Starts in     /home/work
   From          10.0.0.0/8, ::1/128
   Expires       2099-01-31 23:59:59, in"""

@@ -421,6 +421,9 @@ async def test_keys_in_a_volume_count_where_that_is_allowed(
         (key,) = [one for one in found.keys if one.origin is KeyOrigin.VOLUME]
         assert (key.fingerprint, key.place) == (pair.fingerprint, "/home/u/.ssh/authorized_keys:2")
         assert key.sources == "192.0.2.0/24"
+        shown = await stage.do(Show(instance=INSTANCE))
+        assert (shown.volume_keys, shown.keys) == (1, 0)
+        assert found.problems[0] in shown.problems
         (problem,) = found.problems
         assert problem.startswith("/home/u/.ssh/authorized_keys:3: command=")
         assert await by_key(stage, pair.public)
@@ -442,6 +445,7 @@ async def test_keys_in_a_volume_count_where_that_is_allowed(
         assert session in stage.host.ended
         found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=False))
         assert found.problems == ()
+        assert (await stage.do(Show(instance=INSTANCE))).volume_keys is None
         assert newest(stage) in stage.host.ended
         assert not await by_key(stage, other.public)
 

@@ -75,7 +75,8 @@ def access(
 def secrets(config: Config) -> Finding:
     """Whether nobody but their owner can read the registry and the key that seals its secrets."""
     seen = False
-    for path in (config.registry_path, config.sealing_key_path):
+    # The second is there while the first is being changed.
+    for path in (config.registry_path, config.sealing_key_path, f"{config.sealing_key_path}.new"):
         try:
             found = os.lstat(path)
         except FileNotFoundError:
