@@ -195,14 +195,14 @@ level = "debug"
 
     # Administering
 
-    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line."""
+    def cli(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command line. `given` is what it gets on standard input."""
         command = [sys.executable, "-I", "-m", "hatchway.cli.main", "--config", str(self.config_path), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/", check=False)
+        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, cwd="/", check=False)
 
-    def command(self, *arguments: str) -> Any:
+    def command(self, *arguments: str, given: str | None = None) -> Any:
         """Run the command line with --json; it must succeed. Returns the document."""
-        done = self.cli("--json", *arguments)
+        done = self.cli("--json", *arguments, given=given)
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout)
 
@@ -262,6 +262,17 @@ level = "debug"
         finally:
             program.unlink()
 
+    @contextlib.contextmanager
+    def credentials(self, key: str, password: str | None) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """Options and environment with which ssh uses `password`, or, when that is None, the key called `key`."""
+        if password is None:
+            yield self.key_options(key), dict(_CLIENT)
+            return
+        options = ["-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no"]
+        options += ["-o", "NumberOfPasswordPrompts=1"]
+        with self.password_environment(password) as environment:
+            yield options, environment
+
     def sftp(
         self,
         login: str,
@@ -273,19 +284,10 @@ level = "debug"
         options: tuple[str, ...] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run `batch`, lines of sftp(1), as `login`; a line beginning with "-" may fail."""
-        with contextlib.ExitStack() as stack:
-            environment = dict(_CLIENT)
-            if password is None:
-                credentials = self.key_options(key or login)
-            else:
-                environment = stack.enter_context(self.password_environment(password))
-                credentials = ["-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no"]
-                credentials += ["-o", "NumberOfPasswordPrompts=1"]
-            # -b implies BatchMode, which asks for no password; the batch comes on standard input instead.
-            command = ["sftp", *self.options(), *credentials, *options, "-b", "-", f"{login}@127.0.0.1"]
-            if password is not None:
-                command = ["sftp", *self.options(), "-o", "BatchMode=no", *credentials, *options]
-                command += ["-b", "-", f"{login}@127.0.0.1"]
+        with self.credentials(key or login, password) as (credentials, environment):
+            # -b implies BatchMode, which asks for no password: what is said first counts (ssh_config(5)).
+            asking = [] if password is None else ["-o", "BatchMode=no"]
+            command = ["sftp", *self.options(), *asking, *credentials, *options, "-b", "-", f"{login}@127.0.0.1"]
             done = subprocess.run(
                 command, input=batch, capture_output=True, text=True, errors="replace", timeout=120,
                 env=environment, check=False,

@@ -56,16 +56,33 @@ def _string(data: bytes) -> bytes:
 
 
 class Client:
-    """One session of `login`. Every method raises StatusError, or ClosedError when the session has ended."""
+    """One session of `login`, by its own key unless `key` or `password` say otherwise; `options` are ssh's.
 
-    def __init__(self, hatchway: Hatchway, login: str) -> None:
-        command = ["ssh", *hatchway.options(), *hatchway.key_options(login), "-s", f"{login}@127.0.0.1", "sftp"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-        )
-        self._number = 0
-        self._send(struct.pack(">BI", _INIT, 3))
-        self._receive(PATIENCE_S)
+    Every method raises StatusError, or ClosedError when the session has ended.
+    """
+
+    def __init__(
+        self,
+        hatchway: Hatchway,
+        login: str,
+        *,
+        key: str | None = None,
+        password: str | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        with hatchway.credentials(key or login, password) as (credentials, environment):
+            command = ["ssh", *hatchway.options(), *credentials, *options, "-s", f"{login}@127.0.0.1", "sftp"]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+                env=environment,
+            )  # fmt: skip
+            self._number = 0
+            try:
+                self._send(struct.pack(">BI", _INIT, 3))
+                self._receive(PATIENCE_S)
+            except BaseException:
+                self.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

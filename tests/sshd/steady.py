@@ -21,9 +21,9 @@ LONGEST_S = 5.0
 
 
 class Upload:
-    """What was sent so far. `longest_s` is the longest time one block took."""
+    """What was sent so far, with `pause_s` between two blocks. `longest_s` is the longest time one block took."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, name: str, pause_s: float = PAUSE_S) -> None:
         self.blocks = 0
         self.longest_s = 0.0
         self.digest = hashlib.sha256()
@@ -31,12 +31,13 @@ class Upload:
         self.end = threading.Event()
         self._client = client
         self._name = name
+        self._pause_s = pause_s
 
     def run(self) -> None:
         """Send blocks, each when the one before has been acknowledged, until `end`."""
         try:
             handle = self._client.open(self._name, WRITE | CREATE)
-            while not self.end.wait(PAUSE_S):
+            while not self.end.wait(self._pause_s):
                 block = os.urandom(BLOCK)
                 began = time.monotonic()
                 self._client.write(handle, self.blocks * BLOCK, block)

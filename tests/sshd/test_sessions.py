@@ -23,7 +23,7 @@ from tests.figures import note
 from tests.sshd.place import Place
 from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.speaking import CREATE, READ, WRITE, Client, ClosedError
-from tests.sshd.steady import BLOCK, Upload
+from tests.sshd.steady import BLOCK, PAUSE_S, Upload
 from tests.sshd.test_lifecycle import children, gone
 
 from hatchway.host import processes
@@ -108,14 +108,14 @@ def activity(hatchway: Hatchway, login: str) -> list[SessionActivity]:
 
 
 class Uploading:
-    """A session that uploads a file `name` to /data, block after block."""
+    """A session that uploads a file `name` to /data, block after block. `credentials` as of Client."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: Place, name: str, *, pause_s: float = PAUSE_S, **credentials: Any) -> None:
         self.place = place
         self.path = f"/data/{name}"
         self.file = place.data / name
-        self.client = Client(place.hatchway, place.login)
-        self.upload = Upload(self.client, self.path)
+        self.client = Client(place.hatchway, place.login, **credentials)
+        self.upload = Upload(self.client, self.path, pause_s)
         self._thread = threading.Thread(target=self._run)
         self.ended_at = 0.0
         self._thread.start()
