@@ -37,6 +37,7 @@ from hatchway.wire.admin import (
 )
 from hatchway.wire.entry import (
     ExportKey,
+    Kick,
     ResetPassword,
     ShowPassword,
 )
@@ -102,6 +103,14 @@ async def test_what_an_operator_does_is_recorded_with_who_and_how_it_ended(tmp_p
         assert {event.login for event in events} == {"shop-web-1", "", "elsewhere"}
         assert [event.done for event in events] == [True] * 5 + [False] + [True] * 3 + [False]
         assert {event.who for event in events} == {auditing.caller(ROOT)}
+
+
+async def test_a_request_that_names_no_instance_is_recorded_too(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        with pytest.raises(NotFoundError, match="no session 'ffff'"):
+            await stage.do(Kick(sessions=("ffff",)))
+        (event,) = await recorded(stage)
+        assert (event.instance, event.login, event.done) == ("", "", False)
 
 
 async def test_what_only_looks_is_not_recorded(tmp_path: Path) -> None:
