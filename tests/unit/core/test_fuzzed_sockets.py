@@ -159,14 +159,25 @@ VALUES = (
     b"a\nb",
     b"x" * 40_000,
 )
+RIGHT = (
+    (b"login", LOGIN.encode()),
+    (b"rhost", b"127.0.0.1"),
+    (b"service", b"hatchway-sshd"),
+    (b"connection", b"127.0.0.1 40000 127.0.0.1 2022"),
+    (b"authinfo", b"password\n"),
+    (b"password", b"a guess"),
+)
 FIELD = st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=60))
 
 
 @st.composite
 def soups(draw: st.DrawFn) -> bytes:
-    """A request of the helpers, more or less."""
-    fields = [(b"op", draw(st.sampled_from(OPS))), *draw(st.lists(FIELD, max_size=8))]
+    """A request of the helpers, more or less: right but for the credential, or with some of it left out or changed."""
+    right = [(b"op", draw(st.sampled_from(OPS))), *RIGHT]
     if draw(st.booleans()):
+        right = draw(st.lists(st.sampled_from(right), unique=True, max_size=len(right)))
+    fields = [*right, *draw(st.lists(FIELD, max_size=4))]
+    if draw(st.integers(0, 3)):
         fields = list({name: (name, value) for name, value in fields}.values())
     return b"\0".join(name + b"=" + value for name, value in fields)
 
