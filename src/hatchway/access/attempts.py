@@ -23,6 +23,10 @@ PARALLEL = 2
 WAITING_MAX = 100
 """Guesses that wait for a check. With more, those from where most wrong ones came are refused unchecked."""
 
+SUSPECTS_MAX = 10
+"""As WAITING_MAX, of guesses from where there were wrong ones already. Guesses that wait hold connections open, and
+when there are many sshd turns others away by chance, before it asks us anything."""
+
 HOLD_S = 2.0
 """Longest delay, in seconds, that a guess waits for here; one that had to wait longer is refused unchecked.
 
@@ -61,7 +65,8 @@ class _Turns:
     async def _wait(self, priority: int) -> None:
         number, event = next(self._numbers), trio.Event()
         heapq.heappush(self._waiting, (priority, number, event))
-        if len(self._waiting) > WAITING_MAX:
+        suspects = sum(1 for waiting, _, _ in self._waiting if waiting > 0)
+        if len(self._waiting) > WAITING_MAX or suspects > SUSPECTS_MAX:
             worst = max(self._waiting)
             self._remove(worst)
             self._refused.add(worst[1])

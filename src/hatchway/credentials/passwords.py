@@ -33,8 +33,8 @@ LENGTH = 24
 PASSES = 2
 MEMORY_BYTES = 64 * 1024 * 1024
 """argon2id with 2 passes over 64 MiB in one lane, libsodium's INTERACTIVE, thrice the memory that OWASP asks for.
-Not more, because anybody who reaches the port can make us spend this, some 60 at once by sshd's MaxStartups, while a
-generated password is out of reach of guessing whatever its hash."""
+Not more, because anybody who reaches the port can make us spend this, if only a few times at once (access.attempts),
+while a generated password is out of reach of guessing whatever its hash."""
 
 CHARS_MIN = 8
 """Characters of a password that somebody gives, at least (NIST SP 800-63B, 5.1.1.1)."""

@@ -11,7 +11,7 @@ import trio
 
 from hatchway import addresses
 from hatchway.access import attempts
-from hatchway.access.attempts import FAILURE_S, HOLD_S, PARALLEL, WAITING_MAX, Attempts, UncheckedError
+from hatchway.access.attempts import FAILURE_S, HOLD_S, PARALLEL, SUSPECTS_MAX, WAITING_MAX, Attempts, UncheckedError
 from hatchway.access.throttle import FREE_AT_LOGIN
 
 HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
@@ -166,6 +166,36 @@ async def test_who_guessed_most_is_turned_away_when_too_many_wait(monkeypatch: p
         gated.go.release(WAITING_MAX + PARALLEL)
     assert refused == ["known", "known"]
     assert len(gated.running) == WAITING_MAX + PARALLEL
+
+
+async def test_few_who_guessed_wrong_before_may_wait_and_nobody_else_is_turned_away_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each that waits holds one of the connections that sshd allows before login."""
+    monkeypatch.setattr(attempts, "FAILURE_S", 0.0)
+    found, gated, refused = Attempts(), Gated(), list[str]()
+
+    async def attempt(address: str, login: str) -> None:
+        try:
+            await found.check(addresses.address(address), login, gated.check(login))
+        except UncheckedError:
+            refused.append(login)
+
+    many = SUSPECTS_MAX + 3
+    for number in range(many):
+        for _ in range(1 + (number == 2)):
+            found.throttle.failed(addresses.address(f"203.0.113.{number}"), f"known-{number}", trio.current_time())
+    async with trio.open_nursery() as nursery:
+        for number in range(PARALLEL + many):
+            nursery.start_soon(attempt, f"198.51.100.{number}", f"new-{number}")
+        await until(lambda: len(gated.running) == PARALLEL)
+        for number in range(many):
+            nursery.start_soon(attempt, f"203.0.113.{number}", f"known-{number}")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        # First who guessed wrong more often than the others, then who came last.
+        assert refused == ["known-2", f"known-{many - 2}", f"known-{many - 1}"]
+        gated.go.release(PARALLEL + 2 * many)
+    assert len(gated.running) == PARALLEL + many + SUSPECTS_MAX
 
 
 async def test_whoever_leaves_takes_no_turn_away() -> None:
