@@ -51,8 +51,12 @@ async def run(config: Config) -> None:
         sealing = SealingKey.load(config.sealing_key_path, os.environ.get("CREDENTIALS_DIRECTORY"))
         if sealing.rotating:
             # A core before us died while it did that, or the operator has given a new key.
-            log.get().info("sealing key rotated", secrets=seal_anew(registry, sealing))
-            sealing.finish()
+            try:
+                log.get().info("sealing key rotated", secrets=seal_anew(registry, sealing))
+                sealing.finish()
+            except HatchwayError as exc:
+                # With both keys everything that can be opened is; nobody must be locked out for one that cannot.
+                log.get().error("sealing key not rotated, both are used", error=str(exc))
         inventory = Inventory()
         host = HostLink(config)
         core = Core(config, registry, sealing, inventory, host)

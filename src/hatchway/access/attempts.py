@@ -1,16 +1,19 @@
 """Checking passwords, a few at a time: in whose turn, and after what wait.
 
 A check takes a processor and memory for a while (credentials.passwords), and anybody who reaches the port can ask for
-one. So there are PARALLEL at a time, one for each pair of address and login, and whoever has guessed wrong least goes
-first: under a flood the owner of a login does not queue behind it.
+one. So there are PARALLEL at a time, one for each pair of address and login, and in this order: who has been let in
+at that login from there before; the login at which the fewest wait; who has guessed wrong least. So a flood at one
+login does not keep those of another waiting, nor its owner where they were let in before.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import trio
 
@@ -41,19 +44,28 @@ class UncheckedError(Exception):
     """The guess was not looked at; says why."""
 
 
-class _Turns:
-    """PARALLEL turns at once, the lowest priority number first, and of the same number who came first."""
+class Priority(NamedTuple):
+    """In which order guesses are looked at: the smaller first."""
 
-    def __init__(self) -> None:
+    stranger: bool
+    waiting: int
+    suspicion: int
+
+
+class _Turns:
+    """`most` turns at once, the lowest priority first, and of the same priority who came first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._taken = 0
         self._numbers = itertools.count()
-        self._waiting: list[tuple[int, int, trio.Event]] = []
+        self._waiting: list[tuple[Priority, int, trio.Event]] = []
         self._refused: set[int] = set()
 
     @asynccontextmanager
-    async def turn(self, priority: int) -> AsyncIterator[None]:
+    async def turn(self, priority: Priority) -> AsyncIterator[None]:
         """Wait for a turn and have it. Raises UncheckedError when too many wait that come first."""
-        if self._taken < PARALLEL:
+        if self._taken < self._most:
             self._taken += 1
         else:
             await self._wait(priority)
@@ -62,10 +74,10 @@ class _Turns:
         finally:
             self._pass_on()
 
-    async def _wait(self, priority: int) -> None:
+    async def _wait(self, priority: Priority) -> None:
         number, event = next(self._numbers), trio.Event()
         heapq.heappush(self._waiting, (priority, number, event))
-        suspects = sum(1 for waiting, _, _ in self._waiting if waiting > 0)
+        suspects = sum(1 for waiting, _, _ in self._waiting if waiting.suspicion > 0 and waiting.stranger)
         if len(self._waiting) > WAITING_MAX or suspects > SUSPECTS_MAX:
             worst = max(self._waiting)
             self._remove(worst)
@@ -86,7 +98,7 @@ class _Turns:
             self._refused.discard(number)
             raise UncheckedError("too many guesses at once")
 
-    def _remove(self, entry: tuple[int, int, trio.Event]) -> None:
+    def _remove(self, entry: tuple[Priority, int, trio.Event]) -> None:
         self._waiting.remove(entry)
         heapq.heapify(self._waiting)
 
@@ -102,12 +114,16 @@ class Attempts:
 
     def __init__(self) -> None:
         self.throttle = Throttle()
-        self._turns = _Turns()
-        self._threads = trio.CapacityLimiter(PARALLEL)
+        self._turns = _Turns(PARALLEL)
+        self._slow_turns = _Turns(1)
+        self._threads = trio.CapacityLimiter(PARALLEL + 1)
+        self._logins: Counter[str] = Counter()
         self._pairs: dict[Hashable, tuple[trio.Lock, int]] = {}
 
-    async def check(self, address: Address | None, login: str, verify: Callable[[], bool]) -> bool:
-        """Whether `verify`, called in a thread, says that the guess is right.
+    async def check(
+        self, address: Address | None, login: str, verify: Callable[[], bool], *, slow: bool = False
+    ) -> bool:
+        """Whether `verify`, called in a thread, says that the guess is right. `slow`: that may take a second.
 
         `address` is where it comes from, None if that is not known. Raises UncheckedError when it was not looked at,
         and what `verify` raises. Does not return before FAILURE_S seconds unless the guess is right.
@@ -115,26 +131,43 @@ class Attempts:
         earliest = trio.current_time() + FAILURE_S
         right = False
         try:
-            right = await self._check(address, login, verify)
+            right = await self._check(address, login, verify, self._slow_turns if slow else self._turns)
         finally:
             if not right:
                 await trio.sleep_until(earliest)
         return right
 
-    async def _check(self, address: Address | None, login: str, verify: Callable[[], bool]) -> bool:
+    async def _check(self, address: Address | None, login: str, verify: Callable[[], bool], turns: _Turns) -> bool:
         # Of each pair one at a time: else all that arrive at once were free.
         async with self._pair((source_of(address), login)):
-            wait_s = self.throttle.wait_s(address, login, trio.current_time())
-            if wait_s > HOLD_S:
-                raise UncheckedError(f"too many wrong guesses, the next is looked at in {wait_s:.0f} s")
-            await trio.sleep(wait_s)
-            async with self._turns.turn(self.throttle.suspicion(address, login, trio.current_time())):
-                right = await trio.to_thread.run_sync(verify, limiter=self._threads)
+            await trio.sleep(self._check_wait(address, login, HOLD_S))
+            priority = Priority(
+                stranger=not self.throttle.is_known(address, login),
+                waiting=self._logins[login],
+                suspicion=self.throttle.suspicion(address, login, trio.current_time()),
+            )
+            self._logins[login] += 1
+            try:
+                async with turns.turn(priority):
+                    # Others from there may have been wrong meanwhile: else all that arrive at once were free.
+                    self._check_wait(address, login, HOLD_S)
+                    right = await trio.to_thread.run_sync(verify, limiter=self._threads)
+            finally:
+                self._logins[login] -= 1
+                if not self._logins[login]:
+                    del self._logins[login]
             if right:
                 self.throttle.succeeded(address, login)
             else:
                 self.throttle.failed(address, login, trio.current_time())
             return right
+
+    def _check_wait(self, address: Address | None, login: str, most_s: float) -> float:
+        """How many seconds the next guess has to wait. Raises UncheckedError when that is more than `most_s`."""
+        wait_s = self.throttle.wait_s(address, login, trio.current_time())
+        if wait_s > most_s:
+            raise UncheckedError(f"too many wrong guesses, the next is looked at in {wait_s:.0f} s")
+        return wait_s
 
     @asynccontextmanager
     async def _pair(self, pair: Hashable) -> AsyncIterator[None]:

@@ -136,7 +136,8 @@ class Gate:
         # Whatever cannot be a login is one to guess at: else each would have guesses of its own.
         name = login if valid_login(login) else ""
         try:
-            right = await self._attempts.check(addresses.address(address), name, verify)
+            slow = password is not None and passwords.is_slow(password.public)
+            right = await self._attempts.check(addresses.address(address), name, verify, slow=slow)
         except UncheckedError as exc:
             return self._refused(login, address, f"password not looked at: {exc}", "password refused")
         if password is None or not right:
@@ -156,9 +157,12 @@ class Gate:
             return
         why = f"{self._core.config.login.lock_after} wrong passwords within an hour"
         if await self._admission.lock(login, why):
-            await self._admission.changed(login)
             self._logger.warning("login locked", login=login, reason=why)
             self._journal.record(NewEvent(self._core.now(), EventKind.LOCKED, why, login=login))
+            try:
+                await self._admission.changed(login)
+            except HatchwayError as exc:
+                self._logger.error("sessions not ended yet", login=login, error=str(exc))
 
     async def _rehash(self, password: CredentialRecord, right: bytes) -> None:
         """Keep a password as we hash them, now that it is known: it was imported, or is from before."""

@@ -78,6 +78,7 @@ class Throttle:
     def __init__(self) -> None:
         self._pairs = _Counts(FREE_AT_LOGIN)
         self._sources = _Counts(FREE_OF_ADDRESS)
+        self._let_in: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def wait_s(self, address: Address | None, login: str, now: float) -> float:
         """How many seconds the next guess from there at that login has to wait; 0: none."""
@@ -95,9 +96,18 @@ class Throttle:
         self._pairs.failed((source, login), now)
         self._sources.failed(source, now)
 
+    def is_known(self, address: Address | None, login: str) -> bool:
+        """Whether somebody was let in from there at that login, since this process was started."""
+        return (source_of(address), login) in self._let_in
+
     def succeeded(self, address: Address | None, login: str) -> None:
         """A password was right: whoever is there has mistyped before. Their guesses at other logins stay counted."""
-        self._pairs.forget((source_of(address), login))
+        pair = (source_of(address), login)
+        self._pairs.forget(pair)
+        self._let_in[pair] = None
+        self._let_in.move_to_end(pair)
+        while len(self._let_in) > ENTRIES_MAX:
+            self._let_in.popitem(last=False)
 
 
 def source_of(address: Address | None) -> str:

@@ -11,27 +11,32 @@ Concurrency: sessions of a login are opened and looked at within one `Core.turn`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import trio
 
 from hatchway import addresses, log
-from hatchway.access.decision import CredentialFacts, LoginFacts, UsedCredential, decide_open_session
+from hatchway.access.decision import CredentialFacts, Denial, LoginFacts, UsedCredential, decide_open_session
 from hatchway.admin import shares
 from hatchway.admin.core import RETRY_S, Core
-from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.admin.volume_keys import InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
 from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
 from hatchway.errors import HatchwayError, HostError
 from hatchway.model import Login
-from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord
+from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord, SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus
 
 LOOK_EVERY_S = 30.0
 """How often it is looked, at least, whether something has expired: the clock may have been set."""
+
+
+PARALLEL_LOOKS = 8
+"""Logins that are looked at at once: one whose volume does not answer must not keep others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class Admission:
         self._volume_keys = volume_keys
         # Logins whose sessions are to be looked at.
         self._due: set[Login] = set()
+        # Sessions of which nobody knows what they came in with.
+        self._strangers: dict[str, Login] = {}
         self._news = trio.Event()
         self._logger = log.get()
 
@@ -124,21 +131,29 @@ class Admission:
     async def valid(self, record: InstanceRecord) -> Valid:
         """The password of a login and its keys: the generated one, those that were added, and those its instance keeps
         in a volume."""
+        own = await self._own(record)
+        return await self._with_volumes(record, own, await self._volume_keys.read(record))
+
+    async def _own(self, record: InstanceRecord) -> Valid:
+        """The same without those in volumes."""
         known = await self._core.db(lambda registry: registry.credentials(record.login))
-        own = [
+        own = tuple(
             ValidKey(keys.parse_public(one.public), facts_of(one), one.verify_required, one.id)
             for one in known
             if one.kind is not CredentialKind.PASSWORD
-        ]
-        mine = {key.public.fingerprint for key in own}
-        in_volumes = [
+        )
+        return Valid(own, next((one for one in known if one.kind is CredentialKind.PASSWORD), None))
+
+    async def _with_volumes(self, record: InstanceRecord, own: Valid, found: InVolumes) -> Valid:
+        # What an operator says of a key counts, not what a container says of it: also that it has ended.
+        settled = {key.public.fingerprint for key in own.keys}
+        settled |= await self._core.db(lambda registry: registry.ended_keys(record.login))
+        in_volumes = (
             ValidKey(one.key, _facts_of_entry(one), one.verify_required, None)
-            for one in await self._volume_keys.of(record)
-            # What an operator says of a key counts, not what a container says of it.
-            if one.key.fingerprint not in mine
-        ]
-        password = next((one for one in known if one.kind is CredentialKind.PASSWORD), None)
-        return Valid((*own, *in_volumes), password)
+            for _place, one in found.keys
+            if one.key.fingerprint not in settled
+        )
+        return Valid((*own.keys, *in_volumes), own.password)
 
     async def sessions(self, login: str) -> int:
         """How many sessions of `login` are open."""
@@ -185,14 +200,8 @@ class Admission:
         recorded = {session.id for session in await self._core.db(Registry.open_sessions)}
         for login in {Login(name) for name in status.sessions.values()}:
             self._due.add(login)
-            strangers = tuple(one for one, name in status.sessions.items() if name == login and one not in recorded)
-            try:
-                if strangers:
-                    # Nobody knows what they came in with.
-                    await self._core.host.end_sessions(login, strangers)
-                await self._look_at(login)
-            except HatchwayError as exc:
-                self._logger.error("sessions not looked at yet", login=login, error=str(exc))
+        self._strangers = {one: Login(name) for one, name in status.sessions.items() if one not in recorded}
+        await self._look_at_all()
         await self._core.hostd_connected(status, asked_at)
         self._tell()
 
@@ -203,7 +212,7 @@ class Admission:
             wait_s = LOOK_EVERY_S
             try:
                 await self._look_at_all()
-                wait_s = RETRY_S if self._due else min(LOOK_EVERY_S, await self._next_s())
+                wait_s = RETRY_S if self._due or self._strangers else min(LOOK_EVERY_S, await self._next_s())
             except Exception:
                 self._logger.exception("sessions not looked at")
             with trio.move_on_after(wait_s):
@@ -212,33 +221,70 @@ class Admission:
     def _tell(self) -> None:
         self._news.set()
 
+    async def _end_strangers(self) -> None:
+        for session, login in list(self._strangers.items()):
+            try:
+                await self._core.host.end_sessions(login, (session,))
+                del self._strangers[session]
+            except HatchwayError as exc:
+                self._logger.error("a session nobody knows of not ended", login=login, error=str(exc))
+
     async def _look_at_all(self) -> None:
+        await self._end_strangers()
         logins = {session.login for session in await self._core.db(Registry.open_sessions)}
         # What there is no session of needs no looking at.
         self._due &= logins
-        for login in sorted(logins):
-            try:
-                await self._look_at(login)
-            except HatchwayError as exc:
-                self._due.add(login)
-                self._logger.warning("sessions not ended yet", login=login, error=str(exc))
+        limit = trio.CapacityLimiter(PARALLEL_LOOKS)
+
+        async def one(login: Login) -> None:
+            async with limit:
+                await self._look_at_logged(login)
+
+        async with trio.open_nursery() as nursery:
+            for login in sorted(logins):
+                nursery.start_soon(one, login)
+
+    async def _look_at_logged(self, login: Login) -> None:
+        try:
+            await self._look_at(login)
+        except HatchwayError as exc:
+            self._due.add(login)
+            self._logger.warning("sessions not ended yet", login=login, error=str(exc))
 
     async def _look_at(self, login: Login) -> None:
         async with self._core.turn(login):
             record, sessions = await self._core.db(
                 lambda registry: (registry.by_login(login), registry.open_sessions(login))
             )
-            valid = await self.valid(record) if record is not None and sessions else Valid()
-            ending = []
-            for session in sessions:
-                used = valid.used(session.method, session.credential, session.credential_id)
-                denial = decide_open_session(self.facts(record, address=session.address), used.credential)
-                if denial is not None:
-                    ending.append(session.id)
-                    self._logger.info("session ends", session=session.id, login=login, reason=str(denial))
-            if ending:
-                await self._core.host.end_sessions(login, tuple(ending))
+            own = await self._own(record) if record is not None and sessions else Valid()
+            denied = self._denied(record, sessions, own)
+            # Of these a volume has the say, which may take its time; the others need not wait for it.
+            asked = [one for one, why in denied.items() if _may_be_a_volumes(one, why, record)]
+            await self._end(login, {one: why for one, why in denied.items() if one not in asked})
+            if asked and record is not None:
+                found = await self._volume_keys.read(record)
+                if found.certain:
+                    valid = await self._with_volumes(record, own, found)
+                    await self._end(login, self._denied(record, asked, valid))
         self._due.discard(login)
+
+    def _denied(
+        self, record: InstanceRecord | None, sessions: Iterable[SessionRecord], valid: Valid
+    ) -> dict[SessionRecord, Denial]:
+        """Those of `sessions` that may not stay, and why."""
+        denied = {}
+        for session in sessions:
+            used = valid.used(session.method, session.credential, session.credential_id)
+            why = decide_open_session(self.facts(record, address=session.address), used.credential)
+            if why is not None:
+                denied[session] = why
+        return denied
+
+    async def _end(self, login: Login, denied: Mapping[SessionRecord, Denial]) -> None:
+        for session, why in denied.items():
+            self._logger.info("session ends", session=session.id, login=login, reason=str(why))
+        if denied:
+            await self._core.host.end_sessions(login, tuple(session.id for session in denied))
 
     async def _next_s(self) -> float:
         """Seconds until the next session may expire, by its login or a credential of it."""
@@ -264,3 +310,9 @@ def _facts_of_entry(entry: Entry) -> CredentialFacts:
     # A line names the last second it is good for.
     expires_at = None if entry.expires_at is None else float(entry.expires_at + 1)
     return CredentialFacts(expires_at=expires_at, sources=entry.sources or "")
+
+
+def _may_be_a_volumes(session: SessionRecord, why: Denial, record: InstanceRecord | None) -> bool:
+    """Whether a session that may not stay by what is known here may have come in by a key in a volume."""
+    allowed = record is not None and record.conditions.volume_keys
+    return allowed and why is Denial.CREDENTIAL_GONE and session.method == "publickey"

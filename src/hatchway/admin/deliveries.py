@@ -35,7 +35,7 @@ class Deliveries:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._turn = trio.Lock()
+        self._turns: dict[Login, trio.Lock] = {}
         self._logger = log.get()
 
     async def want(self, record: InstanceRecord, volume: str, directory: str) -> None:
@@ -49,15 +49,19 @@ class Deliveries:
             state = "suspended" if share is None else "read-only"
             raise ConflictError(f"access to {path} is {state}: nothing can be put there")
         new = Delivery(record.login, path, directory.strip("/"), Directory(share.source, share.created))
-        async with self._turn:
+        async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             same = next((one for one in before if _place(one) == _place(new)), None)
-            stored = await self._core.db(lambda registry: registry.put_delivery(replace(same or new, wanted=True)))
+            asked = replace(new if same is None else same, path=path, wanted=True, done=False)
+            stored = await self._core.db(lambda registry: registry.put_delivery(asked))
             try:
                 await self._bring(stored, record)
             except HatchwayError:
-                if same is None:
-                    await self._take_away(await self._current(stored))
+                # It may lie there none the less: then it is taken away, now or later.
+                failed = replace(await self._current(stored), wanted=same is not None and same.wanted)
+                await self._core.db(lambda registry: registry.put_delivery(failed))
+                if not failed.wanted:
+                    await self._settle_logged(failed)
                 raise
             for one in before:
                 if one.id != stored.id:
@@ -67,7 +71,7 @@ class Deliveries:
 
     async def unwant(self, record: InstanceRecord) -> None:
         """Take the key away from where it was put. Raises NotFoundError when it was put nowhere."""
-        async with self._turn:
+        async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             if not before:
                 raise NotFoundError(f"the key of {record.login} was put into no volume")
@@ -79,14 +83,17 @@ class Deliveries:
     async def settle(self, login: Login | None = None) -> None:
         """Have the keys of `login`, or of all, lie where they are to lie and nowhere else, as far as that can be done
         now. Raises nothing of hostd's: what was not done is tried again."""
-        async with self._turn:
-            for one in await self._core.db(lambda registry: registry.deliveries(login)):
-                try:
-                    await self._settle(one)
-                except HatchwayError as exc:
-                    self._logger.warning(
-                        "private key not as it is to be", login=one.login, path=one.path, error=str(exc)
-                    )
+        found = await self._core.db(lambda registry: registry.deliveries(login))
+        for name in dict.fromkeys(one.login for one in found):
+            async with self._turns.setdefault(name, trio.Lock()):
+                for one in await self._core.db(lambda registry, name=name: registry.deliveries(name)):  # type: ignore[misc]
+                    await self._settle_logged(one)
+
+    async def _settle_logged(self, one: Delivery) -> None:
+        try:
+            await self._settle(one)
+        except HatchwayError as exc:
+            self._logger.warning("private key not settled", login=one.login, path=one.path, error=str(exc))
 
     async def run(self) -> None:
         """Try again for ever what was not done."""
@@ -101,12 +108,18 @@ class Deliveries:
         """Where the key of `login` lies, and what has not been done yet, in sentences without stop."""
         found = await self._core.db(lambda registry: registry.deliveries(login))
         key = await self._key(login)
+        record = await self._core.db(lambda registry: registry.by_login(login))
+        live = {} if record is None else shares.live_grants(record, self._core.inventory)
         lying, problems = [], []
         for one in found:
             path = "/".join(part for part in (one.path.rstrip("/"), one.directory, FILE) if part)
-            if one.wanted and key is not None and one.hashes == (_digest(self._private(key, login)),):
+            share = live.get(one.path)
+            there = share is not None and Directory(share.source, share.created) == one.volume
+            present = key is not None and one.hashes == (_digest(self._private(key, login)),)
+            wanted = one.wanted and record is not None and one.path in shares.by_path(record)
+            if wanted and one.done and present and there:
                 lying.append(path)
-            elif one.wanted:
+            elif wanted:
                 problems.append(f"{path} is not the present key yet")
             else:
                 problems.append(f"{path} could not be taken away yet")
@@ -118,8 +131,9 @@ class Deliveries:
             await self._take_away(one)
             return
         share = shares.live_grants(record, self._core.inventory).get(one.path)
-        # Whatever else stands there now, it is not the volume the key was to be in.
-        if share is not None and Directory(share.source, share.created) == one.volume:
+        # Whatever else stands there now, it is not the volume the key was to be in; what is read-only stays as it is.
+        there = share is not None and Directory(share.source, share.created) == one.volume
+        if there and share is not None and share.mode is Mode.READ_WRITE:
             await self._bring(one, record)
 
     async def _bring(self, one: Delivery, record: InstanceRecord) -> None:
@@ -128,11 +142,13 @@ class Deliveries:
             raise NotFoundError(f"{one.login} has no key of ours")
         private = self._private(key, one.login)
         digest = _digest(private)
-        if one.hashes == (digest,):
+        if one.done and one.hashes == (digest,):
             return
-        share = shares.live_grants(record, self._core.inventory)[one.path]
+        share = shares.live_grants(record, self._core.inventory).get(one.path)
+        if share is None:
+            raise ConflictError(f"access to {one.path} is suspended: nothing can be put there")
         earlier = tuple(known for known in one.hashes if known != digest)[-(HASHES_MAX - 1) :]
-        noted = replace(one, hashes=(*earlier, digest))
+        noted = replace(one, hashes=(*earlier, digest), done=False)
         await self._core.db(lambda registry: registry.put_delivery(noted))
         await self._core.host.deliver(
             Deliver(
@@ -143,7 +159,7 @@ class Deliveries:
                 replaces=tuple(bytes.fromhex(known) for known in noted.hashes),
             )
         )
-        await self._core.db(lambda registry: registry.put_delivery(replace(noted, hashes=(digest,))))
+        await self._core.db(lambda registry: registry.put_delivery(replace(noted, hashes=(digest,), done=True)))
         self._logger.info("private key delivered", login=one.login, path=one.path)
 
     async def _take_away(self, one: Delivery) -> None:
@@ -151,12 +167,18 @@ class Deliveries:
             hashes = tuple(bytes.fromhex(known) for known in one.hashes)
             request = Withdraw(volume=self._shared(one.volume), directory=one.directory, hashes=hashes)
             try:
-                outcome = await self._core.host.withdraw(request)
-                self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome.value)
-            except RefusedError as exc:
-                # The volume is gone, or another stands there: so is what lay in it.
-                self._logger.info("private key is out of reach", login=one.login, path=one.path, error=str(exc))
+                outcome = (await self._core.host.withdraw(request)).value
+            except RefusedError:
+                if not await self._is_another(one.volume):
+                    raise
+                outcome = "the volume is gone"
+            self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome)
         await self._core.db(lambda registry: registry.drop_delivery(one))
+
+    async def _is_another(self, volume: Directory) -> bool:
+        """Whether another directory stands where `volume` was: what lay in it is out of everybody's reach."""
+        births = (await self._core.host.births((volume.source,))).births
+        return births.get(volume.source, volume.birth) != volume.birth
 
     async def _current(self, one: Delivery) -> Delivery:
         found = await self._core.db(lambda registry: registry.deliveries(one.login))

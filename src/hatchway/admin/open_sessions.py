@@ -56,7 +56,9 @@ class SessionRequests:
         statuses = await self._statuses(found, {})
         for name in sorted({session.login for session in found}):
             ids = tuple(session.id for session in found if session.login == name)
-            await self._core.host.end_sessions(name, ids)
+            # A session that is just opening is not known to hostd yet.
+            async with self._core.turn(name):
+                await self._core.host.end_sessions(name, ids)
             self._logger.info("sessions ended", login=name, sessions=len(ids), by=f"uid {peer.uid}")
         return Kicked(sessions=statuses)
 

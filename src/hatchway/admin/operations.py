@@ -427,8 +427,8 @@ class Operations:
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now, ours))
         self._core.must_hear(record.login)
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
-        await self._deliveries.settle(record.login)
         await self._sync(record.login, "access is taken away in the registry")
+        await self._deliveries.settle(record.login)
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
 
@@ -444,8 +444,8 @@ class Operations:
         paths = tuple(shares.by_path(record))
         self._core.must_hear(record.login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
-        await self._deliveries.settle(record.login)
         await self._sync(record.login, f"{key} is removed from the registry")
+        await self._deliveries.settle(record.login)
         again = self._core.inventory.get(key) is not None and any(
             grant.origin is not Origin.COMMAND for grant in record.grants
         )

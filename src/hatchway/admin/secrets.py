@@ -6,8 +6,11 @@ ended then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+
+import trio
+from msgspec import structs
 
 from hatchway import addresses, log
 from hatchway.admin.admission import Admission
@@ -122,8 +125,9 @@ class Secrets:
         password = passwords.generate()
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
-            await self._replace(record.login, new, "password reset", peer)
-        return _password(record.login, new, password)
+            await self._store(record.login, new, "password reset", peer)
+        not_ended = await self._end(record.login)
+        return _password(record.login, new, password, not_ended)
 
     async def _set_password(self, request: SetPassword, peer: Peer) -> Password:
         record = await self._finding.granted(request.instance)
@@ -131,14 +135,18 @@ class Secrets:
         passwords.check_given(password)
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
-            await self._replace(record.login, new, "password set", peer)
-        return _password(record.login, new)
+            await self._store(record.login, new, "password set", peer)
+        not_ended = await self._end(record.login)
+        return _password(record.login, new, not_ended=not_ended)
 
     async def _import_password(self, request: ImportPassword, peer: Peer) -> Password:
         record = await self._finding.granted(request.instance)
-        new = NewCredential(CredentialKind.PASSWORD, imported.import_hash(request.encoded))
-        await self._replace(record.login, new, "password imported", peer)
-        return _password(record.login, new)
+        # It is checked once, to see what that costs.
+        stored = await trio.to_thread.run_sync(imported.import_hash, request.encoded)
+        new = NewCredential(CredentialKind.PASSWORD, stored)
+        await self._store(record.login, new, "password imported", peer)
+        not_ended = await self._end(record.login)
+        return _password(record.login, new, not_ended=not_ended)
 
     async def _remove_password(self, request: RemovePassword, peer: Peer) -> Password:
         record = await self._finding.granted(request.instance)
@@ -169,15 +177,18 @@ class Secrets:
         record = await self._finding.granted(request.instance)
         async with self._core.sealing_turn:
             new = await self._granting.new_key(record.login, request.kind)
-            await self._replace(record.login, new, "key renewed", peer)
+            await self._store(record.login, new, "key renewed", peer)
+        not_ended = await self._end(record.login)
         await self._deliveries.settle(record.login)
-        return await self._keys(record, (new.fingerprint or "",))
+        return structs.replace(await self._keys(record, (new.fingerprint or "",)), not_ended=not_ended)
 
     async def _add_key(self, request: AddKey, peer: Peer) -> Keys:
         record = await self._finding.granted(request.instance)
         public = keys.parse_public(request.public)
         if request.sources:
             addresses.check_from(request.sources)
+        if request.verify_required and not public.on_security_key:
+            raise UsageError("only a key in hardware (sk-…) can ask for a PIN: verify-required says nothing of others")
         check_moment(request.expires_at)
         if request.expires_at is not None and request.expires_at <= self._core.now():
             raise UsageError("the key would have expired already")
@@ -189,7 +200,7 @@ class Secrets:
             expires_at=request.expires_at,
             verify_required=request.verify_required,
         )
-        await self._replace(record.login, new, "key added", peer)
+        await self._store(record.login, new, "key added", peer)
         return await self._keys(record, (public.fingerprint,))
 
     async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
@@ -270,6 +281,8 @@ class Secrets:
     async def _rotate_key(self, _request: RotateKey, peer: Peer) -> Rotated:
         sealing = self._core.sealing
         async with self._core.sealing_turn:
+            # First whether all can be opened: else there would be two keys for good.
+            await self._core.db(lambda registry: registry.reseal(_unchanged(sealing)))
             sealing.begin_rotation()
             count = await self._core.db(lambda registry: seal_anew(registry, sealing))
             sealing.finish()
@@ -278,15 +291,20 @@ class Secrets:
 
     # Both
 
-    async def _replace(self, login: Login, new: NewCredential, done: str, peer: Peer) -> None:
+    async def _store(self, login: Login, new: NewCredential, done: str, peer: Peer) -> None:
         now = self._core.now()
         await self._core.db(lambda registry: registry.replace_credential(login, new, now))
         self._logger.info(done, login=login, fingerprint=new.fingerprint, by=f"uid {peer.uid}")
+
+    async def _end(self, login: Login) -> str:
+        """End the sessions by what there was before. Gives why they go on for now, "" when none does: the answer shows
+        what was made, and an error in its place would lose it."""
         try:
             await self._admission.changed(login)
         except HatchwayError as exc:
-            # The answer shows what was made, and would be lost. Sessions are ended as soon as hostd is back.
-            self._logger.error("sessions not ended yet", login=login, done=done, error=str(exc))
+            self._logger.error("sessions not ended yet", login=login, error=str(exc))
+            return str(exc)
+        return ""
 
     async def _remove(self, login: Login, credential: CredentialRecord, done: str, peer: Peer) -> None:
         await self._core.db(lambda registry: registry.remove_credential(login, credential.id))
@@ -316,6 +334,17 @@ def unsealed(core: Core, login: Login, password: CredentialRecord | None) -> Sec
     return core.sealing.unseal(password.sealed, context_of(login, CredentialKind.PASSWORD))
 
 
+def _unchanged(sealing: SealingKey) -> Callable[[str, CredentialRecord], bytes]:
+    """Opens a secret and leaves it as it is."""
+
+    def opened(login: str, record: CredentialRecord) -> bytes:
+        assert record.sealed is not None
+        sealing.unseal(record.sealed, context_of(login, record.kind))
+        return record.sealed
+
+    return opened
+
+
 def seal_anew(registry: Registry, sealing: SealingKey) -> int:
     """Seal every secret with the newest key. Gives how many there are. Raises DamagedSecretError; then none is."""
 
@@ -326,12 +355,18 @@ def seal_anew(registry: Registry, sealing: SealingKey) -> int:
     return registry.reseal(anew)
 
 
-def _password(login: Login, kept: CredentialRecord | NewCredential | None, shown: Secret | None = None) -> Password:
+def _password(
+    login: Login,
+    kept: CredentialRecord | NewCredential | None,
+    shown: Secret | None = None,
+    not_ended: str = "",
+) -> Password:
     return Password(
         login=login,
         kind=password_kind(kept),
         hash="" if kept is None else passwords.kind(kept.public),
         password=None if shown is None else shown.reveal(),
+        not_ended=not_ended,
     )
 
 

@@ -46,10 +46,14 @@ _SKIPPED = {
 
 @dataclass(frozen=True, slots=True)
 class InVolumes:
-    """The keys of an instance's volumes with their places, and what is wrong with them, in sentences without stop."""
+    """The keys of an instance's volumes with their places, and what is wrong with them, in sentences without stop.
+
+    `certain`: there are no others. Else nobody could look, which is no reason to end a session.
+    """
 
     keys: tuple[tuple[str, Entry], ...] = ()
     problems: tuple[str, ...] = ()
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +77,31 @@ class VolumeKeys:
         self._turns: dict[tuple[str, str], trio.Lock] = {}
         self._logger = log.get()
 
-    async def of(self, record: InstanceRecord) -> tuple[Entry, ...]:
-        """The keys that count for an instance now; none where that is not allowed."""
-        return tuple(entry for _, entry in (await self.read(record)).keys)
-
     async def read(self, record: InstanceRecord) -> InVolumes:
-        """The same with their places, and what does not count. Nothing where it is not allowed."""
+        """The keys that count for an instance now, and what does not. Nothing where it is not allowed."""
         if not record.conditions.volume_keys:
             return NOTHING
         info = self._core.inventory.get(record.key)
-        volumes = [volume for volume in (() if info is None else info.volumes) if is_ssh_directory(volume)]
+        if info is None:
+            return InVolumes(problems=("it is not there now, nor are keys in its volumes",), certain=False)
+        volumes = [volume for volume in info.volumes if is_ssh_directory(volume)]
         if not volumes:
             return InVolumes(problems=("it has no volume at a path that ends in /.ssh",))
         keys: list[tuple[str, Entry]] = []
         problems: list[str] = []
+        certain = True
         for volume in volumes:
             found = await self._volume(volume)
+            certain = certain and found.certain
             keys += [(f"{volume.path}/{place}", entry) for place, entry in found.keys]
             problems += [f"{volume.path}{problem}" for problem in found.problems]
         if len(keys) > KEYS_MAX:
             problems.append(f"only the first {KEYS_MAX} of {len(keys)} keys count")
-        return InVolumes(tuple(keys[:KEYS_MAX]), tuple(problems))
+        return InVolumes(tuple(keys[:KEYS_MAX]), tuple(problems), certain)
 
     async def _volume(self, volume: VolumeInfo) -> InVolumes:
         if volume.refusal is not None or volume.kind not in IDENTIFIED or volume.source is None:
-            return InVolumes(problems=(f": {volume.refusal or 'it cannot be read'}",))
+            return InVolumes(problems=(f": {volume.refusal or 'it cannot be read'}",), certain=False)
         this = (volume.source, volume.created)
         async with self._turns.setdefault(this, trio.Lock()):
             known, now = self._known.get(this), trio.current_time()
@@ -109,7 +113,7 @@ class VolumeKeys:
                 self._logger.warning("keys of a volume not read", path=volume.path, error=str(exc))
                 if known is not None and now - known.at < KEPT_S:
                     return known.found
-                return InVolumes(problems=(f": it cannot be read now: {exc}",))
+                return InVolumes(problems=(f": it cannot be read now: {exc}",), certain=False)
             found = known.found if files.unchanged and known is not None else _judged(files)
             self._known[this] = _Read(trio.current_time(), files.token, found)
             self._forget_others()

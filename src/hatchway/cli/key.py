@@ -12,6 +12,7 @@ from hatchway.cli import given, moments
 from hatchway.cli.app import App, json_option
 from hatchway.cli.key_file import require_free, write
 from hatchway.cli.output import Terminal, columns, document
+from hatchway.cli.password import print_not_ended
 from hatchway.cli.patterns import listed
 from hatchway.cli.text import count, safe
 from hatchway.connect.info import key_file_name
@@ -222,6 +223,9 @@ def _print_changed(out: Terminal, found: Keys, done: str, origin: KeyOrigin) -> 
 def _print_renewed(out: Terminal, found: Keys) -> None:
     _print_changed(out, found, "New key made; the old one is refused from now on.", KeyOrigin.GENERATED)
     out.out(Text.assemble("  ", safe(f"hatchway key export {found.login}"), " writes it to a file."))
+    if found.undelivered:
+        _print_delivered(out, found)
+    print_not_ended(found.not_ended)
 
 
 def _print_removed(out: Terminal, found: Keys) -> None:

@@ -156,6 +156,7 @@ def _print_new(out: Terminal, found: Password) -> None:
     out.out(safe(_shown(found)))
     if found.kind is PasswordKind.HASHED:
         Terminal(stderr=True).out(Text("It is kept as a hash and cannot be shown again.", style="dim"))
+    print_not_ended(found.not_ended)
 
 
 def _print_kept(out: Terminal, found: Password, done: str) -> None:
@@ -167,3 +168,11 @@ def _print_kept(out: Terminal, found: Password, done: str) -> None:
     else:
         kept = safe(found.hash)
         out.out(Text.assemble("  Kept as ", kept, ", from its first login on as argon2id: it cannot be shown."))
+    print_not_ended(found.not_ended)
+
+
+def print_not_ended(why: str) -> None:
+    """Say on standard error that sessions go on, and `why`; nothing when that is ""."""
+    if why:
+        text = f"sessions that came in by the one before go on until this is mended: {why}"
+        Terminal(stderr=True).sentence(text, "yellow")

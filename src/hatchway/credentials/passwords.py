@@ -132,6 +132,14 @@ def needs_rehash(stored: str) -> bool:
     )
 
 
+def is_slow(stored: str) -> bool:
+    """Whether a check against `stored` may take a second: a hash that was imported and has cost parameters of its own.
+
+    Raises DamagedSecretError as `kind` does.
+    """
+    return kind(stored) != "sha512" and needs_rehash(stored)
+
+
 def verify(stored: str, attempt: bytes) -> bool:
     """Whether `attempt`, any bytes a client sent, is the password that `stored` was made from.
 

@@ -184,6 +184,7 @@ class Delivery:
     volume: Directory
     hashes: tuple[str, ...] = ()
     wanted: bool = True
+    done: bool = False
     id: int | None = None
 
 

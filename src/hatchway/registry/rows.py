@@ -350,6 +350,7 @@ def delivery(row: Row[Any]) -> Delivery:
         volume=Directory(row.source, row.birth),
         hashes=tuple(row.hashes.split()),
         wanted=row.wanted,
+        done=row.done,
         id=row.id,
     )
 
@@ -363,7 +364,21 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
         "birth": delivery.volume.birth,
         "hashes": " ".join(delivery.hashes),
         "wanted": delivery.wanted,
+        "done": delivery.done,
     }
+
+
+def end_keys(connection: Connection, owner: int, *conditions: Condition) -> None:
+    """Delete the credentials of the login in row `owner` that meet all `conditions`; keys are noted to have ended."""
+    columns = t.credentials.c
+    found = select(columns.fingerprint).where(columns.login_id == owner, *conditions)
+    gone = {key for key in connection.execute(found).scalars() if key is not None}
+    known = set(
+        connection.execute(select(t.ended_keys.c.fingerprint).where(t.ended_keys.c.login_id == owner)).scalars()
+    )
+    if new := gone - known:
+        connection.execute(insert(t.ended_keys), [{"login_id": owner, "fingerprint": key} for key in sorted(new)])
+    connection.execute(delete(t.credentials).where(columns.login_id == owner, *conditions))
 
 
 def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...]:

@@ -312,8 +312,7 @@ class Registry:
         with self._write() as connection:
             owner = rows.login_id(connection, login)
             if new.kind in rows.SINGLE:
-                same_kind = and_(t.credentials.c.login_id == owner, t.credentials.c.kind == new.kind.value)
-                connection.execute(delete(t.credentials).where(same_kind))
+                rows.end_keys(connection, owner, t.credentials.c.kind == new.kind.value)
             self._check_new(connection, owner, login, new)
             connection.execute(insert(t.credentials).values(login_id=owner, **rows.credential_values(new, now)))
 
@@ -331,7 +330,15 @@ class Registry:
         with self._write() as connection:
             owner = rows.login_id(connection, login)
             this = and_(t.credentials.c.login_id == owner, t.credentials.c.id == credential)
-            return connection.execute(delete(t.credentials).where(this)).rowcount > 0
+            there = connection.execute(select(exists().where(this))).scalar_one()
+            rows.end_keys(connection, owner, t.credentials.c.id == credential)
+            return bool(there)
+
+    def ended_keys(self, login: str) -> frozenset[str]:
+        """The fingerprints of the keys of `login` that were renewed or taken away."""
+        query = select(t.ended_keys.c.fingerprint).join(t.logins).where(t.logins.c.name == login)
+        with self._read() as connection:
+            return frozenset(connection.execute(query).scalars())
 
     def rehash(self, credential: int, before: str, after: str) -> bool:
         """Keep the same password by another hash, if it still is by the one `before`. False when it is not."""

@@ -214,6 +214,16 @@ deliveries = Table(
     Column("hashes", Text, nullable=False),
     # It is to be there. Else it is to be taken away, and so is this row.
     Column("wanted", Boolean, nullable=False),
+    # The latest lies there, as far as is known.
+    Column("done", Boolean, nullable=False),
+)
+
+# Keys of a login that were renewed or taken away: an instance cannot bring them back by having them in a volume.
+ended_keys = Table(
+    "ended_keys",
+    metadata,
+    Column("login_id", ForeignKey("logins.id"), primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
 )
 
 # Sessions that were let in. Old ones are trimmed: this is no audit log.

@@ -67,12 +67,13 @@ class RemovePassword(msgspec.Struct, frozen=True, tag="remove-password"):
 
 class Password(Confidential, frozen=True, kw_only=True, tag="password"):
     """How a password is kept; `hash` names the kind of its hash. `password` is in clear, for the operator's eyes, None
-    when it is not to be shown."""
+    when it is not to be shown. `not_ended` says why sessions by the one before go on for now, "" when none does."""
 
     login: str
     kind: PasswordKind
     hash: str = ""
     password: str | None = None
+    not_ended: str = ""
 
 
 class ExportKey(msgspec.Struct, frozen=True, tag="export-key"):
@@ -179,7 +180,9 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """The keys of a login. `volume_keys`: those in its volumes count. `problems` are sentences about lines and files
     that do not; `changed` are the fingerprints of what was added or taken away. `delivered` are the paths, in the
-    container, at which the private key lies, `undelivered` sentences about those at which it does not as it should."""
+    container, at which the private key lies, `undelivered` sentences about those at which it does not as it should.
+    `not_ended` as in Password.
+    """
 
     login: str
     keys: tuple[KeyStatus, ...]
@@ -188,6 +191,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     changed: tuple[str, ...] = ()
     delivered: tuple[str, ...] = ()
     undelivered: tuple[str, ...] = ()
+    not_ended: str = ""
 
 
 class ShowConditions(msgspec.Struct, frozen=True, tag="show-conditions"):

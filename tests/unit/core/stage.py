@@ -72,9 +72,12 @@ class FakeHost(HostLink):
         self.sizes: dict[str, VolumeSize] = {}
         self.unmeasurable: HatchwayError | None = None
         self.ended: list[str] = []
+        self.unendable: HostError | None = None
         self.active: list[SessionActivity] = []
-        self.key_files: dict[str, KeyFiles] = {}
+        self.key_files: dict[str, KeyFiles | HostError] = {}
+        self.reading: trio.Event | None = None
         # What lies in which volume's directory, as id_container.
+        self.unwithdrawable: HatchwayError | None = None
         self.keys_there: dict[tuple[str, str], bytes] = {}
         self.read: list[tuple[str, str, bytes]] = []
 
@@ -101,6 +104,8 @@ class FakeHost(HostLink):
 
     async def end_sessions(self, login: str, sessions: tuple[str, ...]) -> None:
         self._fail()
+        if self.unendable is not None:
+            raise self.unendable
         assert all(self.sessions[one][0] == login for one in sessions)
         self.ended += sessions
 
@@ -111,7 +116,12 @@ class FakeHost(HostLink):
     async def read_keys(self, source: str, birth: str, token: bytes = b"") -> KeyFiles:
         self._fail()
         self.read.append((source, birth, token))
-        return self.key_files[source]
+        if self.reading is not None:
+            await self.reading.wait()
+        found = self.key_files[source]
+        if isinstance(found, HostError):
+            raise found
+        return found
 
     async def deliver(self, request: Deliver) -> bool:
         self._fail()
@@ -125,6 +135,8 @@ class FakeHost(HostLink):
     async def withdraw(self, request: Withdraw) -> Withdrawal:
         self._fail()
         place = (request.volume.source, request.directory)
+        if self.unwithdrawable is not None:
+            raise self.unwithdrawable
         there = self.keys_there.get(place)
         if there is None:
             return Withdrawal.ABSENT

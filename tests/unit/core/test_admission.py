@@ -11,7 +11,10 @@ from msgspec import structs
 from tests.unit.core.stage import WEB, Stage, snapshot, staged, volume
 
 from hatchway.access.attempts import FAILURE_S
+from hatchway.admin.admission import Admission
+from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.credentials import keys, passwords
+from hatchway.credentials.secret import DamagedSecretError
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import EventKind, Snapshot
 from hatchway.registry.records import NO_CONDITIONS, Conditions, CredentialKind
@@ -39,7 +42,7 @@ from hatchway.wire.entry import (
     ShowPassword,
     Unlock,
 )
-from hatchway.wire.host import KeyFile, KeyFiles, Skip, Skipped
+from hatchway.wire.host import HostStatus, KeyFile, KeyFiles, Skip, Skipped
 
 INSTANCE = "shop/web/1"
 LOGIN = "shop-web-1"
@@ -508,3 +511,122 @@ async def test_an_instance_is_found_without_its_number_where_that_is_clear(tmp_p
         await stage.core.feed(Snapshot(source="docker", taken_at=1.0, instances=both))
         with pytest.raises(UsageError, match="may be shop/web/1 or shop/web/2: say which"):
             await stage.do(ShowConditions("shop/web"))
+
+
+async def test_a_key_that_ended_is_not_brought_back_by_a_volume(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        old, added = await own_key(stage), keys.generate_ed25519("added")
+        await stage.do(AddKey(instance=INSTANCE, public=added.public))
+        stage.host.key_files[SSH.source or ""] = key_files(old, added.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        sessions = []
+        for public in (old, added.public):
+            assert await by_key(stage, public)
+            sessions.append(newest(stage))
+        await stage.do(RenewKey(instance=INSTANCE))
+        await stage.do(RemoveKey(instance=INSTANCE, key="added"))
+        assert list(dict.fromkeys(stage.host.ended)) == sessions
+        assert not await by_key(stage, old)
+        assert not await by_key(stage, added.public)
+        # An operator may.
+        await stage.do(AddKey(instance=INSTANCE, public=added.public))
+        assert await by_key(stage, added.public)
+
+
+async def test_sessions_by_a_volumes_key_outlive_what_nobody_can_look_at(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, pair.public)
+        session = newest(stage)
+        # The container is made anew.
+        await stage.core.feed(Snapshot(source="docker", taken_at=2.0, instances=()))
+        await stage.admission._look_at_all()
+        assert stage.host.ended == []
+        assert not await by_key(stage, pair.public)
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        # Another core, which has read nothing yet, and cannot.
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        another = Admission(stage.core, VolumeKeys(stage.core))
+        await another.hostd_connected(HostStatus((), {session: LOGIN}), 0.0)
+        assert stage.host.ended == []
+        await stage.do(Lock(instance=INSTANCE))
+        assert stage.host.ended == [session], "for that no volume is asked"
+
+
+async def test_a_volume_that_does_not_answer_delays_nobodys_end(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        password = await shared(stage)
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, pair.public)
+        assert await by_password(stage, password)
+        by_its_password = newest(stage)
+        stage.host.reading = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(1.2)
+            nursery.start_soon(stage.do, ResetPassword(instance=INSTANCE))
+            with trio.fail_after(3):
+                while by_its_password not in stage.host.ended:
+                    await trio.sleep(0.01)
+            stage.host.reading.set()
+
+
+async def test_a_secret_that_is_damaged_keeps_the_sealing_key(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        before = Path(stage.core.config.sealing_key_path).read_bytes()
+        await stage.core.db(lambda registry: registry.reseal(lambda _login, _record: b"\x01damaged"))
+        with pytest.raises(DamagedSecretError):
+            await stage.do(RotateKey())
+        assert Path(stage.core.config.sealing_key_path).read_bytes() == before
+        assert not stage.core.sealing.rotating
+
+
+async def test_a_lockdown_is_told_also_when_hostd_is_away(tmp_path: Path) -> None:
+    async with staged(tmp_path, lock_after=10) as stage:
+        password = await shared(stage)
+        stage.host.failure = HostError("hostd is away")
+        for number in range(10):
+            assert not await by_password(stage, "guess", f"198.51.100.{number}")
+        page = await stage.core.journal.read(limit=50, instance=None, kinds=(), since=None, after=None)
+        assert EventKind.LOCKED in [event.kind for _, event in page.events]
+        refused = [event for _, event in page.events if event.kind is EventKind.REFUSED]
+        assert sum(event.times for event in refused) == 10
+        stage.host.failure = None
+        assert not await by_password(stage, password)
+
+
+async def test_a_session_nobody_knows_of_is_ended_as_soon_as_that_can_be(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await shared(stage)
+        stage.host.sessions["f" * 32] = (LOGIN, (), 1)
+        status = await stage.host.status()
+        nursery.start_soon(stage.admission.run)
+        await trio.testing.wait_all_tasks_blocked()
+        stage.host.unendable = HostError("for a moment")
+        await stage.admission.hostd_connected(status, 0.0)
+        assert stage.host.ended == []
+        stage.host.unendable = None
+        with trio.fail_after(10):
+            while stage.host.ended != ["f" * 32]:
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pin_is_asked_for_keys_in_hardware_only(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        with pytest.raises(UsageError, match="only a key in hardware"):
+            await stage.do(AddKey(instance=INSTANCE, public=keys.generate_ed25519("x").public, verify_required=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import trio
 from hatchway import addresses
 from hatchway.access import attempts
 from hatchway.access.attempts import FAILURE_S, HOLD_S, PARALLEL, SUSPECTS_MAX, WAITING_MAX, Attempts, UncheckedError
-from hatchway.access.throttle import FREE_AT_LOGIN
+from hatchway.access.throttle import FREE_AT_LOGIN, FREE_OF_ADDRESS
 
 HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
 
@@ -215,3 +217,82 @@ async def test_whoever_leaves_takes_no_turn_away() -> None:
     assert time.monotonic() - start < 5
     assert found._turns._taken == 0
     assert found._turns._waiting == []
+
+
+async def test_a_flood_at_one_login_keeps_nobody_of_another_waiting() -> None:
+    found, gated = Attempts(), Gated()
+
+    async def attempt(address: addresses.Address | None, login: str) -> None:
+        with contextlib.suppress(UncheckedError):
+            await found.check(address, login, gated.check(login))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(WAITING_MAX + 20):
+            nursery.start_soon(attempt, addresses.address(f"203.0.113.{number}"), "victim")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(gated.running) == PARALLEL
+        nursery.start_soon(attempt, HERE, "other")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        gated.go.release()
+        await until(lambda: len(gated.running) > PARALLEL)
+        assert gated.running[-1] == "other"
+        nursery.cancel_scope.cancel()
+        gated.go.release(WAITING_MAX * 2)
+
+
+async def test_whoever_was_let_in_there_before_goes_first() -> None:
+    found, gated, let_in = Attempts(), Gated(), list[bool]()
+    assert await found.check(HERE, "victim", right)
+
+    async def attempt(address: addresses.Address | None) -> None:
+        with contextlib.suppress(UncheckedError):
+            await found.check(address, "victim", gated.check("guess"))
+
+    async def owner() -> None:
+        let_in.append(await found.check(HERE, "victim", right))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(WAITING_MAX + 20):
+            nursery.start_soon(attempt, addresses.address(f"203.0.113.{number}"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        nursery.start_soon(owner)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        gated.go.release()
+        await until(lambda: let_in == [True])
+        nursery.cancel_scope.cancel()
+        gated.go.release(WAITING_MAX * 2)
+
+
+async def test_hashes_that_take_long_hold_up_none_but_their_own() -> None:
+    found, gated = Attempts(), Gated()
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            check = gated.check("slow")
+            address = addresses.address(f"203.0.113.{number}")
+            nursery.start_soon(functools.partial(found.check, address, f"login-{number}", check, slow=True))
+        await until(lambda: len(gated.running) == 1)
+        with trio.fail_after(2):
+            assert await found.check(HERE, "web", right)
+        assert len(gated.running) == 1
+        gated.go.release(5)
+
+
+async def test_guesses_of_one_address_that_arrive_at_once_are_not_all_looked_at() -> None:
+    found, checked, unchecked = Attempts(), list[str](), list[str]()
+
+    async def attempt(login: str) -> None:
+        def guess() -> bool:
+            checked.append(login)
+            return False
+
+        try:
+            await found.check(HERE, login, guess)
+        except UncheckedError:
+            unchecked.append(login)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(attempt, f"login-{number}")
+    # Twenty are free, and some more are near enough to wait for.
+    assert len(checked) <= FREE_OF_ADDRESS + 4
+    assert len(checked) + len(unchecked) == 100

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
-from hatchway.errors import ConflictError, HostError, NotFoundError
+from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError
 from hatchway.wire.admin import Disable, Enable, Forget
 from hatchway.wire.entry import DeliverKey, ExportKey, ListKeys, RenewKey, TakeKeyBack
 
@@ -120,3 +120,64 @@ async def test_another_volume_at_the_path_gets_nothing(tmp_path: Path) -> None:
         await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
         await stage.do(RenewKey(instance=INSTANCE))
         assert stage.host.keys_there == {}
+
+
+async def test_what_was_not_put_there_is_not_said_to_be(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError):
+            await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        stage.host.failure = None
+        assert (await stage.do(ListKeys(INSTANCE))).delivered == ()
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.keys_there == {}, "it is not wanted there"
+        # A move that fails leaves it where it was, and comes to nothing later.
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError):
+            await stage.do(DeliverKey(instance=INSTANCE, volume="/logs"))
+        stage.host.failure = None
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.keys_there == {(DATA, ""): await private(stage)}
+        assert (await stage.do(ListKeys(INSTANCE))).delivered == ("/data/id_container",)
+
+
+async def test_asking_again_looks_again(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        stage.host.keys_there.clear()
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        assert stage.host.keys_there == {(DATA, ""): await private(stage)}
+
+
+async def test_what_cannot_be_taken_away_now_is_not_forgotten(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        stage.host.unwithdrawable = RefusedError("the volume is read-only")
+        await stage.do(Disable(instance=INSTANCE, volumes=("/data",)))
+        found = await stage.do(ListKeys(INSTANCE))
+        assert found.undelivered == ("/data/id_container could not be taken away yet",)
+        stage.host.unwithdrawable = None
+        await stage.deliveries.settle()
+        assert stage.host.keys_there == {}
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        # Another directory stands there: what lay in the one before is out of reach.
+        stage.host.unwithdrawable = RefusedError("another directory stands there")
+        stage.host.born[DATA] = "inode:9:9.0"
+        await stage.do(TakeKeyBack(INSTANCE))
+        assert (await stage.do(ListKeys(INSTANCE))).undelivered == ()
+
+
+async def test_a_volume_that_became_read_only_is_left_as_it_is(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        there = dict(stage.host.keys_there)
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",), read_only=True))
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.keys_there == there
+        assert (await stage.do(ListKeys(INSTANCE))).delivered == ()

@@ -430,7 +430,7 @@ async def test_sessions_end_also_when_hostd_dies_meanwhile(tmp_path: Path) -> No
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         assert await open_by_password(stage)
         stage.host.failure = HostError("hostd is away")
-        await stage.do(ResetPassword(instance="shop/web/1"))
+        assert (await stage.do(ResetPassword(instance="shop/web/1"))).not_ended == "hostd is away"
         assert stage.host.ended == []
         stage.host.failure = None
         await stage.admission.hostd_connected(await stage.host.status(), 0.0)

@@ -157,3 +157,11 @@ def test_the_dummy_costs_what_a_real_hash_costs_and_is_one() -> None:
     assert [len(part) for part in passwords.DUMMY.split("$")] == [len(part) for part in ENCODED.split("$")]
     assert passwords.kind(passwords.DUMMY) == "argon2id"
     assert not passwords.needs_rehash(passwords.DUMMY)
+
+
+def test_what_takes_long_is_told() -> None:
+    assert not passwords.is_slow(passwords.hash_password(Secret("correct horse")))
+    assert not passwords.is_slow(passwords.DUMMY)
+    assert not passwords.is_slow(f"sha512+{passwords.DUMMY}")
+    assert passwords.is_slow(passwords.DUMMY.replace("m=65536", "m=131072"))
+    assert passwords.is_slow("$6$abcdefgh$" + "a" * 85 + ".")

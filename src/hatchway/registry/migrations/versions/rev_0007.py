@@ -1,4 +1,7 @@
-"""Where private keys were delivered to: see `tables`."""
+"""Where private keys were delivered to, and which keys ended: see `tables`.
+
+Of those that ended before nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add the table."""
+    """Add the tables."""
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -21,6 +24,14 @@ def upgrade() -> None:
         sa.Column("birth", sa.Text(), nullable=False),
         sa.Column("hashes", sa.Text(), nullable=False),
         sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("done", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["login_id"], ["logins.id"], name="fk_deliveries_login_id_logins"),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
+    )
+    op.create_table(
+        "ended_keys",
+        sa.Column("login_id", sa.Integer(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["login_id"], ["logins.id"], name="fk_ended_keys_login_id_logins"),
+        sa.PrimaryKeyConstraint("login_id", "fingerprint", name="pk_ended_keys"),
     )
