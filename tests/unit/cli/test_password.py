@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from hatchway.errors import ConflictError, RefusedError, UsageError
 from hatchway.wire.entry import (
@@ -87,7 +88,15 @@ def test_what_is_said_when_it_is_set(run: Cli, daemon: FakeDaemon) -> None:
         "kind": "hashed",
         "hash": "argon2id",
         "password": None,
+        "not_ended": "",
     }
+
+
+def test_it_is_said_that_sessions_go_on(run: Cli, daemon: FakeDaemon) -> None:
+    daemon.answers[SetPassword] = structs.replace(HASHED, not_ended="hostd is away")
+    done = run("password", "set", "x", given="secret12\n")
+    assert done.exit_code == 0
+    assert "go on until this is mended: hostd is away" in " ".join(done.stderr.split())
 
 
 def test_import(run: Cli, daemon: FakeDaemon) -> None:
