@@ -45,6 +45,19 @@ class Credential:
     password: str | None = None
 
 
+def make_key(hatchway: Hatchway, name: str, kind: str = "ed25519") -> str:
+    """Make a pair of keys called `name`. Returns the line of the public one."""
+    path = hatchway.keys / name
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path], check=True)
+    return path.with_name(f"{name}.pub").read_text()
+
+
+def add_key(hatchway: Hatchway, instance: str, name: str, *options: str, kind: str = "ed25519") -> Credential:
+    """Let a new key called `name` into an instance."""
+    hatchway.command("key", "add", instance, *options, given=make_key(hatchway, name, kind))
+    return Credential(key=name)
+
+
 def own_address() -> str:
     """An address of loopback that nobody else has used: wrong passwords from another do not slow it down."""
     number = next(_ADDRESSES)

@@ -5,10 +5,11 @@ Six instances have a password of one kind and one kind of key each, and two volu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import secrets
-import subprocess
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from tests.sshd.entering import (
     HERE,
     Credential,
     Verdict,
+    add_key,
     attempt,
+    make_key,
     own_address,
     source,
     together,
@@ -65,19 +68,6 @@ def directory(hatchway: Hatchway, number: int, path: str) -> Path:
     return hatchway.volumes / f"shop-web-{number}{path.replace('/', '-')}"
 
 
-def make_key(hatchway: Hatchway, name: str, kind: str = "ed25519") -> str:
-    """Make a pair of keys called `name`. Returns the line of the public one."""
-    path = hatchway.keys / name
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path], check=True)
-    return path.with_name(f"{name}.pub").read_text()
-
-
-def add_key(hatchway: Hatchway, instance: str, name: str, *options: str, kind: str = "ed25519") -> Credential:
-    """Let a new key called `name` into an instance."""
-    hatchway.command("key", "add", instance, *options, given=make_key(hatchway, name, kind))
-    return Credential(key=name)
-
-
 @pytest.fixture(scope="module")
 def hatchway() -> Iterator[Hatchway]:
     with running() as made:
@@ -94,15 +84,24 @@ def hatchway() -> Iterator[Hatchway]:
         yield made
 
 
+IMPORTED = {
+    "$6$": "$6$abcdefgh./012345$",
+    "$y$": "$y$j75$cVfAuBzWLk5OREDYbVPFi0$",
+    "$2b$": "$2b$06$abcdefghijklmnopqrstuu",
+    "sha512": None,
+}
+"""Settings for crypt(3), None for SHA-512 in hex."""
+
+
 def given_password(hatchway: Hatchway, number: int, *options: str) -> Credential:
     password = secrets.token_urlsafe(16)
     hatchway.command("password", "set", f"shop/web/{number}", *options, "--stdin", given=f"{password}\n")
     return Credential(password=password)
 
 
-def imported_password(hatchway: Hatchway, number: int, setting: str | None) -> Credential:
-    """One whose hash was imported, that of crypt(3) with `setting`, or SHA-512 in hex."""
-    password = secrets.token_urlsafe(16)
+def imported_password(hatchway: Hatchway, number: int, kind: str) -> Credential:
+    """One whose hash was imported, of a kind in IMPORTED."""
+    password, setting = secrets.token_urlsafe(16), IMPORTED[kind]
     encoded = hashlib.sha512(password.encode()).hexdigest() if setting is None else crypt_r.crypt(password, setting)
     hatchway.command("password", "import", f"shop/web/{number}", "--stdin", given=f"{encoded}\n")
     return Credential(password=password)
@@ -125,10 +124,10 @@ def methods(hatchway: Hatchway) -> tuple[Method, ...]:
         Method("key in a volume", 6, Credential(key="volume")),
         Method("raw password", 1, given_password(hatchway, 1, "--raw")),
         Method("hashed password", 2, given_password(hatchway, 2, "--hashed")),
-        Method("imported $6$", 3, imported_password(hatchway, 3, "$6$abcdefgh./012345$")),
-        Method("imported $y$", 4, imported_password(hatchway, 4, "$y$j75$cVfAuBzWLk5OREDYbVPFi0$")),
-        Method("imported $2b$", 5, imported_password(hatchway, 5, "$2b$06$abcdefghijklmnopqrstuu")),
-        Method("imported sha512", 6, imported_password(hatchway, 6, None)),
+        Method("imported $6$", 3, imported_password(hatchway, 3, "$6$")),
+        Method("imported $y$", 4, imported_password(hatchway, 4, "$y$")),
+        Method("imported $2b$", 5, imported_password(hatchway, 5, "$2b$")),
+        Method("imported sha512", 6, imported_password(hatchway, 6, "sha512")),
     )
 
 
@@ -169,6 +168,15 @@ def verdicts(hatchway: Hatchway, methods: tuple[Method, ...]) -> dict[str, Verdi
     return {method.name: one for method, one in zip(methods, found, strict=True)}
 
 
+def kept_as(hatchway: Hatchway, login: str) -> str:
+    """The hash by which the login's password is checked, as it stands in the registry."""
+    path = hatchway.directory / "state" / "registry.sqlite"
+    query = "SELECT public FROM credentials JOIN logins ON logins.id = login_id WHERE logins.name = ? AND kind = ?"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as registry:
+        ((found,),) = registry.execute(query, (login, "password")).fetchall()
+    return str(found)
+
+
 def expected(methods: tuple[Method, ...], keys: Verdict, passwords: Verdict) -> dict[str, Verdict]:
     return {method.name: keys if method.is_key else passwords for method in methods}
 
@@ -205,8 +213,6 @@ CONDITIONS = (
 
 
 def test_no_condition(hatchway: Hatchway, methods: tuple[Method, ...]) -> None:
-    assert verdicts(hatchway, methods) == expected(methods, IN, IN)
-    # What was imported is now kept as we hash passwords, and is right all the same.
     assert verdicts(hatchway, methods) == expected(methods, IN, IN)
 
 
@@ -309,6 +315,21 @@ def test_key_only(hatchway: Hatchway) -> None:
     anew = Credential(password=str(hatchway.command("password", "reset", instance)["password"]))
     assert attempt(hatchway, login, anew) is IN
     assert attempt(hatchway, login, password, address=own_address()) is DENIED
+
+
+@pytest.mark.parametrize("kind", IMPORTED)
+def test_what_was_imported_is_kept_as_we_hash_passwords(hatchway: Hatchway, kind: str) -> None:
+    """From the first login on, and is right all the same; a wrong one changes nothing."""
+    credential = imported_password(hatchway, 7, kind)
+    before = kept_as(hatchway, "shop-web-7")
+    assert not before.startswith("$argon2id$")
+    assert attempt(hatchway, "shop-web-7", Credential(password="a guess"), address=own_address()) is DENIED
+    assert kept_as(hatchway, "shop-web-7") == before
+    assert attempt(hatchway, "shop-web-7", credential) is IN
+    after = kept_as(hatchway, "shop-web-7")
+    assert after.startswith("$argon2id$")
+    assert attempt(hatchway, "shop-web-7", credential) is IN
+    assert kept_as(hatchway, "shop-web-7") == after
 
 
 @pytest.mark.parametrize("by", ["key", "password"])
