@@ -29,12 +29,14 @@ class Verdict(enum.StrEnum):
     """What becomes of an attempt. A client is told one of these, and nothing of the reason.
 
     DENIED is said of a credential that is not taken; CLOSED to whoever has proved to hold a right one, and may not
-    enter all the same.
+    enter all the same. LATE is that, too, but found out only behind the account stage: what counted when sshd asked for
+    keys or the password does not any more.
     """
 
     IN = "in"
     DENIED = "denied"
     CLOSED = "closed"
+    LATE = "late"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def verdict(hatchway: Hatchway, login: str, done: subprocess.CompletedProcess[st
         return Verdict.DENIED
     if said == [f"Connection closed by 127.0.0.1 port {hatchway.port}"]:
         return Verdict.CLOSED
+    if not said:
+        return Verdict.LATE
     raise AssertionError(f"{login}: {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 

@@ -34,7 +34,7 @@ from tests.sshd.entering import (
 from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.speaking import Client
 
-IN, DENIED, CLOSED = Verdict
+IN, DENIED, CLOSED = Verdict.IN, Verdict.DENIED, Verdict.CLOSED
 
 CONTENT = "what is written"
 HELD = "what was there before"

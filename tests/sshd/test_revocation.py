@@ -31,7 +31,7 @@ from tests.sshd.test_sessions import Uploading
 
 from hatchway.admin import volume_keys
 
-IN, DENIED, CLOSED = Verdict
+IN, DENIED, CLOSED = Verdict.IN, Verdict.DENIED, Verdict.CLOSED
 
 IN_TIME_S = 1.0
 
