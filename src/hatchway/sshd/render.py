@@ -195,8 +195,8 @@ def dedicated(config: Config, version: Version, policy_path: str, pid_file: str 
 
 
 def _per_source(config: Config) -> int:
-    """Half of what all addresses together may hold before sshd begins to refuse, at least 10."""
-    return max(10, int(config.sshd.max_startups.split(":")[0]) // 2)
+    """A third of what all addresses together may hold before sshd begins to refuse, at least 10."""
+    return max(10, int(config.sshd.max_startups.split(":")[0]) // 3)
 
 
 def pam_service(config: Config) -> str:
