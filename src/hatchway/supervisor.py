@@ -74,6 +74,8 @@ def run(config: Config, config_path: Path | None) -> None:
     os.umask(0o022)
     # What we keep for hostd. Processes inherit it: sshd is not meant to have a million.
     limits.raise_open_files(3 * DESCRIPTORS_MAX + 1024)
+    # Passwords pass through sshd, which we cannot tell to be not dumpable, and the helpers it starts.
+    limits.no_core_dumps()
     with plain_errors():
         trio.run(_run, config, config_path)
 

@@ -13,3 +13,12 @@ def raise_open_files(most: int | None = None) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if most is None else max(soft, min(most, hard))
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def no_core_dumps() -> None:
+    """Neither this process nor any it starts leaves a core dump, also those that are not ours and drop no rights.
+
+    One byte, which cannot be raised again: a limit of none does not stop dumps that are piped to a program (core(5)),
+    and 1 is what the kernel itself uses to say never (fs/coredump.c).
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
