@@ -11,6 +11,7 @@ from msgspec import structs
 from tests.unit.core.stage import WEB, Stage, snapshot, staged, volume
 
 from hatchway.access.attempts import FAILURE_S
+from hatchway.access.service import Flood
 from hatchway.admin.admission import Admission
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.credentials import keys, passwords
@@ -630,3 +631,102 @@ async def test_a_pin_is_asked_for_keys_in_hardware_only(tmp_path: Path) -> None:
         await shared(stage)
         with pytest.raises(UsageError, match="only a key in hardware"):
             await stage.do(AddKey(instance=INSTANCE, public=keys.generate_ed25519("x").public, verify_required=True))
+
+
+async def test_sshd_is_told_what_it_can_decide_by_itself(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        stage.core.now = lambda: 1_000_000.0
+        own, pair = await own_key(stage), keys.generate_ed25519("added")
+        await stage.do(
+            AddKey(instance=INSTANCE, public=pair.public, sources="192.0.2.0/24,!192.0.2.66", expires_at=1_000_500.0)
+        )
+        await stage.do(SetConditions(instance=INSTANCE, allowed_from=("192.0.0.0/16",), expires_at=1_001_000.0))
+        _ok, lines = await stage.ask("keys", login=LOGIN)
+        assert lines.splitlines() == [
+            f'restrict,from="192.0.0.0/16",expiry-time="19700112140320Z" {own}',
+            f'restrict,from="192.0.2.0/24,!192.0.2.66",expiry-time="19700112135500Z" {pair.public}',
+        ]
+        await stage.do(SetConditions(instance=INSTANCE, expires_at=1_000_100.0))
+        _ok, lines = await stage.ask("keys", login=LOGIN)
+        assert lines.count('expiry-time="19700112134820Z"') == 2, "whichever comes first"
+        stage.core.now = lambda: 1_000_100.0
+        assert await stage.ask("keys", login=LOGIN) == (False, "")
+
+
+async def test_an_expired_key_is_not_even_offered(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await shared(stage)
+        started, began = trio.current_time(), stage.core.now()
+        stage.core.now = lambda: began + trio.current_time() - started
+        pair = keys.generate_ed25519("added")
+        until = stage.core.now() + 0.7
+        await stage.do(AddKey(instance=INSTANCE, public=pair.public, expires_at=until))
+        assert await by_key(stage, pair.public)
+        session = newest(stage)
+        assert await by_key(stage, await own_key(stage))
+        nursery.start_soon(stage.admission.run)
+        with trio.fail_after(5):
+            while not stage.host.ended:
+                await trio.sleep(0.01)
+        assert 0 <= stage.core.now() - until < 1
+        assert stage.host.ended == [session]
+        assert pair.public not in (await stage.ask("keys", login=LOGIN))[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_opens_has_its_expiry_waited_for(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        password = await shared(stage)
+        await stage.do(SetConditions(instance=INSTANCE, expires_at=stage.core.now() + 1.0))
+        nursery.start_soon(stage.admission.run)
+        await trio.sleep(0.1)
+        # It waits for nothing yet: there is no session.
+        assert await by_password(stage, password)
+        with trio.fail_after(5):
+            while not stage.host.ended:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_no_login_has_no_guesses_of_its_own(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        fields = {"service": "hatchway-sshd", "rhost": "192.0.2.1", "connection": "a"}
+        before = trio.current_time()
+        for number in range(6):
+            assert not (await stage.ask("auth", login=f"No Login {number}", **fields, password="x"))[0]
+        assert trio.current_time() - before >= 6 * FAILURE_S + 0.5, "the sixth had to wait"
+
+
+@pytest.mark.parametrize("sources", ["client.example.org", "192.0.2.7/24", 'a"b', "10.0.0.0/8, 192.0.2.1"])
+async def test_an_added_key_says_from_where_as_sshd_understands_it(tmp_path: Path, sources: str) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        with pytest.raises(UsageError):
+            await stage.do(AddKey(instance=INSTANCE, public=keys.generate_ed25519("x").public, sources=sources))
+        with pytest.raises(UsageError, match="expired already"):
+            await stage.do(AddKey(instance=INSTANCE, public=keys.generate_ed25519("x").public, expires_at=1.0))
+
+
+async def test_a_key_is_named_so_that_no_other_is_meant(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        pairs = [keys.generate_ed25519("same comment") for _ in range(2)]
+        for pair in pairs:
+            await stage.do(AddKey(instance=INSTANCE, public=pair.public))
+        with pytest.raises(UsageError, match="say which"):
+            await stage.do(RemoveKey(instance=INSTANCE, key="same comment"))
+        with pytest.raises(NotFoundError):
+            await stage.do(RemoveKey(instance=INSTANCE, key=pairs[0].fingerprint[7:12]))
+        found = await stage.do(RemoveKey(instance=INSTANCE, key=pairs[0].fingerprint[7:13]))
+        assert found.changed == (pairs[0].fingerprint,)
+
+
+def test_wrong_passwords_count_together_for_an_hour() -> None:
+    flood = Flood(3)
+    assert [flood.is_too_much("web", at) for at in (0.0, 1.0, 3599.0)] == [False, False, True]
+    flood = Flood(3)
+    assert [flood.is_too_much("web", at) for at in (0.0, 1.0, 3600.0, 3601.0, 3602.0)] == [False] * 4 + [True]
+    assert not any(Flood(3).is_too_much(f"login-{number}", 0.0) for number in range(10))
+    assert not any(Flood(0).is_too_much("web", 0.0) for _ in range(1000))
