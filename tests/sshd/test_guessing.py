@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tests.figures import note
 from tests.sshd import guessing
-from tests.sshd.running import Hatchway, running
+from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.test_engines import resident_mib
 
 INSTANCE, LOGIN = "shop/web/1", "shop-web-1"
@@ -61,9 +61,11 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def attacked(hatchway: Hatchway, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """A bot at work."""
-    numbers = (hatchway.port, LOGIN, RATE, seconds, ADDRESSES)
+def attacked(
+    hatchway: Hatchway, seconds: float, rate: int = RATE, addresses: int = ADDRESSES
+) -> Iterator[subprocess.Popen[str]]:
+    """A bot at work, from 127.1.0.1 on."""
+    numbers = (hatchway.port, LOGIN, rate, seconds, addresses)
     bot = subprocess.Popen(
         [sys.executable, "-I", guessing.__file__, *map(str, numbers)], stdout=subprocess.PIPE, text=True
     )
@@ -138,3 +140,16 @@ def refusals(hatchway: Hatchway) -> list[dict[str, Any]]:
 
 def test_ten_seconds_from_a_hundred_addresses(hatchway: Hatchway) -> None:
     hold_out(hatchway, 10)
+
+
+def test_who_guesses_behind_the_owners_address_delays_the_owner_a_little(hatchway: Hatchway) -> None:
+    """Who sits in the same office, in the same second. With a key nobody waits, however long somebody guesses there."""
+    password = hatchway.password(INSTANCE)
+    with attacked(hatchway, 1, guessing.GUESSES_A_CONNECTION, 1) as bot:
+        wait_until(lambda: "Failed password" in hatchway.log(), "the first guess")
+        by_password_s = enters_s(hatchway, password, "127.1.0.1")
+        by_key_s = enters_s(hatchway, None, "127.1.0.1")
+        bot.wait(60)
+    note(f"beside one who guesses: by password {by_password_s:.2f} s, by key {by_key_s:.2f} s")
+    assert by_password_s < 2 * ENTER_S
+    assert by_key_s < ENTER_S
