@@ -254,6 +254,8 @@ class Secrets:
                     )
                 )
         in_volumes = await self._volume_keys.read(record)
+        ended = await self._core.db(lambda registry: registry.ended_keys(record.login))
+        ended -= {one.fingerprint for one in statuses}
         statuses += [
             _key_status(
                 one.key,
@@ -264,6 +266,12 @@ class Secrets:
                 place=place,
             )
             for place, one in in_volumes.keys
+            if one.key.fingerprint not in ended
+        ]
+        back = [
+            f"{place}: this key was renewed or taken away; 'hatchway key add' lets it in again"
+            for place, one in in_volumes.keys
+            if one.key.fingerprint in ended
         ]
         delivered, undelivered = await self._deliveries.places(record.login)
         return Keys(
@@ -272,7 +280,7 @@ class Secrets:
             login=record.login,
             keys=tuple(statuses),
             volume_keys=record.conditions.volume_keys,
-            problems=in_volumes.problems,
+            problems=(*in_volumes.problems, *back),
             changed=changed,
         )
 

@@ -182,6 +182,7 @@ def host_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not os.access(SSHD, os.X_OK), reason="sshd is not installed")
 def test_sshd_answers_the_same(host_key: Path) -> None:
     # Match Address is the same function as from=, addr_match_list, and `-T -C` asks it.
+    Path("/run/sshd").mkdir(exist_ok=True)
     wrong = []
     for patterns, client, let_in in FROM:
         config = host_key.with_name("config")
