@@ -77,9 +77,10 @@ class _Turns:
     async def _wait(self, priority: Priority) -> None:
         number, event = next(self._numbers), trio.Event()
         heapq.heappush(self._waiting, (priority, number, event))
-        suspects = sum(1 for waiting, _, _ in self._waiting if waiting.suspicion > 0 and waiting.stranger)
-        if len(self._waiting) > WAITING_MAX or suspects > SUSPECTS_MAX:
-            worst = max(self._waiting)
+        suspects = [one for one in self._waiting if one[0].suspicion > 0 and one[0].stranger]
+        if len(self._waiting) > WAITING_MAX or len(suspects) > SUSPECTS_MAX:
+            # Nobody makes room for those who have guessed wrong but one of them.
+            worst = max(suspects if len(suspects) > SUSPECTS_MAX else self._waiting)
             self._remove(worst)
             self._refused.add(worst[1])
             worst[2].set()

@@ -259,7 +259,12 @@ class Admission:
             own = await self._own(record) if record is not None and sessions else Valid()
             denied = self._denied(record, sessions, own)
             # Of these a volume has the say, which may take its time; the others need not wait for it.
-            asked = [one for one, why in denied.items() if _may_be_a_volumes(one, why, record)]
+            ended = await self._core.db(lambda registry: registry.ended_keys(login)) if denied else frozenset()
+            asked = [
+                one
+                for one, why in denied.items()
+                if _may_be_a_volumes(one, why, record) and one.credential not in ended
+            ]
             await self._end(login, {one: why for one, why in denied.items() if one not in asked})
             if asked and record is not None:
                 found = await self._volume_keys.read(record)
@@ -313,6 +318,9 @@ def _facts_of_entry(entry: Entry) -> CredentialFacts:
 
 
 def _may_be_a_volumes(session: SessionRecord, why: Denial, record: InstanceRecord | None) -> bool:
-    """Whether a session that may not stay by what is known here may have come in by a key in a volume."""
-    allowed = record is not None and record.conditions.volume_keys
+    """Whether a session that may not stay by what is known here may have come in by a key in a volume.
+
+    Not one that came in by a credential of ours: it is gone, whether a volume can be asked or not.
+    """
+    allowed = record is not None and record.conditions.volume_keys and session.credential_id is None
     return allowed and why is Denial.CREDENTIAL_GONE and session.method == "publickey"

@@ -730,3 +730,27 @@ def test_wrong_passwords_count_together_for_an_hour() -> None:
     assert [flood.is_too_much("web", at) for at in (0.0, 1.0, 3600.0, 3601.0, 3602.0)] == [False] * 4 + [True]
     assert not any(Flood(3).is_too_much(f"login-{number}", 0.0) for number in range(10))
     assert not any(Flood(0).is_too_much("web", 0.0) for _ in range(1000))
+
+
+async def test_a_key_of_ours_that_is_gone_asks_no_volume(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Else whoever controls the volume kept the session of a stolen key by making it unreadable."""
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        in_volume = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(in_volume.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, await own_key(stage))
+        by_ours = newest(stage)
+        assert await by_key(stage, in_volume.public)
+        by_theirs = newest(stage)
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        await trio.sleep(61)
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.ended == [by_ours]
+        # Added and taken away by the operator, it has ended, wherever else it is.
+        await stage.do(AddKey(instance=INSTANCE, public=in_volume.public))
+        await stage.do(RemoveKey(instance=INSTANCE, key="in the volume"))
+        assert by_theirs in stage.host.ended

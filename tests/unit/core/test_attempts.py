@@ -296,3 +296,28 @@ async def test_guesses_of_one_address_that_arrive_at_once_are_not_all_looked_at(
     # Twenty are free, and some more are near enough to wait for.
     assert len(checked) <= FREE_OF_ADDRESS + 4
     assert len(checked) + len(unchecked) == 100
+
+
+async def test_nobody_innocent_makes_room_for_who_has_guessed_wrong() -> None:
+    found, gated, refused = Attempts(), Gated(), list[str]()
+    suspects = [addresses.address(f"198.51.100.{number}") for number in range(SUSPECTS_MAX + 5)]
+    for address in suspects:
+        found.throttle.failed(address, "known", trio.current_time())
+
+    async def attempt(address: addresses.Address | None, login: str, name: str) -> None:
+        try:
+            await found.check(address, login, gated.check(name))
+        except UncheckedError:
+            refused.append(name)
+
+    async with trio.open_nursery() as nursery:
+        # Many wait at one login, so that these come last of all.
+        for number in range(20):
+            nursery.start_soon(attempt, addresses.address(f"203.0.113.{number}"), "victim", "innocent")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        for number, address in enumerate(suspects):
+            nursery.start_soon(attempt, address, f"login-{number}", "suspect")
+        await until(lambda: len(refused) == 5)
+        assert refused == ["suspect"] * 5
+        nursery.cancel_scope.cancel()
+        gated.go.release(100)
