@@ -23,6 +23,7 @@ from tests.mount.test_on_demand_devices import Bench, attached, image, run
 
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, RefusedError
 from hatchway.host import tasks
+from hatchway.host.errands import Errands
 from hatchway.host.patience import Patience
 from hatchway.host.sizes import Accounts
 from hatchway.host.sources import birth
@@ -80,8 +81,9 @@ class Beneath:
         self.zygote = OwnZygote("info")
         self.uids = WorkerUids(FIRST_UID, LAST_UID)
         patience = Patience()
-        self.accounts = Accounts(bench.config, self.zygote, self.uids, patience)
-        self.tasks = Tasks(bench.config, self.zygote, self.uids, patience, self.accounts)
+        errands = Errands(bench.config, self.zygote, self.uids, patience)
+        self.accounts = Accounts(bench.config, errands, patience)
+        self.tasks = Tasks(bench.config, errands, self.accounts)
 
     def volume(self, name: str = "v", mode: int = 0o700) -> Path:
         path = self.bench.binds / name

@@ -16,6 +16,7 @@ from hatchway.errors import ConflictError, HostError, RefusedError
 from hatchway.host import orphans, policy, processes, sources
 from hatchway.host.activity import bounded
 from hatchway.host.adoption import adopt
+from hatchway.host.errands import Errands
 from hatchway.host.handover import Handover, KeptRoot
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
@@ -72,8 +73,9 @@ class Hostd:
         self._patience = Patience()
         self._handover = Handover(config.handover_dir)
         self._uids = WorkerUids(*config.ids.worker_uids)
-        self._accounts = Accounts(config, self._zygote, self._uids, self._patience)
-        self._tasks = Tasks(config, self._zygote, self._uids, self._patience, self._accounts)
+        errands = Errands(config, self._zygote, self._uids, self._patience)
+        self._accounts = Accounts(config, errands, self._patience)
+        self._tasks = Tasks(config, errands, self._accounts)
         self._roots: dict[str, LoginRoot] = {}
         self._watchers: set[trio.MemorySendChannel[SessionEnded]] = set()
         self._counting = trio.CancelScope()

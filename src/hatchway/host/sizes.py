@@ -14,8 +14,6 @@ import contextlib
 import functools
 import math
 import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -27,9 +25,8 @@ from hatchway.config import Config
 from hatchway.errors import HatchwayError, HostError, ProtocolError, RefusedError
 from hatchway.host import policy, sources
 from hatchway.host.account import Account
+from hatchway.host.errands import Errands
 from hatchway.host.patience import Patience
-from hatchway.host.processes import Process
-from hatchway.host.workers import WorkerUids, Zygote, take_descriptors
 from hatchway.model import NO_LIMITS, Limits
 from hatchway.volumefs.ledger import BLOCK, SUM_MAX, Figures, Ledger
 from hatchway.wire.host import Measure, SharedVolume, Sizes, Usage, View, VolumeSize
@@ -90,10 +87,9 @@ BYTES_PER_FILE: Final = 16384
 class Accounts:
     """All accounts, by directory of the host and which that is."""
 
-    def __init__(self, config: Config, zygote: Zygote, uids: WorkerUids, patience: Patience) -> None:
+    def __init__(self, config: Config, errands: Errands, patience: Patience) -> None:
         self._config = config
-        self._zygote = zygote
-        self._uids = uids
+        self._errands = errands
         self._patience = patience
         self._accounts: dict[tuple[str, str], Account] = {}
         # When each count that is going on began.
@@ -321,42 +317,20 @@ class Accounts:
 
     async def _count(self, account: Account) -> bool:
         """Have a counter count it. Whether the result is exact. Raises HatchwayError, OSError."""
-        opening = functools.partial(
-            sources.open_volume, self._config, account.source, read_only=True, expected=account.birth
-        )
         self._write_limits(account)
         account.stale = False
-        volume = await self._patience.descriptor(account.source, opening)
-        uid: int | None = None
-        process: Process | None = None
-        ends: list[socket.socket] = []
+        spec = functools.partial(_counter, account.source)
         try:
-            ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours, theirs = ends
-            take_descriptors(ours, False)
-            uid = self._uids.take()
-            await self._calmly(account.ledger, account.ledger.begin)
-            spec = Count(source=account.source, worker_uid=uid, scratch=self._config.mount_dir)
-            process = await self._zygote.spawn(spec, (volume, account.ledger.fileno(), theirs.fileno()))
-            theirs.close()
-            with trio.fail_after(LONGEST_S):
-                found = await self._result(trio.socket.from_stdlib_socket(ours.dup()))
-            exact = await self._finish(account, found)
+            async with self._errands.volume(account.source, account.birth, read_only=True) as volume:
+                await self._calmly(account.ledger, account.ledger.begin)
+                async with self._errands.process(account.source, spec, (volume, account.ledger.fileno())) as control:
+                    with trio.fail_after(LONGEST_S):
+                        found = await self._result(control)
+                    exact = await self._finish(account, found)
         except trio.TooSlowError:
             raise HostError("counting what is in it takes too long") from None
         finally:
             account.ledger.abandon()
-            # Closing a mount, or what the counter may have sent, takes as long as somebody else likes.
-            close_elsewhere([volume, *(end.detach() for end in ends if end.fileno() >= 0)])
-            with trio.CancelScope(shield=True):
-                if process is not None:
-                    process.signal(signal.SIGKILL)
-                    with trio.move_on_after(5):
-                        await process.wait()
-                    gone = not process.alive()
-                    process.close()
-                if uid is not None and (process is None or gone):
-                    self._uids.give_back(uid)
         if found.least:
             raise HostError("some of what is in it cannot be read, so there is more than was counted")
         return exact
@@ -378,7 +352,7 @@ class Accounts:
         raise HostError("a session is in the middle of a change and does not go on")
 
     async def _result(self, control: trio.socket.SocketType) -> Counted:
-        """What the counter at the other end of `control`, which is closed here, has found. Raises HostError."""
+        """What the counter at the other end of `control` has found. Raises HostError."""
         try:
             while True:
                 with trio.move_on_after(STALLED_S):
@@ -396,8 +370,6 @@ class Accounts:
                 raise HostError("it cannot be counted what is in it: its file system does not answer")
         except (OSError, ProtocolError) as exc:
             raise HostError(f"it cannot be counted what is in it: {exc}") from exc
-        finally:
-            control.close()
 
     async def _finish(self, account: Account, found: Counted) -> bool:
         """Enter what was found. Whether it is exact. Raises HostError."""
@@ -475,3 +447,7 @@ class Accounts:
     def _drop(self, account: Account) -> None:
         if self._accounts.pop((account.source, account.birth), None) is not None:
             account.ledger.close()
+
+
+def _counter(source: str, uid: int, scratch: str) -> Count:
+    return Count(source=source, worker_uid=uid, scratch=scratch)

@@ -1,7 +1,6 @@
 """Volume tasks as hostd sees them: what the core asks to be done in a volume, once, is done by a process of its own.
 
-Each has a deadline, few run at once, and one volume has one at a time. A process that cannot be ended, since its file
-system does not answer, keeps its uid, and its volume gets no other.
+Each has a deadline, few run at once, and one volume has one at a time.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -19,17 +16,15 @@ import trio
 
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, ProtocolError, RefusedError
-from hatchway.host import policy, sources
-from hatchway.host.patience import Patience
-from hatchway.host.processes import Process
+from hatchway.host import policy
+from hatchway.host.errands import Errands
 from hatchway.host.sizes import Accounts
-from hatchway.host.workers import WorkerUids, Zygote, take_descriptors
 from hatchway.volumefs import delivery
 from hatchway.volumefs.keyfiles import FILE_MAX, PUB_MAX, SKIPPED_MAX, TOTAL_MAX
 from hatchway.wire.host import Deliver, Delivered, KeyFiles, ReadKeys, SharedVolume, Withdraw, Withdrawn
 from hatchway.wire.service import Peer
 from hatchway.wire.task import Perform, Problem, Put, ReadKeyFiles, Take, TaskFailed, TaskKind, receive_answer
-from hatchway.wire.worker import close_elsewhere, pack
+from hatchway.wire.worker import pack
 
 T = TypeVar("T", KeyFiles, Delivered, Withdrawn)
 
@@ -41,9 +36,6 @@ TASK_S: Final = 10.0
 
 TURN_S: Final = 10.0
 """Longest that one waits for its turn, and then for one of the places. The core waits a minute for all of it."""
-
-END_S: Final = 2.0
-"""How long a process that was sent SIGKILL is waited for."""
 
 TOKEN_MAX: Final = 32
 
@@ -59,18 +51,12 @@ class _Turn:
 class Tasks:
     """All of them."""
 
-    def __init__(
-        self, config: Config, zygote: Zygote, uids: WorkerUids, patience: Patience, accounts: Accounts
-    ) -> None:
+    def __init__(self, config: Config, errands: Errands, accounts: Accounts) -> None:
         self._config = config
-        self._zygote = zygote
-        self._uids = uids
-        self._patience = patience
+        self._errands = errands
         self._accounts = accounts
         self._places = trio.Semaphore(TASKS_MAX)
         self._turns: dict[str, _Turn] = {}
-        # By volume, what could not be ended, with its uid.
-        self._stuck: dict[str, tuple[Process, int]] = {}
 
     async def read_keys(self, request: ReadKeys, _peer: Peer) -> KeyFiles:
         """Public keys in a volume. Raises HatchwayError."""
@@ -141,22 +127,13 @@ class Tasks:
         turn.wanted += 1
         try:
             async with _within(TURN_S, turn.lock, source):
-                self._forget_ended()
-                if source in self._stuck:
-                    raise HostError(f"{source} does not answer")
+                self._errands.check(source)
                 async with _within(TURN_S, self._places, source):
                     yield
         finally:
             turn.wanted -= 1
             if not turn.wanted:
                 del self._turns[source]
-
-    def _forget_ended(self) -> None:
-        for source, (process, uid) in list(self._stuck.items()):
-            if not process.alive():
-                process.close()
-                self._uids.give_back(uid)
-                del self._stuck[source]
 
     async def _run(
         self,
@@ -168,50 +145,27 @@ class Tasks:
         ledger: int | None,
     ) -> T | TaskFailed:
         """What a task says to `message`. Raises HatchwayError."""
-        opening = functools.partial(sources.open_volume, self._config, source, read_only=ledger is None, expected=birth)
-        volume = await self._patience.descriptor(source, opening)
-        uid: int | None = None
-        process: Process | None = None
-        ends: list[socket.socket] = []
+        spec = functools.partial(_task, kind, source)
         try:
-            ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours, theirs = ends
-            take_descriptors(ours, False)
-            uid = self._uids.take()
-            spec = Perform(kind=kind, source=source, worker_uid=uid, scratch=self._config.mount_dir)
-            fds = (volume, theirs.fileno()) if ledger is None else (volume, theirs.fileno(), ledger)
-            process = await self._zygote.spawn(spec, fds)
-            theirs.close()
-            with trio.fail_after(TASK_S):
-                return await _ask(trio.socket.from_stdlib_socket(ours.dup()), message, answer)
+            async with self._errands.volume(source, birth, read_only=ledger is None) as volume:
+                fds = (volume,) if ledger is None else (volume, ledger)
+                async with self._errands.process(source, spec, fds) as control:
+                    with trio.fail_after(TASK_S):
+                        return await _ask(control, message, answer)
         except trio.TooSlowError:
             raise HostError(f"{source} does not answer in {TASK_S:g} s") from None
         except (OSError, ProtocolError) as exc:
             raise HostError(f"the task for {source} failed: {exc}") from exc
-        finally:
-            # Closing a mount, or what the task may have sent, takes as long as somebody else likes.
-            close_elsewhere([volume, *(end.detach() for end in ends if end.fileno() >= 0)])
-            with trio.CancelScope(shield=True):
-                if process is None:
-                    if uid is not None:
-                        self._uids.give_back(uid)
-                else:
-                    assert uid is not None
-                    await self._end(source, process, uid)
 
-    async def _end(self, source: str, process: Process, uid: int) -> None:
-        process.signal(signal.SIGKILL)
-        with trio.move_on_after(END_S):
-            await process.wait()
-        self._stuck[source] = process, uid
-        self._forget_ended()
+
+def _task(kind: TaskKind, source: str, uid: int, scratch: str) -> Perform:
+    return Perform(kind=kind, source=source, worker_uid=uid, scratch=scratch)
 
 
 async def _ask(control: trio.socket.SocketType, message: ReadKeyFiles | Put | Take, answer: type[T]) -> T | TaskFailed:
-    with control:
-        await control.send(pack(message))
-        said: T | TaskFailed = await receive_answer(control, answer | TaskFailed)
-        return said
+    await control.send(pack(message))
+    said: T | TaskFailed = await receive_answer(control, answer | TaskFailed)
+    return said
 
 
 @asynccontextmanager

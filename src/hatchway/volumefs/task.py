@@ -150,20 +150,25 @@ def _problem(exc: OSError) -> Problem:
             return Problem.FAILED
 
 
-def run(spec: Perform, volume_fd: int, control_fd: int, ledger_fd: int | None = None) -> None:
-    """Confine this freshly forked process and do what is asked on the control socket. Never returns."""
+def run(spec: Perform, volume_fd: int, *rest: int) -> None:
+    """Confine this freshly forked process and do what is asked on the control socket. Never returns.
+
+    `rest` are the descriptors of the volume's ledger, where there is a change to make, and of the control socket.
+    """
+    *ledgers, control_fd = rest
     status = 1
     control = socket.socket(fileno=control_fd)
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         structlog.contextvars.bind_contextvars(process="task", task=spec.kind.value, source=spec.source)
         row = _TABLE[spec.kind]
-        keep = {volume_fd, control_fd} if ledger_fd is None else {volume_fd, control_fd, ledger_fd}
-        proc_fd = confine(keep, uid=spec.worker_uid, scratch=spec.scratch, permitted=row.caps, effective=row.caps)
+        proc_fd = confine(
+            {volume_fd, *rest}, uid=spec.worker_uid, scratch=spec.scratch, permitted=row.caps, effective=row.caps
+        )
         packet = control.recv(MAX_PACKET)
         if packet:  # else hostd is gone, or has thought better of it
             request = decode(packet, row.request)
-            ledger = None if ledger_fd is None else Ledger(ledger_fd)
+            ledger = Ledger(ledgers[0]) if ledgers else None
             send_answer(control, perform(spec.kind, request, Place(volume_fd, proc_fd, Quota(ledger))))
             status = 0
     except BrokenPipeError:

@@ -20,6 +20,7 @@ from hatchway.config import Config, Host, Paths
 from hatchway.errors import HatchwayError
 from hatchway.host import workers
 from hatchway.host.adoption import adopt
+from hatchway.host.errands import Errands
 from hatchway.host.handover import (
     Handover,
     KeptRoot,
@@ -83,7 +84,10 @@ class World:
             sessions={SESSION: self.monitor.pid},
         )
         self.mounted = [f"{self.config.mount_dir}/{LOGIN}{view.path}" for view in views]
-        self.accounts = Accounts(self.config, Zygote("info"), WorkerUids(1, 9), Patience())
+        patience = Patience()
+        self.accounts = Accounts(
+            self.config, Errands(self.config, Zygote("info"), WorkerUids(1, 9), patience), patience
+        )
         self.refused = self.read_only = False
         self.lent = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in ("/dev/null", "/dev/zero")}
         # The second stands for /dev/fuse, which only root may open.

@@ -18,8 +18,9 @@ from trio.testing import MockClock
 
 from hatchway.config import Config, Host, Paths, Sizes
 from hatchway.errors import HostError
-from hatchway.host import sizes, sources
+from hatchway.host import errands, sizes, sources
 from hatchway.host.account import Account
+from hatchway.host.errands import Errands
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
 from hatchway.host.sizes import Accounts
@@ -45,7 +46,8 @@ class World(Accounts):
             host=Host(volume_roots=(), bind_prefixes=(str(directory),)),
             sizes=Sizes(measure_every_s=300),
         )
-        super().__init__(self.config, Zygote("info"), WorkerUids(1, 9), Patience())
+        patience = Patience()
+        super().__init__(self.config, Errands(self.config, Zygote("info"), WorkerUids(1, 9), patience), patience)
         self.directory = directory
         self.rooms: dict[str, Room] = {}
         self.devices: set[str] = set()
@@ -437,7 +439,8 @@ async def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     zygote = FakeZygote()
     monkeypatch.setattr(sources, "open_volume", lambda *_args, **_more: os.open("/", os.O_PATH))
     monkeypatch.setattr(sizes, "STALLED_S", 0.3)
-    yield Accounts(config, zygote, WorkerUids(7, 7), Patience()), zygote
+    patience = Patience()
+    yield Accounts(config, Errands(config, zygote, WorkerUids(7, 7), patience), patience), zygote
     for program in zygote.programs:
         program.kill()
         program.wait()
@@ -485,6 +488,28 @@ async def test_a_count(counting: tuple[Accounts, FakeZygote], says: list[object]
     with trio.fail_after(5):
         while set(os.listdir("/proc/self/fd")) - before:
             await trio.sleep(0.01)
+    accounts.let_go(account)
+
+
+async def test_a_counter_that_cannot_be_ended_is_the_last_of_its_volume(
+    counting: tuple[Accounts, FakeZygote], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each attempt would cost a process and a uid."""
+    accounts, zygote = counting
+    monkeypatch.setattr(errands, "END_S", 0.1)
+    account = accounts.account(View("/data", "/srv/x", False, "b", limits=Limits(size=10_000_000)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Process, "signal", lambda *_: None)
+        with pytest.raises(HostError, match="its file system does not answer"):
+            await accounts._count(account)
+        for _ in range(2):
+            with pytest.raises(HostError, match="/srv/x does not answer"):
+                await accounts._count(account)
+    assert len(zygote.asked) == 1
+    zygote.programs[0].kill()
+    zygote.programs[0].wait()
+    zygote.says = [Counted(5, 6, False)]
+    assert await accounts._count(account), "with the only uid there is"
     accounts.let_go(account)
 
 

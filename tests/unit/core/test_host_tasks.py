@@ -21,7 +21,8 @@ import trio
 from hatchway.admin.hostlink import HostLink
 from hatchway.config import Config, Host, Paths
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, NotRunningError, RefusedError
-from hatchway.host import sources, tasks
+from hatchway.host import errands, sources, tasks
+from hatchway.host.errands import Errands
 from hatchway.host.hostd import Hostd
 from hatchway.host.patience import Patience
 from hatchway.host.processes import Process
@@ -65,7 +66,7 @@ class FakeZygote(Zygote):
     async def spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
         assert isinstance(spec, Perform)
         self.asked.append((spec, len(fds)))
-        volume, control, *rest = fds
+        volume, *rest, control = fds
         assert os.readlink(f"/proc/self/fd/{volume}") == "/"
         for ledger in rest:
             assert "hatchway-ledger" in os.readlink(f"/proc/self/fd/{ledger}")
@@ -103,8 +104,9 @@ class Bed:
         self.zygote = FakeZygote()
         self.uids = WorkerUids(7, 12)
         patience = Patience()
-        self.accounts = Accounts(self.config, self.zygote, self.uids, patience)
-        self.tasks = Tasks(self.config, self.zygote, self.uids, patience, self.accounts)
+        self.errands = Errands(self.config, self.zygote, self.uids, patience)
+        self.accounts = Accounts(self.config, self.errands, patience)
+        self.tasks = Tasks(self.config, self.errands, self.accounts)
 
     def volume(self, name: str = "v", limits: Limits = Limits(size=10_000_000)) -> SharedVolume:  # noqa: B008
         return SharedVolume(source=f"{self.directory}/{name}", birth="b", limits=limits)
@@ -129,9 +131,9 @@ async def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         program.kill()
         program.wait()
     with trio.fail_after(5):
-        while made.zygote.running or len(set(os.listdir("/proc/self/fd")) - before) > len(made.tasks._stuck):
+        while made.zygote.running or len(set(os.listdir("/proc/self/fd")) - before) > len(made.errands._stuck):
             await trio.sleep(0.01)
-    for process, _ in made.tasks._stuck.values():
+    for _, process, _ in made.errands._stuck:
         process.close()
 
 
@@ -290,7 +292,7 @@ async def test_what_does_not_answer_is_ended(bed: Bed, monkeypatch: pytest.Monke
 
 async def test_what_cannot_be_ended_keeps_its_uid_and_its_volume(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "TASK_S", 0.1)
-    monkeypatch.setattr(tasks, "END_S", 0.1)
+    monkeypatch.setattr(errands, "END_S", 0.1)
     bed.zygote.does = lambda end: end.recv(MAX_PACKET) and end.recv(MAX_PACKET)
     with monkeypatch.context() as patch:
         patch.setattr(Process, "signal", lambda *_: None)

@@ -22,6 +22,7 @@ from hatchway.config import Config, Paths
 from hatchway.errors import HostError, RefusedError
 from hatchway.host import activity, patience, processes, sources, watchdog, workers
 from hatchway.host.account import Account
+from hatchway.host.errands import Errands
 from hatchway.host.handover import Handover
 from hatchway.host.patience import Patience
 from hatchway.host.placement import Placement
@@ -183,7 +184,7 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Callab
     ended: list[tuple[str, int, int]] = []
     async with trio.open_nursery() as nursery:
         zygote, uids, patient = Zygote("info"), WorkerUids(1, 1000), Patience()
-        accounts = Accounts(config, zygote, uids, patient)
+        accounts = Accounts(config, Errands(config, zygote, uids, patient), patient)
         root = LoginRoot(
             config, zygote, uids, accounts, patient, handover, nursery, lambda *told: ended.append(told),
             login="shop-web-1", uid=1000, gid=1000,
