@@ -188,20 +188,25 @@ def sockets(config: Config, accounts: dict[str, Account]) -> Iterator[dict[str, 
         for name, (path, gid) in wanted.items():
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             made[name] = sock
-            if os.path.lexists(path):
-                os.unlink(path)
-            before = os.umask(0o177)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(before)
-            os.chown(path, 0, gid)
+            bind(sock, path, 0, gid)
             os.chmod(path, 0o660 if gid else 0o600)
             sock.listen(128)
         yield made
     finally:
         for sock in made.values():
             sock.close()
+
+
+def bind(sock: socket.socket, path: str, uid: int, gid: int) -> None:
+    """Bind the Unix socket `sock` at `path`, mode 0600 and theirs, in place of what is there. Raises OSError."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    os.chown(path, uid, gid)
 
 
 def engine_groups(config: Config) -> tuple[int, ...]:

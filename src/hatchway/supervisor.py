@@ -291,14 +291,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def _notify_socket(config: Config, service: Service) -> Iterator[tuple[str, socket.socket]]:
     path = f"{config.paths.run_dir}/notify-{service.name}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        if os.path.lexists(path):
-            os.unlink(path)
-        before = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        os.chown(path, service.account.uid, service.account.gid)
+        provision.bind(sock, path, service.account.uid, service.account.gid)
         try:
             yield path, sock
         finally:
