@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import os
 import platform
 import re
@@ -108,6 +109,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine: needs the container engine that HATCHWAY_TEST_DOCKER names")
     config.addinivalue_line("markers", "leaves(reason): the check for leftovers does not apply, and why")
     leftovers.adopt_orphans()
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With HATCHWAY_TEST_CLAIMS, a directory, share the tests with other runs: each takes the next file."""
+    claims = os.environ.get("HATCHWAY_TEST_CLAIMS")
+    if not claims or session.testsfailed or session.config.option.collectonly:
+        return None
+    items = _claimed(session.items, Path(claims))
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def _claimed(items: list[pytest.Item], claims: Path) -> Iterator[pytest.Item]:
+    # What takes long first, so that all runs end at about the same time.
+    files = {path: list(group) for path, group in itertools.groupby(items, lambda item: item.path)}
+    for path, group in sorted(files.items(), key=lambda file: -TIERS.index(_tier_of(file[0]))):
+        try:
+            (claims / "-".join(path.relative_to(Path(__file__).parent).parts)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        yield from group
 
 
 def pytest_report_header() -> list[str]:
