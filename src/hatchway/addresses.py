@@ -148,7 +148,10 @@ def check_patterns(text: str) -> None:
             raise UsageError(f"from: {pattern}: more than {STARS_MAX} times '*' in one pattern")
         network = _pattern_network(pattern)
         if network is _SPOILT:
-            raise UsageError(f"from: {pattern}: not a network, since bits are set where its addresses differ")
+            raise UsageError(
+                f"from: {pattern}: not a network: the number behind the slash is too large, or bits are set where its "
+                "addresses differ"
+            )
         for_addresses = network is not None or _OF_ADDRESSES.fullmatch(pattern) is not None
         if negated and not for_addresses:
             raise UsageError(f"from: {entry}: names are not looked up, so this keeps nobody out; write addresses")

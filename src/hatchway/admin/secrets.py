@@ -133,6 +133,8 @@ class Secrets:
         record = await self._finding.granted(request.instance)
         password = Secret(request.password)
         passwords.check_given(password)
+        if imported.is_hash(request.password):
+            raise UsageError("that is the hash of a password: 'hatchway password import' takes those")
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
             await self._store(record.login, new, "password set", peer)

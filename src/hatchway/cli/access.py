@@ -17,7 +17,6 @@ from hatchway.errors import UsageError
 from hatchway.model import SESSIONS_MAX
 from hatchway.wire.entry import ConditionsStatus, SetConditions, ShowConditions
 
-NEVER = "never"
 DEFAULT = "default"
 
 
@@ -70,7 +69,7 @@ def set_access(
         )
     allowed: tuple[str, ...] | UnsetType = UNSET
     if networks or from_anywhere:
-        allowed = listed("--from", networks)
+        allowed = listed("--from", networks, "--from-anywhere is what lets in from everywhere")
     request = SetConditions(
         instance=instance, allowed_from=allowed, expires_at=_expires_at(expires), sessions_max=_sessions_max(sessions)
     )
@@ -79,9 +78,7 @@ def set_access(
 
 
 def _expires_at(text: str | None) -> float | UnsetType | None:
-    if text is None:
-        return UNSET
-    return None if text == NEVER else moments.expiry(text, time.time())
+    return UNSET if text is None else moments.expiry(text, time.time())
 
 
 def _sessions_max(text: str | None) -> int | UnsetType | None:

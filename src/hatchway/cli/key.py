@@ -124,7 +124,7 @@ def add(
 
     FILE is a .pub file of one line, 16 KiB at most; '-', or none, is standard input.
     """
-    patterns = ",".join(listed("--from", sources))
+    patterns = ",".join(listed("--from", sources, "leave the option out where there is no restriction"))
     expires_at = None if expires is None else moments.expiry(expires, time.time())
     request = AddKey(
         instance=instance,
@@ -153,17 +153,18 @@ def remove(app: App, instance: str, which: str) -> None:
 
 @key.command()
 @click.argument("instance")
-@click.option("--allow/--deny", default=None, help="Whether they count.")
+@click.option("--allow", is_flag=True, help="They count.")
+@click.option("--deny", is_flag=True, help="They do not.")
 @json_option
 @click.pass_obj
-def volumes(app: App, instance: str, allow: bool | None) -> None:
+def volumes(app: App, instance: str, allow: bool, deny: bool) -> None:
     """Say whether keys count that INSTANCE has in a volume of its own.
 
     That is a volume at a path that ends in /.ssh: its authorized_keys and *.pub files. Whoever can write there,
     programs in the container among them, then decides who gets in. With --deny sessions that came in by one end.
     """
-    if allow is None:
-        raise UsageError("say --allow or --deny; 'hatchway key list' shows whether they count now")
+    if allow == deny:
+        raise UsageError("say either --allow or --deny; 'hatchway key list' shows whether they count now")
     found = app.ask(AllowVolumeKeys(instance=instance, allow=allow), Keys)
     app.emit(found, lambda out: _print_volumes(out, found))
 
@@ -208,8 +209,10 @@ def _print(out: Terminal, found: Keys) -> None:
     out.out(Text.assemble(safe(found.login, "bold"), f"  {count(len(found.keys), 'key')}"))
     _print_keys(out, found.keys)
     if not found.volume_keys:
-        text = "Keys in volumes of its own do not count; 'hatchway key volumes --allow' changes that"
-        out.out(Text(f"  {text}", "dim"))
+        change = f"hatchway key volumes {found.login} --allow"
+        text = Text.assemble("  Keys in volumes of its own do not count; '", safe(change), "' changes that")
+        text.stylize("dim")
+        out.out(text)
     _print_problems(out, found)
     if found.delivered or found.undelivered:
         _print_delivered(out, found)

@@ -9,6 +9,9 @@ import re
 from hatchway.cli.text import ago, span
 from hatchway.errors import UsageError
 
+NEVER = "never"
+"""What `--expires` may be besides a time."""
+
 _SPANS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -28,11 +31,13 @@ def since(text: str, now: float) -> float:
         ) from None
 
 
-def expiry(text: str, now: float) -> float:
+def expiry(text: str, now: float) -> float | None:
     """What `--expires` means: in such a time, or a date, or date and time. A date alone is the end of that day.
 
-    Raises UsageError, also for what is not after `now` or after the year 9999.
+    None for NEVER. Raises UsageError, also for what is not after `now` or after the year 9999.
     """
+    if text == NEVER:
+        return None
     if (span_s := _span_s(text)) is not None:
         at = now + span_s
     else:
@@ -40,16 +45,18 @@ def expiry(text: str, now: float) -> float:
             day = _end_of_day(text)
             at = datetime.datetime.fromisoformat(text).timestamp() if day is None else day
         except (ValueError, OverflowError, OSError):
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+                raise UsageError(f"--expires {text!r}: there is no such day") from None
             raise UsageError(
                 f"--expires {text!r}: expected a date such as 2026-01-31, of which it is the end, a date and time such "
-                "as '2026-01-31 14:05', or a time from now such as 12h, 7d or 4w"
+                "as '2026-01-31 14:05', a time from now such as 12h, 7d or 4w, or 'never'"
             ) from None
     if at <= now:
-        raise UsageError(f"--expires {text!r}: that is past; 'hatchway lock' lets nobody in from now on")
+        raise UsageError(f"--expires {text!r}: that is past")
     try:
         datetime.datetime.fromtimestamp(at)
     except (ValueError, OverflowError, OSError):
-        raise UsageError(f"--expires {text!r}: nothing lasts that long; leave it out, or say 'never'") from None
+        raise UsageError(f"--expires {text!r}: nothing lasts that long; say 'never'") from None
     return at
 
 

@@ -30,10 +30,11 @@ class _Command(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if ctx.args:
+            what, asks = ("hash", "import") if self.name == "import" else ("password", "set")
             raise UsageError(
-                "a password is no argument, since everybody on this host can see those and shells keep them: "
-                "'hatchway password set INSTANCE' asks for it, and with --stdin reads it from standard input. "
-                "If that was one, choose another"
+                f"a {what} is no argument, since everybody on this host can see those and shells keep them: "
+                f"'hatchway password {asks} INSTANCE' asks for it, and with --stdin reads it from standard input. "
+                "If that was one, choose another password"
             )
         return rest
 

@@ -19,6 +19,7 @@ def run(app: App) -> None:
     # Only now: it brings all daemons with it, which no other command needs.
     from hatchway import supervisor
 
-    supervisor.run(app.config, app.config_path)
+    # The processes have / for their directory.
+    supervisor.run(app.config, None if app.config_path is None else app.config_path.absolute())
     if app.json:
         document({"stopped": True})

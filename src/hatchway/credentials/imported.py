@@ -45,6 +45,12 @@ _REASONS = (
 _SHA512 = re.compile(r"[0-9a-f]{128}", re.IGNORECASE)
 
 
+def is_hash(text: str) -> bool:
+    """Whether `text` is a hash of a kind that is taken, so hardly a password."""
+    kind = crypts.of(text)
+    return text.startswith("$argon2id$") or bool(_SHA512.fullmatch(text)) or bool(kind and kind.form.fullmatch(text))
+
+
 def import_hash(text: str) -> str:
     """What to store of `text`, a hash that an operator brings along.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hatchway.cli import run as run_module
+from hatchway.cli.main import cli
 from hatchway.errors import BY_CODE, HatchwayError, HostError
 from hatchway.wire.admin import DaemonStatus, Listing, ListInstances
 
@@ -100,6 +101,16 @@ def test_run_ends(run: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseExceptio
 
     monkeypatch.setattr("hatchway.supervisor.run", fail)
     assert run("run").exit_code == (error.exit_code if isinstance(error, HatchwayError) else 130)
+
+
+def test_run_tells_its_processes_where_the_configuration_is(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have another directory than the caller."""
+    paths: list[Path | None] = []
+    monkeypatch.setattr("hatchway.supervisor.run", lambda _config, path: paths.append(path))
+    monkeypatch.chdir(run.config.parent)
+    done = run.runner.invoke(cli, ["--config", run.config.name, "run"])
+    assert done.exit_code == 0
+    assert paths == [run.config]
 
 
 def _program(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

@@ -85,7 +85,7 @@ Does not count
 def test_list_says_when_keys_in_volumes_do_not_count(run: Cli, daemon: FakeDaemon) -> None:
     daemon.answers[ListKeys] = keys(GENERATED)
     out = run("key", "list", "x").stdout
-    assert "Keys in volumes of its own do not count; 'hatchway key volumes --allow' changes that" in out
+    assert "Keys in volumes of its own do not count; 'hatchway key volumes shop-web-1 --allow' changes that" in out
     assert "Does not count" not in out
 
 
@@ -204,7 +204,7 @@ def test_a_private_key_by_mistake_is_not_repeated(run: Cli, daemon: FakeDaemon) 
         ["--expires", ""],
         ["--expires", "2020-01-31"],
         ["--expires", "soon"],
-        ["--expires", "never"],
+        ["--expires", "Never"],
     ],
 )
 def test_no_restriction_is_dropped(run: Cli, daemon: FakeDaemon, options: list[str]) -> None:
@@ -256,8 +256,9 @@ def test_volumes_without_keys(run: Cli, daemon: FakeDaemon) -> None:
     assert "  there are none now\n" in run("key", "volumes", "x", "--allow").stdout
 
 
-def test_volumes_must_be_told(run: Cli, daemon: FakeDaemon) -> None:
-    done = run("key", "volumes", "x")
+@pytest.mark.parametrize("options", [(), ("--allow", "--deny")])
+def test_volumes_must_be_told(run: Cli, daemon: FakeDaemon, options: tuple[str, ...]) -> None:
+    done = run("key", "volumes", "x", *options)
     assert done.exit_code == 2
-    assert "--allow or --deny" in done.stderr
+    assert "either --allow or --deny" in done.stderr
     assert daemon.requests == []

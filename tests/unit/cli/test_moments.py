@@ -46,13 +46,23 @@ def test_expiry_with_a_zone_is_not_of_local_time() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "2", "h", "-2h", "2 h", "2H", "٢h", "2026-13-01", "2026-02-30", "9" * 10 + "s", "tomorrow", "never"],
+    ["", " ", "2", "h", "-2h", "2 h", "2H", "٢h", "26-01-31", "9" * 10 + "s", "tomorrow", "Never"],
 )
 def test_nonsense(text: str) -> None:
     with pytest.raises(UsageError, match=r"--since"):
         moments.since(text, NOW)
     with pytest.raises(UsageError, match=r"--expires .*expected a date"):
         moments.expiry(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "2026-02-30", "0000-01-01"])
+def test_no_day(text: str) -> None:
+    with pytest.raises(UsageError, match="there is no such day"):
+        moments.expiry(text, NOW)
+
+
+def test_never() -> None:
+    assert moments.expiry("never", NOW) is None
 
 
 @pytest.mark.parametrize("text", ["2026-01-30", "2026-01-31 14:05", "0s", "1970-01-02", "0001-01-02"])
@@ -74,7 +84,9 @@ def test_told() -> None:
 
 @pytest.mark.parametrize(("text", "told"), [("7d", "7 days"), ("12h", "12 h"), ("10min", "10 min"), ("90s", "90 s")])
 def test_what_was_just_said_is_told_as_it_was_said(text: str, told: str) -> None:
-    assert moments.told(moments.expiry(text, NOW), NOW + 0.2).endswith(f", in {told}")
+    at = moments.expiry(text, NOW)
+    assert at is not None
+    assert moments.told(at, NOW + 0.2).endswith(f", in {told}")
 
 
 @pytest.mark.parametrize("beyond", [1e30, -1e30])

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hatchway.credentials import crypt_process, crypts, passwords
-from hatchway.credentials.imported import import_hash
+from hatchway.credentials.imported import import_hash, is_hash
 from hatchway.credentials.secret import DamagedSecretError
 from hatchway.errors import HatchwayError, HostError, UsageError
 
@@ -63,6 +63,13 @@ def _argon2id(password: bytes, *, memory_kib: int, passes: int, lanes: int, salt
 
 def _complete(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
+
+
+def test_what_is_a_hash() -> None:
+    for text in (*HASHES.values(), *(text for _, text in KNOWN), "ab" * 64):
+        assert is_hash(text)
+    for text in ("", "correct horse battery", "$6$", "$6$is a good password", "$1$abcdefgh$" + "a" * 22, "a" * 127):
+        assert not is_hash(text)
 
 
 @pytest.mark.parametrize("name", HASHES)
