@@ -1,0 +1,49 @@
+"""A login of the stage, and those who want in by it."""
+
+from __future__ import annotations
+
+from tests.unit.core.stage import Stage
+
+from hatchway.wire.admin import Enable
+from hatchway.wire.entry import ExportKey, ShowPassword
+
+INSTANCE = "shop/web/1"
+LOGIN = "shop-web-1"
+
+
+async def shared(stage: Stage) -> str:
+    """Share a volume. Gives the password."""
+    await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+    return str((await stage.do(ShowPassword(INSTANCE))).password)
+
+
+async def by_password(stage: Stage, password: str, address: str = "192.0.2.1", port: int = 1) -> bool:
+    """Whether a client may enter with `password`, from first to last."""
+    fields = {"login": LOGIN, "service": "hatchway-sshd", "rhost": address, "connection": f"{address} {port} x 2022"}
+    for stage_of_pam, more in (
+        ("auth", {"password": password}),
+        ("account", {}),
+        ("open", {"authinfo": "password\n"}),
+    ):
+        if not (await stage.ask(stage_of_pam, **fields, **more))[0]:
+            return False
+    return True
+
+
+async def by_key(stage: Stage, public: str, address: str = "192.0.2.1") -> bool:
+    """Whether a client may enter with a key that sshd was told of."""
+    _ok, lines = await stage.ask("keys", login=LOGIN)
+    kind, blob = public.split()[:2]
+    if f"{kind} {blob}" not in lines:
+        return False
+    fields = {"login": LOGIN, "service": "hatchway-sshd", "rhost": address}
+    entered = (await stage.ask("account", **fields))[0]
+    return entered and (await stage.ask("open", **fields, authinfo=f"publickey {kind} {blob}\n"))[0]
+
+
+async def own_key(stage: Stage) -> str:
+    return str((await stage.do(ExportKey(INSTANCE))).public)
+
+
+def newest(stage: Stage) -> str:
+    return list(stage.host.sessions)[-1]

@@ -1,0 +1,219 @@
+"""Keys that an instance keeps in a volume: when they count, and what follows for sessions by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
+from tests.unit.core.stage import snapshot, staged, volume
+
+from hatchway.admin.admission import Admission
+from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.credentials import keys
+from hatchway.errors import HostError
+from hatchway.model import Snapshot
+from hatchway.wire.admin import Enable, Show
+from hatchway.wire.entry import (
+    AddKey,
+    AllowVolumeKeys,
+    KeyOrigin,
+    ListKeys,
+    Lock,
+    RemoveKey,
+    RenewKey,
+    ResetPassword,
+    Unlock,
+)
+from hatchway.wire.host import HostStatus, KeyFile, KeyFiles, Skip, Skipped
+
+pytestmark = pytest.mark.usefixtures("no_host_keys")
+
+SSH = volume("/home/u/.ssh")
+
+
+def key_files(*lines: str, name: bytes = b"authorized_keys") -> KeyFiles:
+    return KeyFiles(token=b"1", files=(KeyFile(name, "\n".join(lines).encode()),))
+
+
+async def test_keys_in_a_volume_count_where_that_is_allowed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair, other = keys.generate_ed25519("in the volume"), keys.generate_ed25519("another")
+        stage.host.key_files[SSH.source or ""] = key_files(
+            "# my keys", f'from="192.0.2.0/24" {pair.public}', f'command="rsync" {other.public}'
+        )
+        assert not await by_key(stage, pair.public)
+        assert stage.host.read == [], "nothing is read that is not allowed"
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        (key,) = [one for one in found.keys if one.origin is KeyOrigin.VOLUME]
+        assert (key.fingerprint, key.place) == (pair.fingerprint, "/home/u/.ssh/authorized_keys:2")
+        assert key.sources == "192.0.2.0/24"
+        shown = await stage.do(Show(instance=INSTANCE))
+        assert (shown.volume_keys, shown.keys) == (1, 0)
+        assert found.problems[0] in shown.problems
+        (problem,) = found.problems
+        assert problem.startswith("/home/u/.ssh/authorized_keys:3: command=")
+        assert await by_key(stage, pair.public)
+        session = newest(stage)
+        assert not await by_key(stage, pair.public, "198.51.100.1")
+        assert not await by_key(stage, other.public)
+        await stage.do(Lock(instance=INSTANCE))
+        assert not await by_key(stage, pair.public)
+        await stage.do(Unlock(INSTANCE))
+        assert stage.host.ended == [session]
+        assert await by_key(stage, pair.public)
+        session = newest(stage)
+        # The line is taken out: nobody new, and whoever is in is ended at the next look.
+        stage.host.key_files[SSH.source or ""] = key_files(other.public)
+        await trio.sleep(1.1)
+        assert not await by_key(stage, pair.public)
+        assert await by_key(stage, other.public)
+        await stage.admission._look_at_all()
+        assert session in stage.host.ended
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=False))
+        assert found.problems == ()
+        assert (await stage.do(Show(instance=INSTANCE))).volume_keys is None
+        assert newest(stage) in stage.host.ended
+        assert not await by_key(stage, other.public)
+
+
+async def test_an_unchanged_volume_is_not_judged_again_and_a_silent_one_not_believed_long(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        read = len(stage.host.read)
+        assert await by_key(stage, pair.public)
+        assert len(stage.host.read) == read, "one look a second is enough"
+        stage.host.key_files[SSH.source or ""] = KeyFiles(token=b"2", unchanged=True)
+        await trio.sleep(1.1)
+        assert await by_key(stage, pair.public)
+        assert stage.host.read[-1][2] == b"1"
+        del stage.host.key_files[SSH.source or ""]
+        stage.host.failure = HostError("hostd is away")
+        await trio.sleep(30)
+        assert pair.fingerprint in [one.fingerprint for one in (await stage.do(ListKeys(INSTANCE))).keys]
+        await trio.sleep(31)
+        found = await stage.do(ListKeys(INSTANCE))
+        assert pair.fingerprint not in [one.fingerprint for one in found.keys]
+        assert found.problems == ("/home/u/.ssh: it cannot be read now: hostd is away",)
+
+
+async def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert found.problems == ("it has no volume at a path that ends in /.ssh",)
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        stage.host.key_files[SSH.source or ""] = KeyFiles(
+            token=b"", skipped=(Skipped(b"a\x1b\xff.pub", Skip.SYMLINK), Skipped(b"", Skip.CROWDED)), more=3
+        )
+        found = await stage.do(ListKeys(INSTANCE))
+        assert found.problems == (
+            "/home/u/.ssh/a\x1b\\xff.pub: it is a symbolic link",
+            "/home/u/.ssh: there are too many names in it",
+            "/home/u/.ssh: 3 more files were passed over",
+        )
+
+
+async def test_a_key_that_ended_is_not_brought_back_by_a_volume(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        old, added = await own_key(stage), keys.generate_ed25519("added")
+        await stage.do(AddKey(instance=INSTANCE, public=added.public))
+        stage.host.key_files[SSH.source or ""] = key_files(old, added.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        sessions = []
+        for public in (old, added.public):
+            assert await by_key(stage, public)
+            sessions.append(newest(stage))
+        await stage.do(RenewKey(instance=INSTANCE))
+        await stage.do(RemoveKey(instance=INSTANCE, key="added"))
+        assert list(dict.fromkeys(stage.host.ended)) == sessions
+        assert not await by_key(stage, old)
+        assert not await by_key(stage, added.public)
+        # An operator may.
+        await stage.do(AddKey(instance=INSTANCE, public=added.public))
+        assert await by_key(stage, added.public)
+
+
+async def test_sessions_by_a_volumes_key_outlive_what_nobody_can_look_at(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, pair.public)
+        session = newest(stage)
+        # The container is made anew.
+        await stage.core.feed(Snapshot(source="docker", taken_at=2.0, instances=()))
+        await stage.admission._look_at_all()
+        assert stage.host.ended == []
+        assert not await by_key(stage, pair.public)
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        # Another core, which has read nothing yet, and cannot.
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        another = Admission(stage.core, VolumeKeys(stage.core))
+        await another.hostd_connected(HostStatus((), {session: LOGIN}), 0.0)
+        assert stage.host.ended == []
+        await stage.do(Lock(instance=INSTANCE))
+        assert stage.host.ended == [session], "for that no volume is asked"
+
+
+async def test_a_volume_that_does_not_answer_delays_nobodys_end(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        password = await shared(stage)
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, pair.public)
+        assert await by_password(stage, password)
+        by_its_password = newest(stage)
+        stage.host.reading = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(1.2)
+            nursery.start_soon(stage.do, ResetPassword(instance=INSTANCE))
+            with trio.fail_after(3):
+                while by_its_password not in stage.host.ended:
+                    await trio.sleep(0.01)
+            stage.host.reading.set()
+
+
+async def test_a_key_of_ours_that_is_gone_asks_no_volume(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Else whoever controls the volume kept the session of a stolen key by making it unreadable."""
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        in_volume = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(in_volume.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, await own_key(stage))
+        by_ours = newest(stage)
+        assert await by_key(stage, in_volume.public)
+        by_theirs = newest(stage)
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        await trio.sleep(61)
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.ended == [by_ours]
+        # Added and taken away by the operator, it has ended, wherever else it is.
+        await stage.do(AddKey(instance=INSTANCE, public=in_volume.public))
+        await stage.do(RemoveKey(instance=INSTANCE, key="in the volume"))
+        assert by_theirs in stage.host.ended
