@@ -112,7 +112,7 @@ class Deliveries:
         live = {} if record is None else shares.live_grants(record, self._core.inventory)
         lying, problems = [], []
         for one in found:
-            path = "/".join(part for part in (one.path.rstrip("/"), one.directory, FILE) if part)
+            path = "/".join(part for part in (one.path, one.directory, FILE) if part)
             share = live.get(one.path)
             there = share is not None and Directory(share.source, share.created) == one.volume
             present = key is not None and one.hashes == (_digest(self._private(key, login)),)
@@ -147,7 +147,11 @@ class Deliveries:
         share = shares.live_grants(record, self._core.inventory).get(one.path)
         if share is None:
             raise ConflictError(f"access to {one.path} is suspended: nothing can be put there")
-        earlier = tuple(known for known in one.hashes if known != digest)[-(HASHES_MAX - 1) :]
+        earlier = tuple(known for known in one.hashes if known != digest)
+        if len(earlier) >= HASHES_MAX:
+            # No more can be recognised, and none of these may be forgotten while it may lie there.
+            await self._core.host.withdraw(self._withdrawal(one))
+            earlier = ()
         noted = replace(one, hashes=(*earlier, digest), done=False)
         await self._core.db(lambda registry: registry.put_delivery(noted))
         await self._core.host.deliver(
@@ -164,16 +168,18 @@ class Deliveries:
 
     async def _take_away(self, one: Delivery) -> None:
         if one.hashes:
-            hashes = tuple(bytes.fromhex(known) for known in one.hashes)
-            request = Withdraw(volume=self._shared(one.volume), directory=one.directory, hashes=hashes)
             try:
-                outcome = (await self._core.host.withdraw(request)).value
+                outcome = (await self._core.host.withdraw(self._withdrawal(one))).value
             except RefusedError:
                 if not await self._is_another(one.volume):
                     raise
                 outcome = "the volume is gone"
             self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome)
         await self._core.db(lambda registry: registry.drop_delivery(one))
+
+    def _withdrawal(self, one: Delivery) -> Withdraw:
+        hashes = tuple(bytes.fromhex(known) for known in one.hashes)
+        return Withdraw(volume=self._shared(one.volume), directory=one.directory, hashes=hashes)
 
     async def _is_another(self, volume: Directory) -> bool:
         """Whether another directory stands where `volume` was: what lay in it is out of everybody's reach."""
@@ -208,7 +214,7 @@ def _digest(private: bytes) -> str:
 
 def _path_of(record: InstanceRecord, volume: str) -> str:
     """The path of the shared volume that an operator calls `volume`. Raises NotFoundError."""
-    path = volume.rstrip("/") or "/"
+    path = volume.rstrip("/")
     for grant in record.grants:
         if grant.path == path or (grant.name and grant.name == volume):
             return grant.path

@@ -28,6 +28,7 @@ from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Access, Config, Credentials, Login, Paths
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
+from hatchway.host import policy
 from hatchway.model import InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
 from hatchway.wire.host import (
@@ -76,9 +77,12 @@ class FakeHost(HostLink):
         self.active: list[SessionActivity] = []
         self.key_files: dict[str, KeyFiles | HostError] = {}
         self.reading: trio.Event | None = None
-        # What lies in which volume's directory, as id_container.
         self.unwithdrawable: HatchwayError | None = None
+        # What lies in which volume's directory, as id_container.
         self.keys_there: dict[tuple[str, str], bytes] = {}
+        self.delivered: list[Deliver] = []
+        # A key is put there, but nobody hears of it.
+        self.unanswered: HostError | None = None
         self.read: list[tuple[str, str, bytes]] = []
 
     def _fail(self) -> None:
@@ -125,15 +129,22 @@ class FakeHost(HostLink):
 
     async def deliver(self, request: Deliver) -> bool:
         self._fail()
+        policy.check_within(request.directory)
+        policy.check_hashes(request.replaces)
+        self.delivered.append(request)
         place = (request.volume.source, request.directory)
         there = self.keys_there.get(place)
         if there is not None and hashlib.sha256(there).digest() not in request.replaces:
             raise ConflictError("there is another file id_container")
         self.keys_there[place] = request.key.value
+        if self.unanswered is not None:
+            raise self.unanswered
         return there != request.key.value
 
     async def withdraw(self, request: Withdraw) -> Withdrawal:
         self._fail()
+        policy.check_within(request.directory)
+        policy.check_hashes(request.hashes)
         place = (request.volume.source, request.directory)
         if self.unwithdrawable is not None:
             raise self.unwithdrawable
