@@ -13,6 +13,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
@@ -52,6 +53,14 @@ class Priority(NamedTuple):
     suspicion: int
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody who waits until `event`: for a turn that is passed on to them, or for being `refused`."""
+
+    event: trio.Event = field(default_factory=trio.Event)
+    refused: bool = False
+
+
 class _Turns:
     """`most` turns at once, the lowest priority first, and of the same priority who came first."""
 
@@ -59,8 +68,7 @@ class _Turns:
         self._most = most
         self._taken = 0
         self._numbers = itertools.count()
-        self._waiting: list[tuple[Priority, int, trio.Event]] = []
-        self._refused: set[int] = set()
+        self._waiting: list[tuple[Priority, int, _Waiter]] = []
 
     @asynccontextmanager
     async def turn(self, priority: Priority) -> AsyncIterator[None]:
@@ -75,37 +83,35 @@ class _Turns:
             self._pass_on()
 
     async def _wait(self, priority: Priority) -> None:
-        number, event = next(self._numbers), trio.Event()
-        heapq.heappush(self._waiting, (priority, number, event))
+        waiter = _Waiter()
+        entry = (priority, next(self._numbers), waiter)
+        heapq.heappush(self._waiting, entry)
         suspects = [one for one in self._waiting if one[0].suspicion > 0 and one[0].stranger]
         if len(self._waiting) > WAITING_MAX or len(suspects) > SUSPECTS_MAX:
             # Nobody makes room for those who have guessed wrong but one of them.
             worst = max(suspects if len(suspects) > SUSPECTS_MAX else self._waiting)
             self._remove(worst)
-            self._refused.add(worst[1])
-            worst[2].set()
+            worst[2].refused = True
+            worst[2].event.set()
         try:
-            await event.wait()
+            await waiter.event.wait()
         except trio.Cancelled:
-            if event.is_set():
-                # The turn had been passed on to us, unless we were refused.
-                if number not in self._refused:
-                    self._pass_on()
-                self._refused.discard(number)
-            else:
-                self._remove((priority, number, event))
+            if not waiter.event.is_set():
+                self._remove(entry)
+            elif not waiter.refused:
+                # We left in the very moment in which the turn was passed on to us.
+                self._pass_on()
             raise
-        if number in self._refused:
-            self._refused.discard(number)
+        if waiter.refused:
             raise UncheckedError("too many guesses at once")
 
-    def _remove(self, entry: tuple[Priority, int, trio.Event]) -> None:
+    def _remove(self, entry: tuple[Priority, int, _Waiter]) -> None:
         self._waiting.remove(entry)
         heapq.heapify(self._waiting)
 
     def _pass_on(self) -> None:
         if self._waiting:
-            heapq.heappop(self._waiting)[2].set()
+            heapq.heappop(self._waiting)[2].event.set()
         else:
             self._taken -= 1
 
@@ -117,7 +123,6 @@ class Attempts:
         self.throttle = Throttle()
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
-        self._threads = trio.CapacityLimiter(PARALLEL + 1)
         self._logins: Counter[str] = Counter()
         self._pairs: dict[Hashable, tuple[trio.Lock, int]] = {}
 
@@ -152,7 +157,7 @@ class Attempts:
                 async with turns.turn(priority):
                     # Others from there may have been wrong meanwhile: else all that arrive at once were free.
                     self._check_wait(address, login, HOLD_S)
-                    right = await trio.to_thread.run_sync(verify, limiter=self._threads)
+                    right = await trio.to_thread.run_sync(verify)
             finally:
                 self._logins[login] -= 1
                 if not self._logins[login]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import time
 from collections.abc import Callable
+from random import Random
 
 import pytest
 import trio
 
 from hatchway import addresses
 from hatchway.access import attempts
-from hatchway.access.attempts import FAILURE_S, HOLD_S, PARALLEL, SUSPECTS_MAX, WAITING_MAX, Attempts, UncheckedError
+from hatchway.access.attempts import (
+    FAILURE_S,
+    HOLD_S,
+    PARALLEL,
+    SUSPECTS_MAX,
+    WAITING_MAX,
+    Attempts,
+    Priority,
+    UncheckedError,
+)
 from hatchway.access.throttle import FREE_AT_LOGIN, FREE_OF_ADDRESS
 
 HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
@@ -123,7 +132,7 @@ async def test_only_so_many_at_once_and_whoever_has_guessed_least_first() -> Non
             await until(lambda number=number: len(gated.running) == PARALLEL + number + 1)  # type: ignore[misc]
         gated.go.release(10)
     assert gated.running[PARALLEL:] == ["innocent", "known"]
-    assert gated.most == PARALLEL
+    assert gated.most == PARALLEL == 2
 
 
 async def test_of_one_pair_one_at_a_time() -> None:
@@ -201,22 +210,27 @@ async def test_few_who_guessed_wrong_before_may_wait_and_nobody_else_is_turned_a
 
 
 async def test_whoever_leaves_takes_no_turn_away() -> None:
-    found, gated = Attempts(), Gated()
-    async with trio.open_nursery() as nursery:
-        for number in range(PARALLEL):
-            nursery.start_soon(found.check, addresses.address(f"198.51.100.{number}"), "a", gated.check("a"))
-        await until(lambda: len(gated.running) == PARALLEL)
-        with trio.CancelScope() as leaving:
-            nursery.start_soon(trio.testing.wait_all_tasks_blocked)
-            leaving.cancel()
+    found, gated, leaving = Attempts(), Gated(), trio.CancelScope()
+
+    async def leave() -> None:
+        with leaving:
             await found.check(HERE, "web", right)
-        gated.go.release(PARALLEL)
-    start = time.monotonic()
-    for _ in range(PARALLEL + 1):
-        assert await found.check(HERE, "web", right)
-    assert time.monotonic() - start < 5
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for number in range(PARALLEL):
+                nursery.start_soon(found.check, addresses.address(f"198.51.100.{number}"), "a", gated.check("a"))
+            await until(lambda: len(gated.running) == PARALLEL)
+            nursery.start_soon(leave)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(found._turns._waiting) == 1
+            leaving.cancel()
+            await until(lambda: found._turns._waiting == [])
+            gated.go.release(PARALLEL)
+        for _ in range(PARALLEL + 1):
+            assert await found.check(HERE, "web", right)
+    assert leaving.cancelled_caught
     assert found._turns._taken == 0
-    assert found._turns._waiting == []
 
 
 async def test_a_flood_at_one_login_keeps_nobody_of_another_waiting() -> None:
@@ -321,3 +335,94 @@ async def test_nobody_innocent_makes_room_for_who_has_guessed_wrong() -> None:
         assert refused == ["suspect"] * 5
         nursery.cancel_scope.cancel()
         gated.go.release(100)
+
+
+ORDINARY = Priority(stranger=True, waiting=0, suspicion=0)
+WORSE, WORST = ORDINARY._replace(waiting=1), ORDINARY._replace(waiting=2)
+
+
+class Line:
+    """Those who want the one turn there is. Each has it for a moment."""
+
+    def __init__(self) -> None:
+        self.turns = attempts._Turns(1)
+        self.had: list[str] = []
+        self.refused: list[str] = []
+
+    async def want(self, name: str, priority: Priority = ORDINARY, scope: trio.CancelScope | None = None) -> None:
+        with scope or trio.CancelScope():
+            try:
+                async with self.turns.turn(priority):
+                    self.had.append(name)
+            except UncheckedError:
+                self.refused.append(name)
+
+
+async def test_a_turn_that_is_passed_on_to_whoever_leaves_goes_to_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    line, leaving = Line(), trio.CancelScope()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, line.turns.turn(ORDINARY):
+            nursery.start_soon(line.want, "leaves", ORDINARY, leaving)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(line.want, "next", WORSE)
+            await trio.testing.wait_all_tasks_blocked()
+            # The turn is passed on to it before it has heard that it is to leave.
+            leaving.cancel()
+        await line.want("later")
+    assert leaving.cancelled_caught
+    assert line.had == ["next", "later"]
+
+
+async def test_whoever_leaves_while_refused_passes_no_turn_on(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else there were more turns at once than may be."""
+    monkeypatch.setattr(attempts, "WAITING_MAX", 1)
+    line, leaving = Line(), trio.CancelScope()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, line.turns.turn(ORDINARY):
+            nursery.start_soon(line.want, "leaves", WORST, leaving)
+            await trio.testing.wait_all_tasks_blocked()
+            # It is refused, for us, before it has heard that it is to leave.
+            leaving.cancel()
+            with trio.move_on_after(1) as waiting:
+                await line.want("ours")
+            assert waiting.cancelled_caught
+            assert (line.had, line.refused) == ([], [])
+        assert leaving.cancelled_caught
+        await line.want("later")
+    assert (line.had, line.refused) == (["later"], [])
+
+
+async def test_whoever_is_refused_at_once_and_has_left_already_passes_no_turn_on(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "WAITING_MAX", 1)
+    line, left = Line(), trio.CancelScope()
+    left.cancel()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, line.turns.turn(ORDINARY):
+            nursery.start_soon(line.want, "waits")
+            await trio.testing.wait_all_tasks_blocked()
+            await line.want("has left", WORSE, left)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (line.had, line.refused) == ([], [])
+    assert (line.had, line.refused) == (["waits"], [])
+
+
+async def test_whoever_leaves_changes_nobody_elses_place(autojump_clock: trio.testing.MockClock) -> None:
+    random, line = Random(1), Line()  # noqa: S311 - a seed makes a failure repeatable
+    numbers = random.sample(range(WAITING_MAX), WAITING_MAX)
+    scopes = {number: trio.CancelScope() for number in numbers}
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, line.turns.turn(ORDINARY):
+            for number in numbers:
+                nursery.start_soon(line.want, str(number), ORDINARY._replace(waiting=number), scopes[number])
+                await trio.testing.wait_all_tasks_blocked()
+            gone = numbers[::3]
+            for number in gone:
+                scopes[number].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+    assert line.had == [str(number) for number in sorted(set(numbers) - set(gone))]

@@ -12,6 +12,23 @@ from hatchway.access.throttle import FORGET_S, FREE_AT_LOGIN, FREE_OF_ADDRESS, L
 HERE, THERE = addresses.address("192.0.2.1"), addresses.address("192.0.2.2")
 
 
+def test_the_numbers_are_those_that_are_promised() -> None:
+    """In docs/security.md, "Who may enter": in so many figures, whatever the constants say."""
+    seen, delays = Throttle(), []
+    for _ in range(13):
+        seen.failed(HERE, "web", 0.0)
+        delays.append(seen.wait_s(HERE, "web", 0.0))
+    assert delays == [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    seen, delays = Throttle(), []
+    for number in range(24):
+        seen.failed(HERE, f"login-{number}", 0.0)
+        delays.append(seen.wait_s(HERE, "another", 0.0))
+    assert delays == [0] * 20 + [1, 2, 4, 8]
+    half_an_hour = 1800.0
+    assert seen.suspicion(HERE, "another", half_an_hour - 1) == 24
+    assert seen.suspicion(HERE, "another", half_an_hour) == 0
+
+
 def test_mistyping_costs_nothing() -> None:
     seen = Throttle()
     for _ in range(FREE_AT_LOGIN):
