@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+
 from tests.unit.core.stage import Stage
 
+from hatchway.credentials import keys
 from hatchway.wire.admin import Enable
 from hatchway.wire.entry import ExportKey, ShowPassword
 
@@ -47,3 +50,11 @@ async def own_key(stage: Stage) -> str:
 
 def newest(stage: Stage) -> str:
     return list(stage.host.sessions)[-1]
+
+
+def in_hardware(comment: str) -> str:
+    """A public key as of an authenticator (PROTOCOL.u2f of OpenSSH)."""
+    point = base64.b64decode(keys.generate_ed25519("").public.split()[1])[-32:]
+    kind = b"sk-ssh-ed25519@openssh.com"
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in (kind, point, b"ssh:"))
+    return f"{kind.decode()} {base64.b64encode(blob).decode()} {comment}"

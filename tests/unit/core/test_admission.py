@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,16 @@ import pytest
 import trio
 from msgspec import structs
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
-from tests.unit.core.stage import WEB, staged
+from tests.unit.core.stage import WEB, Stage, staged
 
 from hatchway.access.attempts import FAILURE_S
 from hatchway.access.service import Flood
 from hatchway.credentials import keys
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
-from hatchway.model import EventKind, Snapshot
+from hatchway.model import EventKind, Login, Snapshot
 from hatchway.registry.records import NO_CONDITIONS, Conditions
-from hatchway.wire.admin import Show
+from hatchway.registry.store import Registry
+from hatchway.wire.admin import Enable, Show
 from hatchway.wire.entry import (
     AddKey,
     Kick,
@@ -316,3 +318,55 @@ def test_wrong_passwords_count_together_for_an_hour() -> None:
     assert [flood.is_too_much("web", at) for at in (0.0, 1.0, 3600.0, 3601.0, 3602.0)] == [False] * 4 + [True]
     assert not any(Flood(3).is_too_much(f"login-{number}", 0.0) for number in range(10))
     assert not any(Flood(0).is_too_much("web", 0.0) for _ in range(1000))
+
+
+async def meanwhile(stage: Stage, change: Callable[[Registry], object]) -> bool:
+    """Whether a client may enter, by a key, while whose turn it is makes `change`: as it opens its session."""
+    key = await own_key(stage)
+    fields = {"login": LOGIN, "service": "hatchway-sshd", "rhost": "192.0.2.1"}
+    assert (await stage.ask("account", **fields))[0]
+    let_in: list[bool] = []
+
+    async def enter() -> None:
+        let_in.append((await stage.ask("open", **fields, authinfo=f"publickey {key}\n"))[0])
+
+    async with trio.open_nursery() as nursery, stage.core.turn(Login(LOGIN)):
+        nursery.start_soon(enter)
+        with trio.fail_after(5):
+            while stage.core._turns[Login(LOGIN)].statistics().tasks_waiting == 0:
+                await trio.sleep(0.01)
+        await stage.core.db(change)
+    return let_in == [True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda registry: registry.change_conditions(LOGIN, lambda before: replace(before, locked_at=1.0)),
+        lambda registry: registry.change_conditions(LOGIN, lambda before: replace(before, expires_at=1.0)),
+        lambda registry: registry.change_conditions(
+            LOGIN, lambda before: replace(before, allowed_from=("10.0.0.0/8",))
+        ),
+        lambda registry: [registry.remove_credential(LOGIN, one.id) for one in registry.credentials(LOGIN)],
+        lambda registry: registry.disable(WEB, ("/data",), 1.0),
+        lambda registry: registry.forget(WEB),
+    ],
+    ids=["locked", "expired", "address", "key", "access", "forgotten"],
+)
+async def test_what_is_taken_away_while_a_session_opens_lets_nobody_in(
+    tmp_path: Path, change: Callable[[Registry], object]
+) -> None:
+    """Whoever took it away has looked for sessions to end by then, and found none."""
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        assert not await meanwhile(stage, change)
+        assert stage.host.sessions == {}
+
+
+async def test_a_volume_taken_away_while_a_session_opens_is_not_shown(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(Enable(instance=INSTANCE, volumes=("/logs",)))
+        assert await meanwhile(stage, lambda registry: registry.disable(WEB, ("/logs",), 1.0))
+        ((_login, views, _pid),) = stage.host.sessions.values()
+        assert [view.path for view in views] == ["/data"]

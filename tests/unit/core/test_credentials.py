@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
+from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, in_hardware, newest, own_key, shared
 from tests.unit.core.stage import staged
 
 from hatchway.credentials import keys, passwords
@@ -218,3 +218,17 @@ async def test_a_key_is_named_so_that_no_other_is_meant(tmp_path: Path) -> None:
             await stage.do(RemoveKey(instance=INSTANCE, key=pairs[0].fingerprint[7:12]))
         found = await stage.do(RemoveKey(instance=INSTANCE, key=pairs[0].fingerprint[7:13]))
         assert found.changed == (pairs[0].fingerprint,)
+
+
+async def test_a_pin_is_asked_for_the_keys_it_was_said_of(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        with_pin, without = in_hardware("with"), in_hardware("without")
+        await stage.do(AddKey(instance=INSTANCE, public=with_pin, verify_required=True))
+        found = await stage.do(AddKey(instance=INSTANCE, public=without))
+        assert {one.comment: one.verify_required for one in found.keys if one.origin is KeyOrigin.ADDED} == {
+            "with": True,
+            "without": False,
+        }
+        _ok, lines = await stage.ask("keys", login=LOGIN)
+        assert lines.splitlines()[1:] == [f"restrict,verify-required {with_pin}", f"restrict {without}"]

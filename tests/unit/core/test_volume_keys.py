@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
-from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
-from tests.unit.core.stage import snapshot, staged, volume
+from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, in_hardware, newest, own_key, shared
+from tests.unit.core.stage import Stage, snapshot, staged, volume
 
-from hatchway.admin.admission import Admission
-from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.admin.admission import PARALLEL_LOOKS, Admission
+from hatchway.admin.volume_keys import KEYS_MAX, VolumeKeys
 from hatchway.credentials import keys
 from hatchway.errors import HostError
-from hatchway.model import Snapshot
+from hatchway.model import InstanceKey, Snapshot
+from hatchway.registry.records import InstanceRecord
+from hatchway.registry.store import Registry
 from hatchway.wire.admin import Enable, Show
 from hatchway.wire.entry import (
     AddKey,
@@ -30,7 +34,7 @@ from hatchway.wire.host import HostStatus, KeyFile, KeyFiles, Skip, Skipped
 
 pytestmark = pytest.mark.usefixtures("no_host_keys")
 
-SSH = volume("/home/u/.ssh")
+SSH, OTHER_SSH = volume("/home/u/.ssh"), volume("/root/.ssh")
 
 
 def key_files(*lines: str, name: bytes = b"authorized_keys") -> KeyFiles:
@@ -217,3 +221,133 @@ async def test_a_key_of_ours_that_is_gone_asks_no_volume(
         await stage.do(AddKey(instance=INSTANCE, public=in_volume.public))
         await stage.do(RemoveKey(instance=INSTANCE, key="in the volume"))
         assert by_theirs in stage.host.ended
+
+
+async def test_of_very_many_keys_the_first_count(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH, OTHER_SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pairs = [keys.generate_ed25519(f"number {number}") for number in range(KEYS_MAX + 2)]
+        publics = [pair.public for pair in pairs]
+        # One file has no more than LINES_MAX.
+        stage.host.key_files[SSH.source or ""] = key_files(*publics[:150])
+        stage.host.key_files[OTHER_SSH.source or ""] = key_files(*publics[150:-1])
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert found.problems == ("only the first 200 of 201 keys count",)
+        assert [one.comment for one in found.keys if one.origin is KeyOrigin.VOLUME] == [
+            f"number {number}" for number in range(200)
+        ]
+        assert await by_key(stage, publics[0])
+        assert await by_key(stage, publics[199])
+        assert not await by_key(stage, publics[200])
+
+
+async def test_exactly_so_many_keys_all_count(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        publics = [keys.generate_ed25519("one of many").public for _ in range(KEYS_MAX)]
+        stage.host.key_files[SSH.source or ""] = key_files(*publics)
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert found.problems == ()
+        assert await by_key(stage, publics[-1])
+
+
+async def test_a_line_says_that_a_pin_must_be_asked_for(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        with_pin, without = in_hardware("with"), in_hardware("without")
+        stage.host.key_files[SSH.source or ""] = key_files(f"verify-required {with_pin}", without)
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert {one.comment: one.verify_required for one in found.keys if one.origin is KeyOrigin.VOLUME} == {
+            "with": True,
+            "without": False,
+        }
+        _ok, lines = await stage.ask("keys", login=LOGIN)
+        assert lines.splitlines()[1:] == [f"restrict,verify-required {with_pin}", f"restrict {without}"]
+
+
+async def test_a_volume_that_no_instance_has_any_more_is_forgotten(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        for one in (SSH, OTHER_SSH):
+            stage.host.key_files[one.source or ""] = key_files(keys.generate_ed25519("x").public)
+        allowed = await allowed_record(stage)
+        seen = VolumeKeys(stage.core)
+        await seen.read(allowed)
+        await stage.core.feed(snapshot(volume("/data"), OTHER_SSH))
+        await seen.read(allowed)
+        assert len(seen._known) == len(seen._turns) == 1
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await seen.read(allowed)
+        assert [(source, token) for source, _birth, token in stage.host.read] == [
+            (SSH.source, b""),
+            (OTHER_SSH.source, b""),
+            (SSH.source, b""),
+        ]
+
+
+async def test_a_volume_has_one_reading_at_a_time_also_when_it_was_gone_meanwhile(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        for one in (SSH, OTHER_SSH):
+            stage.host.key_files[one.source or ""] = key_files(keys.generate_ed25519("x").public)
+        allowed = await allowed_record(stage)
+        seen = VolumeKeys(stage.core)
+        stage.host.reading = answering = trio.Event()
+        nursery.start_soon(seen.read, allowed)
+        await trio.testing.wait_all_tasks_blocked()
+        stage.host.reading = None
+        await stage.core.feed(snapshot(volume("/data"), OTHER_SSH))
+        await seen.read(allowed)
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        nursery.start_soon(seen.read, allowed)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [source for source, *_ in stage.host.read] == [SSH.source, OTHER_SSH.source]
+        answering.set()
+
+
+async def allowed_record(stage: Stage) -> InstanceRecord:
+    """The instance, as if keys in its volumes were allowed."""
+    record = await stage.core.db(lambda registry: registry.by_login(LOGIN))
+    assert record is not None
+    return replace(record, conditions=replace(record.conditions, volume_keys=True))
+
+
+def session_by_an_unknown_key(login: str, registry: Registry) -> None:
+    registry.open_session(
+        login, login, address="192.0.2.1", method="publickey", credential="SHA256:its volume may know it", now=1.0
+    )
+
+
+async def test_only_so_many_logins_are_looked_at_at_once(tmp_path: Path) -> None:
+    """A look may read a volume, and hostd reads few at a time."""
+    count = PARALLEL_LOOKS + 3
+    instances = [InstanceKey("shop", "web", number) for number in range(1, count + 1)]
+    volumes = {key: volume(f"/home/u{key.number}/.ssh") for key in instances}
+    async with staged(tmp_path, "none") as stage:
+        infos = [info for key in instances for info in snapshot(volume("/data"), volumes[key], key=key).instances]
+        await stage.core.feed(Snapshot(source="docker", taken_at=1.0, instances=tuple(infos)))
+        stage.host.key_files = {one.source or "": key_files() for one in volumes.values()}
+        for key in instances:
+            await stage.do(Enable(instance=str(key), volumes=("/data",)))
+            login = (await stage.do(AllowVolumeKeys(instance=str(key), allow=True))).login
+            await stage.core.db(functools.partial(session_by_an_unknown_key, login))
+            stage.host.sessions[login] = (login, (), 1)
+        stage.host.read.clear()
+        stage.host.reading = trio.Event()
+        another = Admission(stage.core, VolumeKeys(stage.core))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(another._look_at_all)
+            with trio.fail_after(10):
+                while len(stage.host.read) < PARALLEL_LOOKS:
+                    await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(stage.host.read) == PARALLEL_LOOKS == 8
+            stage.host.reading.set()
+        assert len(stage.host.ended) == count
