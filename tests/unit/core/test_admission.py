@@ -13,6 +13,7 @@ from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest,
 from tests.unit.core.stage import WEB, Stage, staged
 
 from hatchway.access.attempts import FAILURE_S
+from hatchway.access.decision import Denial
 from hatchway.access.service import Flood
 from hatchway.credentials import keys
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
@@ -339,28 +340,46 @@ async def meanwhile(stage: Stage, change: Callable[[Registry], object]) -> bool:
     return let_in == [True]
 
 
+async def refusals(stage: Stage) -> list[tuple[str, str]]:
+    """Logins that were refused, and why, as often as they were."""
+    page = await stage.core.journal.read(limit=50, instance=None, kinds=(EventKind.REFUSED,), since=None, after=None)
+    return [(event.login, event.what) for _, event in page.events for _ in range(event.times)]
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        lambda registry: registry.change_conditions(LOGIN, lambda before: replace(before, locked_at=1.0)),
-        lambda registry: registry.change_conditions(LOGIN, lambda before: replace(before, expires_at=1.0)),
-        lambda registry: registry.change_conditions(
-            LOGIN, lambda before: replace(before, allowed_from=("10.0.0.0/8",))
+        (lambda it: it.change_conditions(LOGIN, lambda before: replace(before, locked_at=1.0)), Denial.LOCKED),
+        (lambda it: it.change_conditions(LOGIN, lambda before: replace(before, expires_at=1.0)), Denial.EXPIRED),
+        (
+            lambda it: it.change_conditions(LOGIN, lambda one: replace(one, allowed_from=("10.0.0.0/8",))),
+            Denial.ADDRESS,
         ),
-        lambda registry: [registry.remove_credential(LOGIN, one.id) for one in registry.credentials(LOGIN)],
-        lambda registry: registry.disable(WEB, ("/data",), 1.0),
-        lambda registry: registry.forget(WEB),
+        (lambda it: [it.remove_credential(LOGIN, one.id) for one in it.credentials(LOGIN)], Denial.CREDENTIAL_GONE),
+        (lambda it: it.disable(WEB, ("/data",), 1.0), Denial.NOTHING_SHARED),
+        (lambda it: it.forget(WEB), Denial.UNKNOWN_LOGIN),
     ],
-    ids=["locked", "expired", "address", "key", "access", "forgotten"],
 )
 async def test_what_is_taken_away_while_a_session_opens_lets_nobody_in(
-    tmp_path: Path, change: Callable[[Registry], object]
+    tmp_path: Path, change: Callable[[Registry], object], why: Denial
 ) -> None:
     """Whoever took it away has looked for sessions to end by then, and found none."""
     async with staged(tmp_path) as stage:
         await shared(stage)
         assert not await meanwhile(stage, change)
         assert stage.host.sessions == {}
+        assert await refusals(stage) == [(LOGIN, why)]
+
+
+@pytest.mark.parametrize("login", ["shop-web-9", "No Login"])
+async def test_a_login_there_is_not_is_refused_at_every_stage(tmp_path: Path, login: str) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        fields = {"login": login, "service": "hatchway-sshd", "rhost": "192.0.2.1", "connection": "a"}
+        assert await stage.ask("keys", login=login) == (False, "")
+        assert not (await stage.ask("account", **fields))[0]
+        assert not (await stage.ask("open", **fields, authinfo=f"publickey {await own_key(stage)}\n"))[0]
+        assert [why for _login, why in await refusals(stage)] == [Denial.UNKNOWN_LOGIN] * 2
 
 
 async def test_a_volume_taken_away_while_a_session_opens_is_not_shown(tmp_path: Path) -> None:
