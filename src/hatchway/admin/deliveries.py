@@ -16,7 +16,7 @@ from hatchway import log
 from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import context_of
-from hatchway.errors import ConflictError, HatchwayError, NotFoundError, RefusedError
+from hatchway.errors import ConflictError, HatchwayError, NotFoundError
 from hatchway.model import Directory, Login, Mode
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
 from hatchway.wire.host import Deliver, PrivateBytes, SharedVolume, Withdraw
@@ -170,7 +170,7 @@ class Deliveries:
         if one.hashes:
             try:
                 outcome = (await self._core.host.withdraw(self._withdrawal(one))).value
-            except RefusedError:
+            except ConflictError:
                 if not await self._is_another(one.volume):
                     raise
                 outcome = "the volume is gone"

@@ -127,8 +127,13 @@ class FakeHost(HostLink):
             raise found
         return found
 
+    def _check_birth(self, volume: SharedVolume) -> None:
+        if self.born.get(volume.source, "inode:2:1.0") != volume.birth:
+            raise ConflictError(f"{volume.source} is another directory than the one access was given to")
+
     async def deliver(self, request: Deliver) -> bool:
         self._fail()
+        self._check_birth(request.volume)
         policy.check_within(request.directory)
         policy.check_hashes(request.replaces)
         self.delivered.append(request)
@@ -148,6 +153,7 @@ class FakeHost(HostLink):
         place = (request.volume.source, request.directory)
         if self.unwithdrawable is not None:
             raise self.unwithdrawable
+        self._check_birth(request.volume)
         there = self.keys_there.get(place)
         if there is None:
             return Withdrawal.ABSENT

@@ -10,11 +10,12 @@ import pytest
 import trio
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
-from hatchway.admin.deliveries import HASHES_MAX, RETRY_S
+from hatchway.admin import deliveries
+from hatchway.admin.deliveries import HASHES_MAX
 from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError
 from hatchway.model import IdPair, Ownership
 from hatchway.registry.records import Delivery
-from hatchway.wire.admin import Disable, Enable, Forget
+from hatchway.wire.admin import Confirm, Disable, Enable, Forget
 from hatchway.wire.entry import DeliverKey, ExportKey, ListKeys, RenewKey, TakeKeyBack
 
 INSTANCE = "shop/web/1"
@@ -169,6 +170,20 @@ async def test_what_was_not_put_there_is_not_said_to_be(tmp_path: Path) -> None:
         assert (await stage.do(ListKeys(INSTANCE))).delivered == ("/data/id_container",)
 
 
+async def test_what_may_lie_there_is_not_said_to_until_hostd_has_said_so(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        stage.host.failure = HostError("hostd is away")
+        with pytest.raises(HostError):
+            await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        found = await stage.do(ListKeys(INSTANCE))
+        assert (found.delivered, found.undelivered) == ((), ("/data/id_container is not the present key yet",))
+        stage.host.failure = None
+        await stage.deliveries.settle()
+        assert (await stage.do(ListKeys(INSTANCE))).delivered == ("/data/id_container",)
+
+
 async def test_asking_again_looks_again(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await shared(stage)
@@ -194,12 +209,43 @@ async def test_what_cannot_be_taken_away_now_is_not_forgotten(tmp_path: Path) ->
         assert await known(stage) == ()
         await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        # Another directory stands there: what lay in the one before is out of reach.
-        stage.host.unwithdrawable = RefusedError("another directory stands there")
+        # Another directory stands there: what lay in the one before is out of reach, and what lies here is not ours.
         stage.host.born[DATA] = "inode:9:9.0"
+        there = dict(stage.host.keys_there)
         found = await stage.do(TakeKeyBack(INSTANCE))
         assert (found.delivered, found.undelivered) == ((), ())
         assert await known(stage) == ()
+        assert stage.host.keys_there == there
+
+
+async def test_a_file_in_the_way_keeps_what_is_known_of_the_key(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        before = await known(stage)
+        stage.host.unwithdrawable = ConflictError("something is in the way")
+        found = await stage.do(TakeKeyBack(INSTANCE))
+        assert found.undelivered == ("/data/id_container could not be taken away yet",)
+        assert [one.hashes for one in await known(stage)] == [one.hashes for one in before]
+
+
+async def test_a_volume_that_is_confirmed_has_no_key_until_it_is_put_there(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        before = list(stage.host.delivered)
+        stage.host.keys_there.clear()
+        stage.host.born[DATA] = "inode:9:9.0"
+        await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
+        await stage.do(Confirm(instance=INSTANCE))
+        found = await stage.do(ListKeys(INSTANCE))
+        assert (found.delivered, found.undelivered) == ((), ("/data/id_container is not the present key yet",))
+        await stage.do(RenewKey(instance=INSTANCE))
+        assert stage.host.delivered == before
+        found = await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
+        assert (found.delivered, found.undelivered) == (("/data/id_container",), ())
+        assert stage.host.keys_there == {(DATA, ""): await private(stage)}
+        assert [one.volume.birth for one in await known(stage)] == ["inode:9:9.0"]
 
 
 async def test_a_volume_that_became_read_only_is_left_as_it_is(tmp_path: Path) -> None:
@@ -283,17 +329,19 @@ async def test_a_volume_and_a_directory_are_the_same_with_and_without_slashes(tm
         assert stage.host.keys_there == {(DATA, ""): await private(stage)}
 
 
-async def test_it_is_tried_again_for_ever(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_it_is_tried_again_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "RETRY_S", 0.01)
     async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
         await shared(stage)
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
         nursery.start_soon(stage.deliveries.run)
         for _ in range(2):
+            before = await private(stage)
             stage.host.failure = HostError("hostd is away")
             await stage.do(RenewKey(instance=INSTANCE))
-            assert stage.host.keys_there != {(DATA, ""): await private(stage)}
-            await trio.sleep(RETRY_S * 1.5)
+            assert stage.host.keys_there == {(DATA, ""): before}
             stage.host.failure = None
-            await trio.sleep(RETRY_S * 1.5)
-            assert stage.host.keys_there == {(DATA, ""): await private(stage)}
+            with trio.fail_after(10):
+                while stage.host.keys_there != {(DATA, ""): await private(stage)}:
+                    await trio.sleep(0.01)
         nursery.cancel_scope.cancel()

@@ -104,6 +104,15 @@ async def test_enable_without_a_volume_lists_and_refuses(tmp_path: Path) -> None
         assert changed.changed == ("/data", "/logs")
 
 
+async def test_a_path_is_the_same_with_a_slash_behind_it(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data/", "/logs")))
+        record = await stage.core.db(lambda registry: registry.instance(WEB))
+        assert record is not None
+        assert [grant.path for grant in record.grants] == ["/data", "/logs"]
+        assert (await stage.do(Disable(instance="shop/web/1", volumes=("/data/",)))).changed == ("/data",)
+
+
 async def test_volumes_beneath_another_root_say_which(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.host.born["/var/lib/docker/volumes/data/_data"] = ""

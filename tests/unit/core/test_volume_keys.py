@@ -268,9 +268,7 @@ async def test_a_line_says_that_a_pin_must_be_asked_for(tmp_path: Path) -> None:
         assert lines.splitlines()[1:] == [f"restrict,verify-required {with_pin}", f"restrict {without}"]
 
 
-async def test_a_volume_that_no_instance_has_any_more_is_forgotten(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_volume_that_no_instance_has_any_more_is_forgotten(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.core.feed(snapshot(volume("/data"), SSH))
         await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
