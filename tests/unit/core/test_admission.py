@@ -12,9 +12,10 @@ from msgspec import structs
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
 from tests.unit.core.stage import WEB, Stage, staged
 
+from hatchway.access import service
 from hatchway.access.attempts import FAILURE_S
 from hatchway.access.decision import Denial
-from hatchway.access.service import Flood
+from hatchway.access.service import Flood, Proved
 from hatchway.credentials import keys
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import EventKind, Login, Snapshot
@@ -310,6 +311,15 @@ async def test_what_is_no_login_has_no_guesses_of_its_own(tmp_path: Path) -> Non
         for number in range(6):
             assert not (await stage.ask("auth", login=f"No Login {number}", **fields, password="x"))[0]
         assert trio.current_time() - before >= 6 * FAILURE_S + 0.5, "the sixth had to wait"
+
+
+def test_of_connections_that_proved_a_password_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "PROVED_MAX", 2)
+    proved = Proved()
+    for connection, credential in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
+        proved.note(connection, credential)
+    assert [proved.take(connection) for connection in ("a", "b", "c")] == [3, None, 4]
+    assert proved.take("a") is None, "for one session"
 
 
 def test_wrong_passwords_count_together_for_an_hour() -> None:

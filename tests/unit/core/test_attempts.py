@@ -337,6 +337,59 @@ async def test_nobody_innocent_makes_room_for_who_has_guessed_wrong() -> None:
         gated.go.release(100)
 
 
+async def test_a_login_is_busy_only_while_guesses_at_it_wait() -> None:
+    found, gated = Attempts(), Gated()
+    for number in range(3):
+        assert await found.check(addresses.address(f"192.0.2.{number}"), "guessed at before", right)
+
+    async def attempt(address: str, login: str) -> None:
+        await found.check(addresses.address(address), login, gated.check(login))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(PARALLEL):
+            nursery.start_soon(attempt, f"198.51.100.{number}", f"running-{number}")
+        await until(lambda: len(gated.running) == PARALLEL)
+        for number, login in enumerate(("guessed at before", "another")):
+            nursery.start_soon(attempt, f"203.0.113.{number}", login)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        gated.go.release()
+        await until(lambda: len(gated.running) > PARALLEL)
+        assert gated.running[PARALLEL] == "guessed at before", "who came first"
+        gated.go.release(10)
+    assert not found._logins
+
+
+async def test_an_owner_who_mistyped_takes_no_suspects_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FAILURE_S", 0.0)
+    found, gated, refused = Attempts(), Gated(), list[str]()
+    suspects = [addresses.address(f"198.51.100.{number}") for number in range(SUSPECTS_MAX)]
+    for address in (HERE, *suspects):
+        found.throttle.failed(address, "before", trio.current_time())
+    found.throttle.succeeded(HERE, "web")
+
+    async def attempt(address: addresses.Address | None, login: str, name: str) -> None:
+        try:
+            await found.check(address, login, gated.check(name))
+        except UncheckedError:
+            refused.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(PARALLEL):
+            nursery.start_soon(attempt, addresses.address(f"203.0.113.{number}"), f"running-{number}", "running")
+        await until(lambda: len(gated.running) == PARALLEL)
+        for number, address in enumerate(suspects):
+            nursery.start_soon(attempt, address, f"login-{number}", "suspect")
+        await until(lambda: len(found._turns._waiting) == SUSPECTS_MAX)
+        nursery.start_soon(attempt, HERE, "web", "owner")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (len(found._turns._waiting), refused) == (SUSPECTS_MAX + 1, [])
+        gated.go.release()
+        await until(lambda: len(gated.running) > PARALLEL)
+        assert gated.running[PARALLEL] == "owner"
+        gated.go.release(PARALLEL + SUSPECTS_MAX)
+    assert refused == []
+
+
 ORDINARY = Priority(stranger=True, waiting=0, suspicion=0)
 WORSE, WORST = ORDINARY._replace(waiting=1), ORDINARY._replace(waiting=2)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import tracemalloc
 
+import pytest
+
 from hatchway import addresses
 from hatchway.access import throttle
 from hatchway.access.throttle import FORGET_S, FREE_AT_LOGIN, FREE_OF_ADDRESS, LONGEST_DELAY_S, Throttle
@@ -124,3 +126,23 @@ def test_a_million_addresses_take_no_more_room_than_some() -> None:
         if number % 1000 == 0:
             seen.failed(HERE, "web", 1000.0)
     assert seen.suspicion(HERE, "web", 1000.0) > FREE_AT_LOGIN
+
+
+def test_whoever_has_waited_long_enough_does_not_wait_less_than_nothing() -> None:
+    seen = Throttle()
+    for _ in range(FREE_OF_ADDRESS + 2):
+        seen.failed(HERE, "web", 0.0)
+    assert seen.wait_s(HERE, "web", LONGEST_DELAY_S + 1) == 0.0
+
+
+def test_of_those_who_were_let_in_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "ENTRIES_MAX", 3)
+    seen, others = Throttle(), [addresses.address(f"198.51.100.{number}") for number in range(3)]
+    seen.succeeded(HERE, "web")
+    seen.succeeded(others[0], "web")
+    seen.succeeded(others[1], "web")
+    seen.succeeded(HERE, "web")
+    seen.succeeded(others[2], "web")
+    known = [seen.is_known(address, "web") for address in (HERE, *others)]
+    assert known == [True, False, True, True]
+    assert not seen.is_known(HERE, "db")
