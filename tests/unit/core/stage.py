@@ -80,7 +80,7 @@ class FakeHost(HostLink):
         self.unwithdrawable: HatchwayError | None = None
         # What lies in which volume's directory, as id_container.
         self.keys_there: dict[tuple[str, str], bytes] = {}
-        self.delivered: list[Deliver] = []
+        self.asked_to_deliver: list[Deliver] = []
         # A key is put there, but nobody hears of it.
         self.unanswered: HostError | None = None
         self.read: list[tuple[str, str, bytes]] = []
@@ -133,10 +133,10 @@ class FakeHost(HostLink):
 
     async def deliver(self, request: Deliver) -> bool:
         self._fail()
+        self.asked_to_deliver.append(request)
         self._check_birth(request.volume)
         policy.check_within(request.directory)
         policy.check_hashes(request.replaces)
-        self.delivered.append(request)
         place = (request.volume.source, request.directory)
         there = self.keys_there.get(place)
         if there is not None and hashlib.sha256(there).digest() not in request.replaces:

@@ -124,7 +124,7 @@ async def test_it_is_put_only_where_it_may_be(tmp_path: Path) -> None:
         for nowhere in ("", "/", "/data/keys"):
             with pytest.raises(NotFoundError, match="is not on"):
                 await stage.do(DeliverKey(instance=INSTANCE, volume=nowhere))
-        assert stage.host.delivered == []
+        assert stage.host.asked_to_deliver == []
         assert await known(stage) == ()
 
 
@@ -132,13 +132,13 @@ async def test_another_volume_at_the_path_gets_nothing(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await shared(stage)
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        there, before = dict(stage.host.keys_there), list(stage.host.delivered)
+        there, before = dict(stage.host.keys_there), list(stage.host.asked_to_deliver)
         stage.host.born[DATA] = "inode:9:9.0"
         await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
         await stage.do(RenewKey(instance=INSTANCE))
         with pytest.raises(ConflictError, match="suspended"):
             await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        assert stage.host.delivered == before
+        assert stage.host.asked_to_deliver == before
         found = await stage.do(ListKeys(INSTANCE))
         assert (found.delivered, found.undelivered) == ((), ("/data/id_container is not the present key yet",))
         # The one it was put into is back.
@@ -233,7 +233,7 @@ async def test_a_volume_that_is_confirmed_has_no_key_until_it_is_put_there(tmp_p
     async with staged(tmp_path) as stage:
         await shared(stage)
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        before = list(stage.host.delivered)
+        before = list(stage.host.asked_to_deliver)
         stage.host.keys_there.clear()
         stage.host.born[DATA] = "inode:9:9.0"
         await stage.core.feed(snapshot(volume("/data"), volume("/logs")))
@@ -241,7 +241,7 @@ async def test_a_volume_that_is_confirmed_has_no_key_until_it_is_put_there(tmp_p
         found = await stage.do(ListKeys(INSTANCE))
         assert (found.delivered, found.undelivered) == ((), ("/data/id_container is not the present key yet",))
         await stage.do(RenewKey(instance=INSTANCE))
-        assert stage.host.delivered == before
+        assert stage.host.asked_to_deliver == before
         found = await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
         assert (found.delivered, found.undelivered) == (("/data/id_container",), ())
         assert stage.host.keys_there == {(DATA, ""): await private(stage)}
@@ -271,7 +271,7 @@ async def test_a_key_that_was_put_there_is_recognised_though_nobody_heard_of_it(
         stage.host.unanswered = HostError("hostd ended")
         with pytest.raises(HostError, match="hostd ended"):
             await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        assert len(stage.host.delivered) == 1
+        assert len(stage.host.asked_to_deliver) == 1
         assert stage.host.keys_there == {}, "it was taken away again"
         stage.host.unanswered = None
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
@@ -313,7 +313,7 @@ async def test_it_belongs_to_whom_what_is_made_there_belongs(tmp_path: Path, own
     async with staged(tmp_path) as stage:
         await stage.do(Enable(instance=INSTANCE, volumes=("/data",), ownership=Ownership(owner=owner)))
         await stage.do(DeliverKey(instance=INSTANCE, volume="/data"))
-        assert [one.owner for one in stage.host.delivered] == [ids]
+        assert [one.owner for one in stage.host.asked_to_deliver] == [ids]
 
 
 async def test_a_volume_and_a_directory_are_the_same_with_and_without_slashes(tmp_path: Path) -> None:
