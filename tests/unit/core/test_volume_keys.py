@@ -349,3 +349,29 @@ async def test_only_so_many_logins_are_looked_at_at_once(tmp_path: Path) -> None
             assert len(stage.host.read) == PARALLEL_LOOKS == 8
             stage.host.reading.set()
         assert len(stage.host.ended) == count
+
+
+async def test_a_line_is_good_for_the_second_it_names_and_no_longer(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(f'expiry-time="19700112134640Z" {pair.public}')
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        stage.core.now = lambda: 1_000_000.9
+        assert await by_key(stage, pair.public)
+        await stage.admission._look_at_all()
+        assert stage.host.ended == []
+        stage.core.now = lambda: 1_000_001.0
+        assert not await by_key(stage, pair.public)
+        await stage.admission._look_at_all()
+        assert stage.host.ended == [newest(stage)]
+
+
+async def test_a_volume_that_nobody_may_share_is_not_read_for_keys(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), volume("/home/u/.ssh", refusal="it lies outside")))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert found.problems == ("/home/u/.ssh: it lies outside",)
+        assert stage.host.read == []
