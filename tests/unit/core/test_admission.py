@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from msgspec import structs
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
@@ -390,6 +391,15 @@ async def test_a_login_there_is_not_is_refused_at_every_stage(tmp_path: Path, lo
         assert not (await stage.ask("account", **fields))[0]
         assert not (await stage.ask("open", **fields, authinfo=f"publickey {await own_key(stage)}\n"))[0]
         assert [why for _login, why in await refusals(stage)] == [Denial.UNKNOWN_LOGIN] * 2
+
+
+async def test_of_what_a_stranger_says_little_is_logged(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        fields = {"login": "x" * 1000, "service": "hatchway-sshd", "rhost": "y" * 1000}
+        with structlog.testing.capture_logs() as lines:
+            assert not (await stage.ask("account", **fields))[0]
+        ((login, address),) = [(one["login"], one["address"]) for one in lines if one["event"] == "login refused"]
+        assert (login, address) == ("x" * 64, "y" * 64)
 
 
 async def test_a_volume_taken_away_while_a_session_opens_is_not_shown(tmp_path: Path) -> None:
