@@ -232,3 +232,22 @@ async def test_a_pin_is_asked_for_the_keys_it_was_said_of(tmp_path: Path) -> Non
         }
         _ok, lines = await stage.ask("keys", login=LOGIN)
         assert lines.splitlines()[1:] == [f"restrict,verify-required {with_pin}", f"restrict {without}"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SetPassword(instance=INSTANCE, password="correct horse battery"),
+        ImportPassword(instance=INSTANCE, encoded=passwords.DUMMY),
+        ResetPassword(instance=INSTANCE),
+        RemovePassword(INSTANCE),
+    ],
+)
+async def test_another_password_ends_the_sessions_by_the_one_before(tmp_path: Path, request_: object) -> None:
+    async with staged(tmp_path) as stage:
+        password = await shared(stage)
+        assert await by_password(stage, password)
+        session = newest(stage)
+        assert await by_key(stage, await own_key(stage))
+        await stage.do(request_)
+        assert stage.host.ended == [session]

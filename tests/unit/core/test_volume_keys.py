@@ -148,8 +148,13 @@ async def test_a_key_that_ended_is_not_brought_back_by_a_volume(
         assert list(dict.fromkeys(stage.host.ended)) == sessions
         assert not await by_key(stage, old)
         assert not await by_key(stage, added.public)
+        why = "this key was renewed or taken away; 'hatchway key add' lets it in again"
+        places = [f"/home/u/.ssh/authorized_keys:{number}: {why}" for number in (1, 2)]
+        found = await stage.do(ListKeys(INSTANCE))
+        assert ([one.origin for one in found.keys], list(found.problems)) == ([KeyOrigin.GENERATED], places)
         # An operator may.
         await stage.do(AddKey(instance=INSTANCE, public=added.public))
+        assert (await stage.do(ListKeys(INSTANCE))).problems == (places[0],)
         assert await by_key(stage, added.public)
 
 
