@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import trio
-from tests.mount.tasked import Beneath, give, meanwhile
+from tests.mount.tasked import GROUP, OWNER, Beneath, give, meanwhile
 
 from hatchway.volumefs.keyfiles import ENTRIES_MAX
 from hatchway.wire.host import (
     KeyFile,
     KeyFiles,
     Skip,
+    Skipped,
 )
 
 
@@ -35,6 +36,20 @@ async def test_keys_are_read_whatever_their_mode_is(beneath: Beneath) -> None:
     give(volume / "authorized_keys", b"two\n", 0o400)
     found = await beneath.read(volume, token)
     assert found.files[0] == KeyFile(b"authorized_keys", b"two\n")
+
+
+async def test_whose_files_count(beneath: Beneath) -> None:
+    """The directory's owner's and root's, not those of a program with fewer rights."""
+    volume = beneath.volume(mode=0o755)
+    for name, owner in (("authorized_keys", 33), ("a.pub", 0), ("b.pub", OWNER), ("c.pub", OWNER + 1)):
+        os.chown(give(volume / name, name.encode(), 0o644), owner, GROUP)
+    found = await beneath.read(volume)
+    assert [file.name for file in found.files] == [b"a.pub", b"b.pub"]
+    assert found.skipped == (Skipped(b"authorized_keys", Skip.OWNER), Skipped(b"c.pub", Skip.OWNER))
+    await trio.sleep(2.1)
+    token = (await beneath.read(volume)).token
+    os.chown(volume, 33, GROUP)
+    assert [file.name for file in (await beneath.read(volume, token)).files] == [b"authorized_keys", b"a.pub"]
 
 
 async def test_256_kib_of_keys_arrive_whole(beneath: Beneath) -> None:

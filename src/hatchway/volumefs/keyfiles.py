@@ -1,8 +1,9 @@
 """Reading public keys from a volume whose root is a .ssh directory: authorized_keys and *.pub, bounded in every way.
 
 The container makes of that directory what it likes while it is read. Only regular files are opened, after a look at
-what they are; none is waited for. Of what may be written by others than its owner nothing is taken, as sshd does with
-StrictModes: another program in the container, with fewer rights than the owner's, must not let itself in.
+what they are; none is waited for. Of what may be written by others than the directory's owner and root nothing is
+taken, as sshd does with StrictModes (misc.c, safe_path): another program in the container, with fewer rights than the
+owner's, must not let itself in.
 
 Errors are OSError, of the directory only; a file that cannot be read is passed over. Concurrency: one task.
 """
@@ -56,6 +57,7 @@ class _Look(NamedTuple):
     device: int
     inode: int
     mode: int
+    owner: int
     size: int
     mtime_ns: int
     ctime_ns: int
@@ -64,9 +66,10 @@ class _Look(NamedTuple):
 class _State(NamedTuple):
     """All that decides what is read. `looks` are of the files that may be, in order; None for one that is not there.
 
-    `too_many` are further *.pub. `writable`, `crowded`: see Skip.
+    `owner` is the directory's. `too_many` are further *.pub. `writable`, `crowded`: see Skip.
     """
 
+    owner: int
     writable: bool
     crowded: bool
     looks: tuple[tuple[bytes, _Look | None], ...]
@@ -103,12 +106,13 @@ def read_keys(root_fd: int, proc_fd_dir: int, token: bytes) -> KeyFiles:
 
 
 def _look_at(directory: int) -> _State:
-    if os.fstat(directory).st_mode & _OTHERS_WRITE:
-        return _State(True, False, (), ())
+    st = os.fstat(directory)
+    if st.st_mode & _OTHERS_WRITE:
+        return _State(st.st_uid, True, False, (), ())
     names = _pubs(directory)
     pubs = names or []
     looks = tuple((name, _look(name, directory)) for name in (AUTHORIZED_KEYS, *pubs[:PUB_MAX]))
-    return _State(False, names is None, looks, tuple(pubs[PUB_MAX:]))
+    return _State(st.st_uid, False, names is None, looks, tuple(pubs[PUB_MAX:]))
 
 
 def _pubs(directory: int) -> list[bytes] | None:
@@ -133,7 +137,7 @@ def _look(name: bytes, directory: int) -> _Look | None:
 
 
 def _look_of(st: os.stat_result) -> _Look:
-    return _Look(st.st_dev, st.st_ino, st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+    return _Look(st.st_dev, st.st_ino, st.st_mode, st.st_uid, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
 class _Reading:
@@ -146,6 +150,7 @@ class _Reading:
         self._proc_fd_dir = proc_fd_dir
         self._files: list[KeyFile] = []
         self._skipped: list[Skipped] = []
+        self._owners = (0, state.owner)
         self._left = TOTAL_MAX
         if state.writable:
             self._skipped.append(Skipped(b"", Skip.WRITABLE))
@@ -185,6 +190,8 @@ class _Reading:
             return Skip.KIND
         if look.mode & _OTHERS_WRITE:
             return Skip.WRITABLE
+        if look.owner not in self._owners:
+            return Skip.OWNER
         if look.size > FILE_MAX:
             return Skip.SIZE
         return Skip.TOGETHER if look.size > self._left else None

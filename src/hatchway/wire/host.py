@@ -221,9 +221,9 @@ class Skip(enum.StrEnum):
 
     `SYMLINK`, `KIND`: it is no regular file. `SIZE`: it is too large. `TOGETHER`: the files before it are as much as is
     read. `MANY`: there are too many. `WRITABLE`: others than its owner may write it, so it says nothing; of the
-    directory: the same of all that is in it. `BUSY`: a program holds a lease on it. `CHANGING`: it did not stay the
-    same while it was read. `FAILED`: it cannot be read. `CROWDED`, of the directory: it has too many names to be
-    looked through.
+    directory: the same of all that is in it. `OWNER`: it belongs neither to the directory's owner nor to root. `BUSY`: a
+    program holds a lease on it. `CHANGING`: it did not stay the same while it was read. `FAILED`: it cannot be read.
+    `CROWDED`, of the directory: it has too many names to be looked through.
     """
 
     SYMLINK = "symlink"
@@ -232,6 +232,7 @@ class Skip(enum.StrEnum):
     TOGETHER = "together"
     MANY = "many"
     WRITABLE = "writable"
+    OWNER = "owner"
     BUSY = "busy"
     CHANGING = "changing"
     FAILED = "failed"
