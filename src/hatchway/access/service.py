@@ -19,6 +19,7 @@ from hatchway.access.attempts import Attempts, UncheckedError
 from hatchway.access.decision import Denial, LoginFacts, decide_keys, decide_login, decide_session, has_passed
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
+from hatchway.admin.volume_keys import NOTHING
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
 from hatchway.model import EventKind, Login, valid_login
@@ -115,9 +116,10 @@ class Gate:
             return NO
         # What sshd can tell by itself it need not ask us: the decision is the same, and made again when it is known.
         allowed = ",".join(record.conditions.allowed_from)
+        valid = await self._admission.valid(record, await self._admission.in_volumes(record))
         lines = [
             key.line(allowed_from=allowed, expires_at=facts.expires_at)
-            for key in (await self._admission.valid(record)).keys
+            for key in valid.keys
             if not has_passed(key.facts.expires_at, facts.now)
         ]
         return Answer(bool(lines), "".join(f"{line}\n" for line in lines))
@@ -189,20 +191,24 @@ class Gate:
             return self._refused(login, address, Denial.UNKNOWN_LOGIN)
         method, key = used_credential(fields.get("authinfo", b""))
         proved = self._proved.take(_connection(fields)) if method == "password" else None
+        denial = decide_login(await self._facts(record, fields))
+        if denial is not None:
+            return self._refused(login, address, denial)
+        in_volumes = await self._admission.in_volumes(record, key) if key is not None else NOTHING
         async with self._core.turn(record.login):
             # Again, now that nothing can be taken away before hostd has heard of this session.
             record = await self._record(fields)
             facts = await self._facts(record, fields)
             if record is None:
                 return self._refused(login, address, Denial.UNKNOWN_LOGIN)
-            used = (await self._admission.valid(record)).used(method, key, proved)
+            used = (await self._admission.valid(record, in_volumes)).used(method, key, proved)
             denial = decide_session(facts, used.credential)
             if denial is not None:
                 return self._refused(login, address, denial)
             await self._core.open_session(
                 record, address=address, method=method, key=key, credential_id=used.id, pid=peer.pid
             )
-        self._admission.opened()
+        self._admission.opened(record.login)
         return Answer(True)
 
     async def _record(self, fields: Mapping[str, bytes]) -> InstanceRecord | None:

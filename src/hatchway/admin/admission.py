@@ -5,13 +5,16 @@ looked at again (`changed`): every open session is decided anew, by the same fun
 may not stay are ended. So nobody has to say which sessions a change concerns. What hostd did not take is tried again,
 also by the next core.
 
-Concurrency: sessions of a login are opened and looked at within one `Core.turn`.
+Only whether a key still lies in a volume is the volume's word, and that may take its time. So nothing here waits for
+it: it is looked at beside the rest, for what came in by such a key, every LOOK_EVERY_S and when a line expires.
+
+Concurrency: sessions of a login are opened and looked at within one `Core.turn`, in which no volume is read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,7 +24,7 @@ from hatchway import addresses, log
 from hatchway.access.decision import CredentialFacts, Denial, LoginFacts, UsedCredential, decide_open_session
 from hatchway.admin import shares
 from hatchway.admin.core import RETRY_S, Core
-from hatchway.admin.volume_keys import InVolumes, VolumeKeys
+from hatchway.admin.volume_keys import NOTHING, InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
 from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
@@ -34,6 +37,9 @@ from hatchway.wire.host import HostStatus
 LOOK_EVERY_S = 30.0
 """How often it is looked, at least, whether something has expired: the clock may have been set."""
 
+
+UNCERTAIN_S = 600.0
+"""How long a session goes on, in seconds, whose key lies in a volume that nobody can look at."""
 
 PARALLEL_LOOKS = 8
 """Logins that are looked at at once: one whose volume does not answer must not keep others."""
@@ -86,8 +92,16 @@ class Valid:
         return Used(UsedCredential(method, tuple(key.facts for key in found)), found[0].id if found else None)
 
 
+class _Volumes(NamedTuple):
+    """What a volume has the say of: `sessions` of `record`, which has `own`."""
+
+    record: InstanceRecord
+    own: Valid
+    sessions: tuple[SessionRecord, ...]
+
+
 class Admission:
-    """For one Core. `run` ends what expires."""
+    """For one Core. `run` ends what expires, and what has no key in a volume any more."""
 
     def __init__(self, core: Core, volume_keys: VolumeKeys) -> None:
         self._core = core
@@ -96,7 +110,12 @@ class Admission:
         self._due: set[Login] = set()
         # Sessions of which nobody knows what they came in with.
         self._strangers: dict[str, Login] = {}
+        # Since when (trio's clock) nobody knows whether the keys of sessions still lie in a volume.
+        self._uncertain: dict[Login, float] = {}
+        # When the volumes of a login are to be looked at, Unix seconds.
+        self._looks: dict[Login, float] = {}
         self._news = trio.Event()
+        self._volume_news = trio.Event()
         self._logger = log.get()
 
     # What the decision is about
@@ -128,14 +147,21 @@ class Admission:
             sessions_max=most if conditions.sessions_max is None else conditions.sessions_max,
         )
 
-    async def valid(self, record: InstanceRecord) -> Valid:
-        """The password of a login and its keys: the generated one, those that were added, and those its instance keeps
-        in a volume."""
+    async def valid(self, record: InstanceRecord, in_volumes: InVolumes) -> Valid:
+        """The password of a login and its keys: the generated one, those that were added, and `in_volumes`, if they
+        count."""
         own = await self._own(record)
-        return await self._with_volumes(record, own, await self._volume_keys.read(record))
+        return await self._with_volumes(record, own, in_volumes) if record.conditions.volume_keys else own
+
+    async def in_volumes(self, record: InstanceRecord, key: str | None = None) -> InVolumes:
+        """The keys its instance keeps in volumes, for `valid`; with `key`, a fingerprint, no more than tells whether
+        that one is valid. Not to be called within a turn: a volume may take its time."""
+        if key is not None and any(one.public.fingerprint == key for one in (await self._own(record)).keys):
+            return NOTHING
+        return await self._volume_keys.read(record)
 
     async def _own(self, record: InstanceRecord) -> Valid:
-        """The same without those in volumes."""
+        """What is valid without those in volumes."""
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         own = tuple(
             ValidKey(keys.parse_public(one.public), facts_of(one), one.verify_required, one.id)
@@ -191,9 +217,11 @@ class Admission:
         before = await self._core.db(lambda registry: registry.change_conditions(login, locked))
         return before.locked_at is None
 
-    def opened(self) -> None:
-        """A session was opened, which may expire sooner than those there were."""
+    def opened(self, login: Login) -> None:
+        """A session of `login` was opened, which may expire sooner than those there were."""
         self._tell()
+        self._looks.pop(login, None)
+        self._volume_news.set()
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
         """hostd is (again) there: first end what was revoked while nobody told it, by a core that died, say."""
@@ -206,7 +234,12 @@ class Admission:
         self._tell()
 
     async def run(self) -> None:
-        """End sessions when they expire, and try again what hostd did not take, for ever."""
+        """End sessions when they may not stay, and try again what hostd did not take, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_what_expires)
+            nursery.start_soon(self._end_what_left_a_volume)
+
+    async def _end_what_expires(self) -> None:
         while True:
             self._news = trio.Event()
             wait_s = LOOK_EVERY_S
@@ -217,6 +250,45 @@ class Admission:
                 self._logger.exception("sessions not looked at")
             with trio.move_on_after(wait_s):
                 await self._news.wait()
+
+    async def _end_what_left_a_volume(self) -> None:
+        limit, looking = trio.CapacityLimiter(PARALLEL_LOOKS), set[Login]()
+
+        async def look(login: Login) -> None:
+            async with limit:
+                try:
+                    await self._look_at_volumes(login)
+                except Exception as exc:
+                    self._looks[login] = self._core.now() + RETRY_S
+                    if isinstance(exc, HatchwayError):
+                        self._logger.warning("sessions not ended yet", login=login, error=str(exc))
+                    else:
+                        self._logger.exception("sessions not looked at", login=login)
+            looking.discard(login)
+            self._volume_news.set()
+
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._volume_news = trio.Event()
+                wait_s = LOOK_EVERY_S
+                try:
+                    for login in self._to_be_looked_at(await self._logins()) - looking:
+                        looking.add(login)
+                        nursery.start_soon(look, login)
+                    waiting = [at for login, at in self._looks.items() if login not in looking]
+                    wait_s = max(0.0, min(wait_s, min(waiting, default=math.inf) - self._core.now()))
+                except Exception:
+                    self._logger.exception("sessions not looked at")
+                with trio.move_on_after(wait_s):
+                    await self._volume_news.wait()
+
+    def _to_be_looked_at(self, logins: set[Login]) -> set[Login]:
+        """Those of `logins`, all that have sessions, whose time has come."""
+        for gone in self._looks.keys() - logins:
+            del self._looks[gone]
+        now = self._core.now()
+        # The clock may have been set.
+        return {login for login in logins if not now < self._looks.get(login, now) <= now + LOOK_EVERY_S}
 
     def _tell(self) -> None:
         self._news.set()
@@ -231,47 +303,99 @@ class Admission:
 
     async def _look_at_all(self) -> None:
         await self._end_strangers()
-        logins = {session.login for session in await self._core.db(Registry.open_sessions)}
+        logins = await self._logins()
         # What there is no session of needs no looking at.
         self._due &= logins
+        self._due |= await self._each(logins, self._look_at)
+
+    async def _logins(self) -> set[Login]:
+        """Those that have sessions."""
+        return {session.login for session in await self._core.db(Registry.open_sessions)}
+
+    async def _each(self, logins: set[Login], look: Callable[[Login], Awaitable[None]]) -> set[Login]:
+        """Have `look` at each; those with which hostd did not do what it should."""
         limit = trio.CapacityLimiter(PARALLEL_LOOKS)
+        failed = set()
 
         async def one(login: Login) -> None:
             async with limit:
-                await self._look_at_logged(login)
+                try:
+                    await look(login)
+                except HatchwayError as exc:
+                    failed.add(login)
+                    self._logger.warning("sessions not ended yet", login=login, error=str(exc))
 
         async with trio.open_nursery() as nursery:
             for login in sorted(logins):
                 nursery.start_soon(one, login)
-
-    async def _look_at_logged(self, login: Login) -> None:
-        try:
-            await self._look_at(login)
-        except HatchwayError as exc:
-            self._due.add(login)
-            self._logger.warning("sessions not ended yet", login=login, error=str(exc))
+        return failed
 
     async def _look_at(self, login: Login) -> None:
+        """End what may not stay, but for what a volume has the say of."""
         async with self._core.turn(login):
             record, sessions = await self._core.db(
                 lambda registry: (registry.by_login(login), registry.open_sessions(login))
             )
             own = await self._own(record) if record is not None and sessions else Valid()
             denied = self._denied(record, sessions, own)
-            # Of these a volume has the say, which may take its time; the others need not wait for it.
-            ended = await self._core.db(lambda registry: registry.ended_keys(login)) if denied else frozenset()
-            asked = [
-                one
-                for one, why in denied.items()
-                if _may_be_a_volumes(one, why, record) and one.credential not in ended
-            ]
+            asked = await self._of_volumes(record, denied)
             await self._end(login, {one: why for one, why in denied.items() if one not in asked})
-            if asked and record is not None:
-                found = await self._volume_keys.read(record)
-                if found.certain:
-                    valid = await self._with_volumes(record, own, found)
-                    await self._end(login, self._denied(record, asked, valid))
         self._due.discard(login)
+
+    async def _look_at_volumes(self, login: Login) -> None:
+        """End what came in by a key that is in no volume any more."""
+        self._looks[login] = self._core.now() + LOOK_EVERY_S
+        before = await self._asked(login)
+        if before is None:
+            self._uncertain.pop(login, None)
+            return
+        found = await self._volume_keys.read(before.record)
+        now = self._core.now()
+        times = [at for _place, one in found.keys if (at := _facts_of_entry(one).expires_at) is not None and at > now]
+        if login in self._looks:
+            self._looks[login] = min([self._looks[login], *times])
+        if found.certain:
+            self._uncertain.pop(login, None)
+        elif trio.current_time() - self._uncertain.setdefault(login, trio.current_time()) < UNCERTAIN_S:
+            return
+        async with self._core.turn(login):
+            asked = await self._asked(login)
+            if asked is not None:
+                # What came in meanwhile may have a key that was not there when it was looked.
+                sessions = [one for one in asked.sessions if one in before.sessions]
+                valid = await self._with_volumes(asked.record, asked.own, found)
+                await self._end(login, self._denied(asked.record, sessions, valid))
+
+    async def _asked(self, login: Login) -> _Volumes | None:
+        """What a volume has the say of; None when there is nothing."""
+        record, sessions = await self._core.db(
+            lambda registry: (registry.by_login(login), registry.open_sessions(login))
+        )
+        if record is None or not record.conditions.volume_keys:
+            return None
+        own = await self._own(record)
+        asked = await self._of_volumes(record, self._denied(record, sessions, own))
+        return _Volumes(record, own, asked) if asked else None
+
+    async def _of_volumes(
+        self, record: InstanceRecord | None, denied: Mapping[SessionRecord, Denial]
+    ) -> tuple[SessionRecord, ...]:
+        """Those of `denied`, by what is known here, that may have come in by a key in a volume.
+
+        Not what came in by a credential of ours, or by a key that has ended: it is gone, whether a volume can be asked
+        or not.
+        """
+        if record is None or not record.conditions.volume_keys or not denied:
+            return ()
+        ended = await self._core.db(lambda registry: registry.ended_keys(record.login))
+        return tuple(
+            one
+            for one, why in denied.items()
+            if why is Denial.CREDENTIAL_GONE
+            and one.method == "publickey"
+            and one.credential_id is None
+            and one.credential not in ended
+        )
 
     def _denied(
         self, record: InstanceRecord | None, sessions: Iterable[SessionRecord], valid: Valid
@@ -315,12 +439,3 @@ def _facts_of_entry(entry: Entry) -> CredentialFacts:
     # A line names the last second it is good for.
     expires_at = None if entry.expires_at is None else float(entry.expires_at + 1)
     return CredentialFacts(expires_at=expires_at, sources=entry.sources or "")
-
-
-def _may_be_a_volumes(session: SessionRecord, why: Denial, record: InstanceRecord | None) -> bool:
-    """Whether a session that may not stay by what is known here may have come in by a key in a volume.
-
-    Not one that came in by a credential of ours: it is gone, whether a volume can be asked or not.
-    """
-    allowed = record is not None and record.conditions.volume_keys and session.credential_id is None
-    return allowed and why is Denial.CREDENTIAL_GONE and session.method == "publickey"

@@ -176,7 +176,7 @@ class Operations:
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
         secret = unsealed(self._core, record.login, password) if request.secrets else None
-        in_volumes = await self._volume_keys.read(record)
+        in_volumes = await self._volume_keys.shown(record)
         sshd = self._core.config.sshd
         return ConnectionInfo(
             instance=status,

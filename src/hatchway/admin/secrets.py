@@ -255,7 +255,7 @@ class Secrets:
                         verify_required=one.verify_required,
                     )
                 )
-        in_volumes = await self._volume_keys.read(record)
+        in_volumes = await self._volume_keys.shown(record)
         ended = await self._core.db(lambda registry: registry.ended_keys(record.login))
         ended -= {one.fingerprint for one in statuses}
         statuses += [

@@ -3,11 +3,14 @@
 What is in such a file is the container's word and nobody else's. It can let people into this instance, where its
 operator has allowed that, and nothing more: options of a line count where they restrict (credentials.authorized).
 
-Concurrency: one reading of a volume at a time; whoever comes meanwhile has its result.
+Reading takes as long as the volume likes: no turn (`Core.turn`) may be held meanwhile.
+
+Concurrency: one reading of a volume at a time; whoever comes meanwhile has its result, also when it failed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import trio
@@ -16,7 +19,7 @@ from hatchway import log
 from hatchway.admin.core import IDENTIFIED, Core
 from hatchway.credentials import authorized
 from hatchway.credentials.authorized import Entry
-from hatchway.errors import HatchwayError
+from hatchway.errors import HatchwayError, HostError
 from hatchway.model import VolumeInfo
 from hatchway.registry.records import InstanceRecord
 from hatchway.wire.host import KeyFiles, Skip
@@ -26,6 +29,12 @@ FRESH_S = 1.0
 
 KEPT_S = 60.0
 """How long, in seconds, it counts when hostd cannot look: sessions must not end for a moment's trouble."""
+
+FAILED_S = 5.0
+"""How long, in seconds, a volume that could not be read is not looked at again."""
+
+ANSWER_S = 3.0
+"""How long, in seconds, an operator's command waits for what is only shown."""
 
 KEYS_MAX = 200
 """Keys of one instance's volumes that count. sshd tries each that a client offers against all of them."""
@@ -37,6 +46,7 @@ _SKIPPED = {
     Skip.TOGETHER: "there is too much in the files before it",
     Skip.MANY: "there are too many files",
     Skip.WRITABLE: "others than its owner may write to it",
+    Skip.OWNER: "it belongs to somebody else than the directory does",
     Skip.BUSY: "a program has a lease on it",
     Skip.CHANGING: "it changes all the time",
     Skip.FAILED: "it cannot be read",
@@ -74,6 +84,8 @@ class VolumeKeys:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._known: dict[tuple[str, str], _Read] = {}
+        # Until when nothing is asked of it again (trio's clock), and what was said.
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
         self._turns: dict[tuple[str, str], trio.Lock] = {}
         self._logger = log.get()
 
@@ -99,25 +111,44 @@ class VolumeKeys:
             problems.append(f"only the first {KEYS_MAX} of {len(keys)} keys count")
         return InVolumes(tuple(keys[:KEYS_MAX]), tuple(problems), certain)
 
+    async def shown(self, record: InstanceRecord) -> InVolumes:
+        """As `read`, for whoever answers an operator: a volume that takes its time is passed over."""
+        with trio.move_on_after(ANSWER_S):
+            return await self.read(record)
+        return InVolumes(problems=("keys in its volumes are not known yet: a volume takes its time",), certain=False)
+
     async def _volume(self, volume: VolumeInfo) -> InVolumes:
         if volume.refusal is not None or volume.kind not in IDENTIFIED or volume.source is None:
             return InVolumes(problems=(f": {volume.refusal or 'it cannot be read'}",), certain=False)
         this = (volume.source, volume.created)
         async with self._turns.setdefault(this, trio.Lock()):
-            known, now = self._known.get(this), trio.current_time()
-            if known is not None and now - known.at < FRESH_S:
+            known = self._known.get(this)
+            if known is not None and trio.current_time() - known.at < FRESH_S:
                 return known.found
             try:
-                files = await self._core.host.read_keys(*this, b"" if known is None else known.token)
+                files = await self._files(this, volume.path, b"" if known is None else known.token)
             except HatchwayError as exc:
-                self._logger.warning("keys of a volume not read", path=volume.path, error=str(exc))
-                if known is not None and now - known.at < KEPT_S:
+                if known is not None and trio.current_time() - known.at < KEPT_S:
                     return known.found
                 return InVolumes(problems=(f": it cannot be read now: {exc}",), certain=False)
             found = known.found if files.unchanged and known is not None else _judged(files)
             self._known[this] = _Read(trio.current_time(), files.token, found)
             self._forget_others()
             return found
+
+    async def _files(self, this: tuple[str, str], path: str, token: bytes) -> KeyFiles:
+        """What hostd says is in a volume. Raises HatchwayError, and for FAILED_S the same without asking."""
+        until, why = self._failed.get(this, (-math.inf, ""))
+        if trio.current_time() < until:
+            raise HostError(why)
+        try:
+            files = await self._core.host.read_keys(*this, token)
+        except HatchwayError as exc:
+            self._logger.warning("keys of a volume not read", path=path, error=str(exc))
+            self._failed[this] = trio.current_time() + FAILED_S, str(exc)
+            raise
+        self._failed.pop(this, None)
+        return files
 
     def _forget_others(self) -> None:
         """Forget the volumes that no instance has any more."""
@@ -129,6 +160,8 @@ class VolumeKeys:
         }
         for gone in self._known.keys() - there:
             del self._known[gone]
+        for gone in self._failed.keys() - there:
+            del self._failed[gone]
         for this in [this for this, turn in self._turns.items() if this not in there and not turn.locked()]:
             del self._turns[this]
 

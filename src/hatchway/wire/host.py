@@ -221,8 +221,8 @@ class Skip(enum.StrEnum):
 
     `SYMLINK`, `KIND`: it is no regular file. `SIZE`: it is too large. `TOGETHER`: the files before it are as much as is
     read. `MANY`: there are too many. `WRITABLE`: others than its owner may write it, so it says nothing; of the
-    directory: the same of all that is in it. `OWNER`: it belongs neither to the directory's owner nor to root. `BUSY`: a
-    program holds a lease on it. `CHANGING`: it did not stay the same while it was read. `FAILED`: it cannot be read.
+    directory: the same of all that is in it. `OWNER`: it belongs neither to the directory's owner nor to root. `BUSY`:
+    a program holds a lease on it. `CHANGING`: it did not stay the same while it was read. `FAILED`: it cannot be read.
     `CROWDED`, of the directory: it has too many names to be looked through.
     """
 

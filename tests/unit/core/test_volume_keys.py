@@ -11,11 +11,12 @@ import trio
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, in_hardware, newest, own_key, shared
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
+from hatchway.admin import admission, volume_keys
 from hatchway.admin.admission import PARALLEL_LOOKS, Admission
-from hatchway.admin.volume_keys import KEYS_MAX, VolumeKeys
+from hatchway.admin.volume_keys import FAILED_S, KEYS_MAX, VolumeKeys
 from hatchway.credentials import keys
 from hatchway.errors import HostError
-from hatchway.model import InstanceKey, Snapshot
+from hatchway.model import InstanceKey, Login, Snapshot
 from hatchway.registry.records import InstanceRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import Enable, Show
@@ -28,6 +29,7 @@ from hatchway.wire.entry import (
     RemoveKey,
     RenewKey,
     ResetPassword,
+    SetConditions,
     Unlock,
 )
 from hatchway.wire.host import HostStatus, KeyFile, KeyFiles, Skip, Skipped
@@ -77,7 +79,7 @@ async def test_keys_in_a_volume_count_where_that_is_allowed(
         await trio.sleep(1.1)
         assert not await by_key(stage, pair.public)
         assert await by_key(stage, other.public)
-        await stage.admission._look_at_all()
+        await stage.admission._look_at_volumes(Login(LOGIN))
         assert session in stage.host.ended
         found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=False))
         assert found.problems == ()
@@ -346,14 +348,17 @@ async def test_only_so_many_logins_are_looked_at_at_once(tmp_path: Path) -> None
         stage.host.reading = trio.Event()
         another = Admission(stage.core, VolumeKeys(stage.core))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(another._look_at_all)
+            nursery.start_soon(another.run)
             with trio.fail_after(10):
                 while len(stage.host.read) < PARALLEL_LOOKS:
                     await trio.sleep(0.01)
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert len(stage.host.read) == PARALLEL_LOOKS == 8
             stage.host.reading.set()
-        assert len(stage.host.ended) == count
+            with trio.fail_after(10):
+                while len(stage.host.ended) < count:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_line_is_good_for_the_second_it_names_and_no_longer(tmp_path: Path) -> None:
@@ -365,11 +370,11 @@ async def test_a_line_is_good_for_the_second_it_names_and_no_longer(tmp_path: Pa
         await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
         stage.core.now = lambda: 1_000_000.9
         assert await by_key(stage, pair.public)
-        await stage.admission._look_at_all()
+        await stage.admission._look_at_volumes(Login(LOGIN))
         assert stage.host.ended == []
         stage.core.now = lambda: 1_000_001.0
         assert not await by_key(stage, pair.public)
-        await stage.admission._look_at_all()
+        await stage.admission._look_at_volumes(Login(LOGIN))
         assert stage.host.ended == [newest(stage)]
 
 
@@ -380,3 +385,155 @@ async def test_a_volume_that_nobody_may_share_is_not_read_for_keys(tmp_path: Pat
         found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
         assert found.problems == ("/home/u/.ssh: it lies outside",)
         assert stage.host.read == []
+
+
+async def test_nothing_waits_for_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what is done to the login, not what expires elsewhere, and not hostd's return."""
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(volume_keys, "FRESH_S", 0.0)
+    monkeypatch.setattr(volume_keys, "ANSWER_S", 0.1)
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, await own_key(stage))
+        by_ours = newest(stage)
+        assert await by_key(stage, pair.public)
+        stage.host.reading = trio.Event()
+        stage.host.read.clear()
+        nursery.start_soon(stage.admission.run)
+        nursery.start_soon(by_key_alone, stage, pair.public)
+        with trio.fail_after(10):
+            while not stage.host.read:
+                await trio.sleep(0.01)
+            await stage.admission.hostd_connected(HostStatus((), {newest(stage): LOGIN}), 0.0)
+            assert stage.host.ended == []
+            renewed = await stage.do(RenewKey(instance=INSTANCE))
+            assert renewed.problems == ("keys in its volumes are not known yet: a volume takes its time",)
+            assert set(stage.host.ended) == {by_ours}
+            stage.core.now = lambda: 1e10
+            await stage.do(SetConditions(instance=INSTANCE, expires_at=2e10))
+            stage.core.now = lambda: 2e10
+            stage.admission.opened(Login("another"))
+            while newest(stage) not in stage.host.ended:
+                await trio.sleep(0.01)
+            await stage.do(Lock(instance=INSTANCE))
+        stage.host.reading.set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_refused_anyway_has_no_volume_read(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        stage.host.key_files[SSH.source or ""] = key_files()
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        await stage.do(Lock(instance=INSTANCE))
+        stage.host.read.clear()
+        stage.host.reading = trio.Event()
+        fields = {"login": LOGIN, "service": "hatchway-sshd", "rhost": "192.0.2.1"}
+        kind, blob = keys.generate_ed25519("x").public.split()[:2]
+        with trio.fail_after(5):
+            assert not (await stage.ask("open", **fields, authinfo=f"publickey {kind} {blob}\n"))[0]
+            await stage.do(Unlock(INSTANCE))
+            assert await by_key_alone(stage, await own_key(stage))
+        assert stage.host.read == []
+
+
+async def by_key_alone(stage: Stage, public: str) -> bool:
+    """Whether a session opens by a key that sshd knows already."""
+    kind, blob = public.split()[:2]
+    fields = {"login": LOGIN, "service": "hatchway-sshd", "rhost": "192.0.2.1"}
+    return (await stage.ask("open", **fields, authinfo=f"publickey {kind} {blob}\n"))[0]
+
+
+async def test_whoever_waits_for_a_volume_shares_what_came_of_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        allowed = await allowed_record(stage)
+        seen = VolumeKeys(stage.core)
+        found = []
+
+        async def read() -> None:
+            found.append(await seen.read(allowed))
+
+        stage.host.reading = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            stage.host.reading.set()
+        assert len(stage.host.read) == 1
+        problem = "/home/u/.ssh: it cannot be read now: the volume does not answer"
+        assert {one.problems for one in found} == {(problem,)}
+        await trio.sleep(FAILED_S - 0.1)
+        assert (await seen.read(allowed)).problems == (problem,)
+        await trio.sleep(0.2)
+        stage.host.key_files[SSH.source or ""] = key_files(keys.generate_ed25519("x").public)
+        assert len((await seen.read(allowed)).keys) == 1
+        assert len(stage.host.read) == 2
+
+
+async def test_a_session_does_not_outlive_its_volume_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 0.02)
+    for name in ("FRESH_S", "FAILED_S", "KEPT_S"):
+        monkeypatch.setattr(volume_keys, name, 0.0)
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        assert await by_key(stage, pair.public)
+        nursery.start_soon(stage.admission.run)
+
+        async def looked() -> None:
+            stage.host.read.clear()
+            with trio.fail_after(10):
+                while len(stage.host.read) < 3:
+                    await trio.sleep(0.01)
+
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        await looked()
+        assert stage.host.ended == []
+        # Once it answers, the time begins anew.
+        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+        await looked()
+        monkeypatch.setattr(admission, "UNCERTAIN_S", 0.0)
+        await looked()
+        assert stage.host.ended == []
+        stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
+        with trio.fail_after(10):
+            while newest(stage) not in stage.host.ended:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_ends_when_its_line_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only when it would have been looked at anyway."""
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 1000.0)
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        stage.core.now = lambda: 1_000_000.5
+        await stage.core.feed(snapshot(volume("/data"), SSH))
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        pair = keys.generate_ed25519("in the volume")
+        stage.host.key_files[SSH.source or ""] = key_files(f'expiry-time="19700112134640Z" {pair.public}')
+        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        nursery.start_soon(stage.admission.run)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert await by_key(stage, pair.public)
+        assert stage.host.ended == []
+        began = trio.current_time()
+        stage.core.now = lambda: 1_000_000.5 + trio.current_time() - began
+        with trio.fail_after(10):
+            while not stage.host.ended:
+                await trio.sleep(0.01)
+        assert stage.core.now() >= 1_000_001.0
+        assert stage.host.ended == [newest(stage)]
+        nursery.cancel_scope.cancel()
