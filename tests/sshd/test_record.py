@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def entries(hatchway: Hatchway, *arguments: str) -> list[dict[str, Any]]:
 def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     assert "Nothing is recorded" in hatchway.cli("log").stdout
     hatchway.enable(INSTANCE, "/data")
-    hatchway.sftp(LOGIN, "ls\n")
+    hatchway.sftp(LOGIN, "ls\nput /etc/hostname data/name\n")
     password = hatchway.password(INSTANCE)
     for _ in range(5):
         assert hatchway.sftp(LOGIN, "ls\n", password="a wrong guess", check=False).returncode == 255
@@ -42,6 +43,9 @@ def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     (end,) = entries(hatchway, INSTANCE, "--kind", "end")
     assert (end["login"], end["address"], end["who"]) == (LOGIN, "127.0.0.1", login["who"])
     assert end["what"].startswith("session ended after ")
+    # It may have been over before anybody looked which processes it has.
+    assert end["read"] == 0
+    assert end["written"] in (0, os.stat("/etc/hostname").st_size)
 
     # A minute may have ended meanwhile.
     refused = entries(hatchway, INSTANCE, "--kind", "refused")

@@ -423,8 +423,9 @@ class Core:
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)
 
-    async def session_ended(self, session: str) -> None:
-        """Write down that a session is over."""
+    async def session_ended(self, session: str, read: int | None = None, written: int | None = None) -> None:
+        """Write down that a session is over. `read` and `written` are bytes as in SessionEnded, None when nobody
+        knows."""
         key = self._entered.pop(session, None)
         record = await self._close(session)
         if record is None or record.closed_at is None:
@@ -439,6 +440,8 @@ class Core:
                 login=record.login,
                 address=record.address,
                 who=sentences.entered(record.method, record.credential),
+                read=read,
+                written=written,
             )
         )
 

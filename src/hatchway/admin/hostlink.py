@@ -124,13 +124,14 @@ class HostLink:
     async def follow(
         self,
         connected: Callable[[HostStatus, float], Awaitable[None]],
-        ended: Callable[[str], Awaitable[None]],
+        ended: Callable[[str, int, int], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
         """Hear of endings for ever.
 
         `connected` is awaited each time hostd is (again) reached, with its state and when it was asked for (trio's
         clock, seconds): what began later need not be in it. After that, `problem` being None, `ready` is called.
+        `ended` is awaited for each session that ends, with its id and the bytes that its client has got and sent.
         """
         logger = log.get()
         while True:
@@ -149,7 +150,7 @@ class HostLink:
     async def _follow_once(
         self,
         connected: Callable[[HostStatus, float], Awaitable[None]],
-        ended: Callable[[str], Awaitable[None]],
+        ended: Callable[[str, int, int], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
         channel = await frames.connect(self._path)
@@ -164,4 +165,4 @@ class HostLink:
                     self.problem = None
                     ready()
                 else:
-                    await ended(message.session)
+                    await ended(message.session, message.read, message.written)

@@ -217,6 +217,8 @@ class Operations:
                 what=event.what,
                 done=event.done,
                 times=event.times,
+                read=event.read,
+                written=event.written,
             )
             for number, event in page.events
         )

@@ -13,6 +13,7 @@ from rich.text import Text
 from hatchway.cli import moments
 from hatchway.cli.app import App, flush, json_option
 from hatchway.cli.output import Terminal, columns
+from hatchway.cli.sizes import amount
 from hatchway.cli.text import safe
 from hatchway.model import EventKind
 from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
@@ -90,6 +91,8 @@ def _cells(entry: LogEntry) -> list[Text]:
     text = safe(entry.what, "" if entry.done else _STYLE.get(entry.kind, "red"))
     if entry.kind is EventKind.CHANGE and not entry.done:
         text = Text.assemble(("not done: ", "red"), text)
+    if entry.read is not None and entry.written is not None:
+        text.append(f": {amount(entry.read)} down, {amount(entry.written)} up")
     if entry.who:
         text.append_text(Text.assemble(("  by ", "dim"), safe(entry.who, "dim")))
     if entry.times > 1:

@@ -220,6 +220,8 @@ class NewEvent:
     who: str = ""
     done: bool = True
     times: int = 1
+    read: int | None = None
+    written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,6 +396,8 @@ def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...
                 who=row.who,
                 done=row.done,
                 times=row.times,
+                read=row.read,
+                written=row.written,
             ),
         )
         for row in connection.execute(query)

@@ -270,6 +270,9 @@ events = Table(
     Column("done", Boolean, nullable=False),
     # How many of the same this row stands for.
     Column("times", Integer, nullable=False),
+    # Bytes that the client of a session that ended has got and sent. NULL: not known, or no session ended.
+    Column("read", BigInteger, nullable=True),
+    Column("written", BigInteger, nullable=True),
     # Orders those of the same time, and is not used again.
     sqlite_autoincrement=True,
 )

@@ -340,7 +340,8 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened `at`, Unix seconds, `times` times since. `id` None: not written yet, and still counted.
 
     `instance` is a key, `login` whatever a client said, `address` the client's, `who` a session's credential or who
-    made a change, each "" when there is none. `done`: it was done, or let in.
+    made a change, each "" when there is none. `done`: it was done, or let in. `read` and `written` are bytes that the
+    client of a session that ended has got and sent, None when that is not known, and with every other kind.
     """
 
     id: int | None
@@ -353,6 +354,8 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     done: bool
     times: int
+    read: int | None = None
+    written: int | None = None
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):

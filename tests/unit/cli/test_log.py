@@ -50,6 +50,8 @@ def test_the_whole_table(run: Cli, daemon: FakeDaemon) -> None:
             ),
             entry(what="disable /x: no such volume", done=False),
             entry(kind=EventKind.LOST, instance="", login="", what="not recorded", done=False, times=2),
+            entry(kind=EventKind.END, what="session ended", who="password", read=12_373_197, written=0),
+            entry(kind=EventKind.END, what="session ended after 3 s", who="password"),
         ),
         last=5,
     )
@@ -61,6 +63,8 @@ def test_the_whole_table(run: Cli, daemon: FakeDaemon) -> None:
         "2026-01-31 14:05:00  refused  root        ::1        no  x 5,700",
         "2026-01-31 14:05:00  change   shop/web/1  -          not done: disable /x: no such volume",
         "2026-01-31 14:05:00  lost     -           -          not recorded  x 2",
+        "2026-01-31 14:05:00  end      shop/web/1  -          session ended: 11.8 MiB down, 0 B up  by password",
+        "2026-01-31 14:05:00  end      shop/web/1  -          session ended after 3 s  by password",
     ]
     assert daemon.requests == [ReadLog()]
 

@@ -353,8 +353,8 @@ async def test_sessions_are_recorded(tmp_path: Path) -> None:
         await stage.do(Enable(instance="web", volumes=("/data",)))
         by_key, by_password = await enter(stage), await enter(stage, method="password", key=None)
         clock[0] = 1075.0
-        await stage.core.session_ended(by_password)
-        await stage.core.session_ended(by_password)
+        await stage.core.session_ended(by_password, 12, 1 << 62)
+        await stage.core.session_ended(by_password, 12, 13)
         await stage.do(Forget(instance="web"))
         await stage.core.session_ended(by_key)
         events = [event for event in await recorded(stage) if event.kind in (EventKind.LOGIN, EventKind.END)]
@@ -362,9 +362,13 @@ async def test_sessions_are_recorded(tmp_path: Path) -> None:
         assert events == [
             NewEvent(1000.0, EventKind.LOGIN, "logged in", who="key SHA256:abc", **web),
             NewEvent(1000.0, EventKind.LOGIN, "logged in", who="password", **web),
-            NewEvent(1075.0, EventKind.END, "session ended after 1 min 15 s", who="password", **web),
+            NewEvent(
+                1075.0, EventKind.END, "session ended after 1 min 15 s", who="password", read=12, written=1 << 62, **web
+            ),
             NewEvent(1075.0, EventKind.END, "session ended after 1 min 15 s", who="key SHA256:abc", **web),
         ]
+        entries = (await stage.do(ReadLog(kinds=(EventKind.END,)))).entries
+        assert [(entry.read, entry.written) for entry in entries] == [(12, 1 << 62), (None, None)]
 
 
 async def test_a_session_that_cannot_be_opened_is_a_refusal_and_no_end(tmp_path: Path) -> None:

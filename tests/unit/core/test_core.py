@@ -19,7 +19,7 @@ from hatchway.model import AccessRule, InstanceInfo, InstanceKey, InstanceState,
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import Apply, Enable
 from hatchway.wire.frames import Channel, encode
-from hatchway.wire.host import HostStatus, Watch
+from hatchway.wire.host import HostStatus, SessionEnded, Watch
 
 
 async def test_core_and_hostd_started_again_together_end_no_session(tmp_path: Path) -> None:
@@ -112,20 +112,21 @@ async def test_whoever_follows_hostd_hears_when_everything_is_told(tmp_path: Pat
         listener = trio.socket.socket(trio.socket.AF_UNIX)
         await listener.bind(config.hostd_socket)
         listener.listen()
-        link, heard = HostLink(config), list[tuple[str, str | None]]()
+        link, heard = HostLink(config), list[tuple[object, ...]]()
 
         async def serve() -> None:
             server, _ = await listener.accept()
             async with trio.SocketStream(server) as stream:
                 await Channel(stream).receive(Watch)
                 await stream.send_all(encode(HostStatus((), {})))
+                await stream.send_all(encode(SessionEnded("s-1", 7, 1 << 62)))
                 await trio.sleep_forever()
 
         async def connected(_status: HostStatus, _asked_at: float) -> None:
             heard.append(("connected", link.problem))
 
-        async def ended(_session: str) -> None:
-            heard.append(("ended", None))
+        async def ended(session: str, read: int, written: int) -> None:
+            heard.append(("ended", session, read, written))
 
         def ready() -> None:
             heard.append(("ready", link.problem))
@@ -134,8 +135,8 @@ async def test_whoever_follows_hostd_hears_when_everything_is_told(tmp_path: Pat
             nursery.start_soon(serve)
             nursery.start_soon(link.follow, connected, ended, ready)
             with trio.fail_after(5):
-                while len(heard) < 2:
+                while len(heard) < 3:
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         listener.close()
-        assert heard == [("connected", "hostd has not answered yet"), ("ready", None)]
+        assert heard == [("connected", "hostd has not answered yet"), ("ready", None), ("ended", "s-1", 7, 1 << 62)]
