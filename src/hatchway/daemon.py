@@ -27,10 +27,12 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.secrets import seal_anew
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
+from hatchway.credentials import authorized
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import HatchwayError, HostError, plain_errors
 from hatchway.kernel import limits, privileges
 from hatchway.registry.store import Registry
+from hatchway.sshd import version as sshd_version
 from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
 from hatchway.wire.service import Peer, Request, Table, inherited_listener, serve
@@ -62,7 +64,9 @@ async def run(config: Config) -> None:
         core = Core(config, registry, sealing, inventory, host)
         volume_keys = VolumeKeys(core)
         admission = Admission(core, volume_keys)
-        gate = Gate(core, admission, keys_uid)
+        binary, since = config.sshd.binary, authorized.EXPIRY_SINCE
+        expiry_known = await trio.to_thread.run_sync(sshd_version.at_least, binary, since)
+        gate = Gate(core, admission, keys_uid, expiry_known=expiry_known)
         granting = Granting(core)
         reconciler = Reconciler(core, granting)
         measuring = Measuring(core)

@@ -82,6 +82,5 @@ def test_lines_with_an_end(asked: Asked) -> None:
     known = version.of(SSHD) >= EXPIRY_SINCE
     for moment in (now + 60, 10**15):
         assert asked.lets_in(line(PAIR.public, expires_at=moment)) is known
-        assert asked.lets_in(line(PAIR.public, expires_at=moment, expiry_known=False))
     for moment in (now - 60, 0, -5, -(10**12)):
         assert not asked.lets_in(line(PAIR.public, expires_at=moment))

@@ -62,14 +62,15 @@ class Question:
 
 
 class Gate:
-    """Answers the helpers. `keys_uid` is the uid sshd runs the key helper as."""
+    """Answers the helpers. `keys_uid` is the uid sshd runs the key helper as; `expiry_known` as in ValidKey.line."""
 
-    def __init__(self, core: Core, admission: Admission, keys_uid: int) -> None:
+    def __init__(self, core: Core, admission: Admission, keys_uid: int, *, expiry_known: bool) -> None:
         self._core = core
         self._admission = admission
         self._journal = core.journal
         self._attempts = Attempts()
         self._proved = Proved()
+        self._expiry_known = expiry_known
         self._flood = Flood(core.config.login.lock_after)
         self._logger = log.get(socket="auth")
         self._table = {
@@ -118,7 +119,7 @@ class Gate:
         allowed = ",".join(record.conditions.allowed_from)
         valid = await self._admission.valid(record, await self._admission.in_volumes(record))
         lines = [
-            key.line(allowed_from=allowed, expires_at=facts.expires_at)
+            key.line(allowed_from=allowed, expires_at=facts.expires_at, expiry_known=self._expiry_known)
             for key in valid.keys
             if not has_passed(key.facts.expires_at, facts.now)
         ]

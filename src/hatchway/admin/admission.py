@@ -55,11 +55,12 @@ class ValidKey:
     verify_required: bool
     id: int | None
 
-    def line(self, *, allowed_from: str, expires_at: float | None) -> str:
-        """Its line for sshd, with what sshd can decide by itself. Arguments are those of the login, as from= and Unix
-        seconds; of two from= lists sshd takes one only, and none that is too long."""
+    def line(self, *, allowed_from: str, expires_at: float | None, expiry_known: bool) -> str:
+        """Its line for sshd, with what sshd can decide by itself. `allowed_from` and `expires_at` are those of the
+        login, as from= and Unix seconds; of two from= lists sshd takes one only, and none that is too long.
+        `expiry_known`: it is authorized.EXPIRY_SINCE or newer."""
         allowed_from = allowed_from if len(allowed_from) <= addresses.FROM_MAX else ""
-        times = [int(time) for time in (self.facts.expires_at, expires_at) if time is not None]
+        times = [int(time) for time in (self.facts.expires_at, expires_at) if time is not None and expiry_known]
         return authorized.line(
             self.public.with_comment,
             sources=self.facts.sources or allowed_from or None,

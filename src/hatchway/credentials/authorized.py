@@ -109,14 +109,12 @@ def line(
     sources: str | None = None,
     expires_at: int | None = None,
     verify_required: bool = False,
-    expiry_known: bool = True,
 ) -> str:
     """The line of authorized_keys, without newline, that lets `public` ("type base64 [comment]") in and nothing more.
 
-    `sources` goes into from=, `expires_at` (seconds since the epoch) into expiry-time=, in UTC. Where sshd is older
-    than EXPIRY_SINCE give `expiry_known` as false: that is left out then, and whoever asks for keys must leave out
-    those that have expired. Raises UsageError for sources that sshd would misread, ValueError for a `public` that is
-    no such line.
+    `sources` goes into from=, `expires_at` (seconds since the epoch) into expiry-time=, in UTC: give none to an sshd
+    older than EXPIRY_SINCE. Raises UsageError for sources that sshd would misread, ValueError for a `public` that is no
+    such line.
     """
     # The last fence: a newline or a quote in what is stored would be a key, or an option, of its author's choice.
     if not _PRINTED.fullmatch(public):
@@ -125,7 +123,7 @@ def line(
     if sources is not None:
         check_patterns(sources)
         options.append(f'from="{sources}"')
-    if expires_at is not None and expiry_known:
+    if expires_at is not None:
         # 0 spoils the line, and so do times before it in sshd 9.2; newer ones, being unsigned, take those for never.
         moment = datetime.fromtimestamp(min(max(expires_at, 1), _EXPIRY_LATEST), UTC)
         options.append(f'expiry-time="{moment:%Y%m%d%H%M%S}Z"')

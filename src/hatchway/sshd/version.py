@@ -43,6 +43,14 @@ def of(binary: str, timeout_s: float = 10.0) -> Version:
     return parse(done.stderr + done.stdout)
 
 
+def at_least(binary: str, oldest: Version) -> bool:
+    """Whether the sshd at `binary` is known to be of version `oldest` or newer."""
+    try:
+        return of(binary) >= oldest
+    except HostError:
+        return False
+
+
 def text(version: Version) -> str:
     """`version` as people write it: "9.2"."""
     return f"{version[0]}.{version[1]}"

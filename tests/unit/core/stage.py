@@ -252,7 +252,7 @@ def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB, label: str = "") -> S
 
 @asynccontextmanager
 async def staged(
-    directory: Path, password: str = "raw", *, labels: bool = False, lock_after: int = 0
+    directory: Path, password: str = "raw", *, labels: bool = False, lock_after: int = 0, expiry_known: bool = True
 ) -> AsyncIterator[Stage]:
     """A stage in `directory` whose catalog has shown one container with two volumes and a tmpfs."""
     config = Config(
@@ -268,7 +268,7 @@ async def staged(
         await core.feed(snapshot(volume("/data"), volume("/logs"), volume("/tmp/x", refusal="it is a tmpfs")))
         volume_keys = VolumeKeys(core)
         admission = Admission(core, volume_keys)
-        gate = Gate(core, admission, os.getuid())
+        gate = Gate(core, admission, os.getuid(), expiry_known=expiry_known)
         if os.getuid() != 0:
             pytest.skip("the gate answers root's helpers only")
         sock = trio.socket.socket(socket.AF_UNIX)

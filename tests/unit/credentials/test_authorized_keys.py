@@ -239,7 +239,6 @@ def test_lines_for_sshd() -> None:
     )
     moment = int(datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp())
     assert line(KEY, expires_at=moment) == f'restrict,expiry-time="20300102030405Z" {KEY}'
-    assert line(KEY, expires_at=moment, expiry_known=False) == f"restrict {KEY}"
     assert (
         line(KEY, sources="*", expires_at=moment, verify_required=True)
         == f'restrict,from="*",expiry-time="20300102030405Z",verify-required {KEY}'

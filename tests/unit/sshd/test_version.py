@@ -35,6 +35,13 @@ def test_of_a_program(fake_sshd: Path) -> None:
     assert version.of(str(fake_sshd)) == (9, 2)
 
 
+def test_whether_it_is_known_to_be_new_enough(fake_sshd: Path, tmp_path: Path) -> None:
+    assert version.at_least(str(fake_sshd), (9, 1))
+    assert version.at_least(str(fake_sshd), (9, 2))
+    assert not version.at_least(str(fake_sshd), (9, 3))
+    assert not version.at_least(str(tmp_path / "none"), (1, 0))
+
+
 def test_of_no_program(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="No such file"):
         version.of(str(tmp_path / "none"))
