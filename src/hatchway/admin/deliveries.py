@@ -19,13 +19,10 @@ from hatchway.admin.granting import context_of
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError
 from hatchway.model import Directory, Login, Mode
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
-from hatchway.wire.host import Deliver, PrivateBytes, SharedVolume, Withdraw
+from hatchway.wire.host import HASHES_MAX, Deliver, PrivateBytes, SharedVolume, Withdraw
 
 RETRY_S = 60.0
 """How often what was not done is tried again, in seconds."""
-
-HASHES_MAX = 64
-"""Keys that may be recognised in one place: hostd takes no more."""
 
 FILE = "id_container"
 

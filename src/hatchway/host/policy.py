@@ -23,10 +23,7 @@ from hatchway.model import (
     valid_volume_path,
 )
 from hatchway.volumefs.delivery import KEY_MAX
-from hatchway.wire.host import Usage, UserRecord, View
-
-HASHES_MAX = 64
-"""Digests that may come with one request: of all keys an instance has had."""
+from hatchway.wire.host import HASHES_MAX, Usage, UserRecord, View
 
 
 def check_login(config: Config, login: str, uid: int) -> None:

@@ -18,10 +18,8 @@ from hatchway.host import processes
 from hatchway.host.activity import Answers, Moved, total
 from hatchway.host.handover import Handover, session_name
 from hatchway.host.processes import Process
+from hatchway.model import SESSIONS_MAX
 from hatchway.wire.host import FILES_MAX, SessionActivity
-
-SESSIONS_MAX = 128
-"""Sessions of one login at once. Each holds descriptors of ours: nobody may use up what revoking others needs."""
 
 LOOK_S = (0.003, 10.0)
 """Shortest and longest pause between two looks for the processes of a session, in seconds.

@@ -30,9 +30,9 @@ from hatchway.volumefs.ledger import Ledger
 from hatchway.volumefs.ownership import Owner, RealView, SquashView, View
 from hatchway.volumefs.tree import VolumeTree
 from hatchway.wire.frames import decode
+from hatchway.wire.host import FILES_MAX
 from hatchway.wire.worker import (
     CALLERS_MAX,
-    FILES_MAX,
     MAX_PACKET,
     PATH_MAX,
     AskCallers,

@@ -12,7 +12,10 @@ PATH_MAX = 512
 """Characters of the path of a file that is open, as it is told."""
 
 FILES_MAX = 20
-"""Files of one session that is told it has open."""
+"""Files that a session is told to have open, and each process of it by a worker."""
+
+HASHES_MAX = 64
+"""Digests in one Deliver or Withdraw: of so many keys that an instance has or had a file is recognised to be one."""
 
 
 class UserRecord(msgspec.Struct, frozen=True, tag="user"):

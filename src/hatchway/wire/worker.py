@@ -23,9 +23,6 @@ MAX_PACKET = 65536
 PATH_MAX = 512
 """Bytes of the path of a file that is open, as it is told."""
 
-FILES_MAX = 20
-"""Files of one process that is told it has open."""
-
 CALLERS_MAX = 512
 """Processes that can be asked for at once: of all their counters there is room in a packet."""
 
@@ -157,7 +154,8 @@ class OpenFile(msgspec.Struct, frozen=True):
 
 
 class CallerState(msgspec.Struct, frozen=True):
-    """What a process has `read` and `written`, in bytes, how long ago it asked for something last, what it has open."""
+    """What a process has `read` and `written`, in bytes, how long ago it asked for something last, what it has open,
+    host.FILES_MAX at most."""
 
     pid: int
     read: int

@@ -12,7 +12,7 @@ from hatchway.errors import ConflictError, RefusedError
 from hatchway.host import policy
 from hatchway.model import DEPTH_MAX, VOLUMES_MAX, IdPair
 from hatchway.volumefs.delivery import KEY_MAX
-from hatchway.wire.host import UserRecord, View
+from hatchway.wire.host import HASHES_MAX, UserRecord, View
 
 CONFIG = Config(
     paths=Paths(run_dir="/run/hatchway", state_dir="/srv/hatchway-state"),
@@ -203,7 +203,7 @@ def test_directories_of_a_volume() -> None:
     policy.check_within("/".join("a" * DEPTH_MAX))
 
 
-@pytest.mark.parametrize("hashes", [(b"",), (b"x" * 31,), (b"x" * 33,), (b"x" * 32,) * (policy.HASHES_MAX + 1)])
+@pytest.mark.parametrize("hashes", [(b"",), (b"x" * 31,), (b"x" * 33,), (b"x" * 32,) * (HASHES_MAX + 1)])
 def test_what_is_no_digest(hashes: tuple[bytes, ...]) -> None:
     with pytest.raises(RefusedError):
         policy.check_hashes(hashes)
@@ -211,7 +211,7 @@ def test_what_is_no_digest(hashes: tuple[bytes, ...]) -> None:
 
 def test_digests_and_keys() -> None:
     policy.check_hashes(())
-    policy.check_hashes((b"x" * 32,) * policy.HASHES_MAX)
+    policy.check_hashes((b"x" * 32,) * HASHES_MAX)
     policy.check_private(b"x" * KEY_MAX)
     for data in (b"", b"x" * (KEY_MAX + 1)):
         with pytest.raises(RefusedError):

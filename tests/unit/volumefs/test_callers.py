@@ -12,7 +12,8 @@ from tests.unit.volumefs.harness import Volume
 
 from hatchway.volumefs.callers import Callers
 from hatchway.volumefs.worker import callers_state
-from hatchway.wire.worker import CALLERS_MAX, FILES_MAX, MAX_PACKET, PATH_MAX, AskCallers, pack
+from hatchway.wire.host import FILES_MAX
+from hatchway.wire.worker import CALLERS_MAX, MAX_PACKET, PATH_MAX, AskCallers, pack
 
 
 @pytest.fixture
