@@ -7,22 +7,20 @@ from dataclasses import replace
 from msgspec import UNSET
 
 from hatchway import addresses, log
+from hatchway.access.decision import has_passed
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
 from hatchway.errors import ConflictError, UsageError
 from hatchway.model import SESSIONS_MAX
 from hatchway.registry.records import Conditions, InstanceRecord
-from hatchway.wire.entry import ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
+from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
 
 LATEST = 253402300800.0
 """The end of the year 9999, Unix seconds: what has no such time has no date."""
-
-WHY_MAX = 200
-"""Characters of why a login is locked."""
 
 
 def check_moment(at: float | None) -> None:
@@ -78,7 +76,9 @@ class ConditionRequests:
 
     async def _lock(self, request: Lock, peer: Peer) -> ConditionsStatus:
         record = await self._finding.granted(request.instance)
-        why = request.why.strip()[:WHY_MAX] or f"by uid {peer.uid}"
+        why = request.why.strip() or f"by uid {peer.uid}"
+        if len(why) > WHY_MAX:
+            raise UsageError(f"a reason of {len(why)} characters: at most {WHY_MAX} are kept")
         if not await self._admission.lock(record.login, why):
             raise ConflictError(f"{record.login} is locked already: {record.conditions.locked_why}")
         self._logger.info("login locked", login=record.login, reason=why, by=f"uid {peer.uid}")
@@ -109,4 +109,19 @@ class ConditionRequests:
             sessions_default=self._core.config.login.sessions_max,
             locked_at=conditions.locked_at,
             locked_why=conditions.locked_why,
+            hindrances=_hindrances(record, self._core.now()),
         )
+
+
+def _hindrances(record: InstanceRecord, now: float) -> tuple[str, ...]:
+    """What keeps everybody out of `record` at `now`, Unix seconds, and what ends it: see ConditionsStatus."""
+    login, conditions, found = record.login, record.conditions, []
+    if conditions.locked_at is not None:
+        found.append(
+            f"nobody can enter: {login} is locked ({conditions.locked_why}); 'hatchway unlock {login}' ends that"
+        )
+    if has_passed(conditions.expires_at, now):
+        found.append(
+            f"nobody can enter: {login} has expired; 'hatchway access set {login} --expires WHEN' gives it more time"
+        )
+    return tuple(found)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from hatchway import __version__, log
-from hatchway.access.decision import has_passed
 from hatchway.admin import shares
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
@@ -177,6 +176,7 @@ class Operations:
         key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
         secret = unsealed(self._core, record.login, password) if request.secrets else None
         in_volumes = await self._volume_keys.shown(record)
+        conditions = self._conditions.status(record)
         sshd = self._core.config.sshd
         return ConnectionInfo(
             instance=status,
@@ -189,10 +189,10 @@ class Operations:
             key_fingerprint=None if key is None else key.fingerprint,
             key_public=None if key is None else key.public,
             host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
-            conditions=self._conditions.status(record),
+            conditions=conditions,
             keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
             volume_keys=len(in_volumes.keys) if record.conditions.volume_keys else None,
-            problems=(*self._problems(status, record), *in_volumes.problems),
+            problems=(*conditions.hindrances, *self._problems(status), *in_volumes.problems),
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:
@@ -234,12 +234,8 @@ class Operations:
                 raise
             return str(parse_instance_key(text))
 
-    def _problems(self, status: InstanceStatus, record: InstanceRecord) -> tuple[str, ...]:
-        problems, conditions = [], record.conditions
-        if conditions.locked_at is not None:
-            problems.append(f"nobody can enter: {record.login} is locked ({conditions.locked_why})")
-        if has_passed(conditions.expires_at, self._core.now()):
-            problems.append(f"nobody can enter: {record.login} has expired")
+    def _problems(self, status: InstanceStatus) -> tuple[str, ...]:
+        problems = []
         if not any(volume.access in (Access.READ_ONLY, Access.READ_WRITE) for volume in status.volumes):
             problems.append("no volume is shared now: this login cannot enter")
         for volume in status.volumes:

@@ -38,15 +38,6 @@ def print_conditions(out: Terminal, status: ConditionsStatus, *, only_said: bool
         out.field("At most", f"{count(status.sessions_default, 'session')}, as configured")
 
 
-def hindrance(status: ConditionsStatus) -> str | None:
-    """What keeps everybody out, in a sentence without stop; None when nothing does."""
-    if status.locked_at is not None:
-        return f"{status.login} is locked: nobody is let in until 'hatchway unlock {status.login}'"
-    if status.expires_at is not None and status.expires_at <= time.time():
-        return f"{status.login} has expired: nobody is let in until 'hatchway access set {status.login} --expires WHEN'"
-    return None
-
-
 def login_line(status: ConditionsStatus, done: str) -> Text:
     """The login, and what was done."""
     return Text.assemble(safe(status.login, "bold"), f"  {done}" if done else "")

@@ -6,10 +6,11 @@ import click
 from rich.text import Text
 
 from hatchway.cli.app import App, json_option
-from hatchway.cli.conditions import hindrance, login_line
+from hatchway.cli.conditions import login_line
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
-from hatchway.wire.entry import ConditionsStatus, Lock, Unlock
+from hatchway.errors import UsageError
+from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, Unlock
 
 
 @click.command()
@@ -22,6 +23,8 @@ def lock(app: App, instance: str, reason: str) -> None:
 
     Its sessions end at once. Keys, password and conditions stay as they are, for when it is unlocked.
     """
+    if (length := len(reason.strip())) > WHY_MAX:
+        raise UsageError(f"--reason has {length} characters: at most {WHY_MAX} are kept")
     found = app.ask(Lock(instance=instance, why=reason), ConditionsStatus)
     app.emit(found, lambda out: _print_locked(out, found))
 
@@ -45,5 +48,5 @@ def _print_locked(out: Terminal, found: ConditionsStatus) -> None:
 
 def _print_unlocked(out: Terminal, found: ConditionsStatus) -> None:
     out.out(login_line(found, "Unlocked."))
-    if (why := hindrance(found)) is not None:
+    for why in found.hindrances:
         out.sentence(why, "yellow", label="  ")

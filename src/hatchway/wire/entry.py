@@ -209,8 +209,13 @@ class SetConditions(msgspec.Struct, frozen=True, kw_only=True, tag="set-conditio
     sessions_max: int | UnsetType | None = UNSET
 
 
+WHY_MAX = 200
+"""Characters of why a login is locked."""
+
+
 class Lock(msgspec.Struct, frozen=True, kw_only=True, tag="lock"):
-    """Let nobody in, whatever they have, until Unlock; sessions end. `why` is for people. Answer: ConditionsStatus."""
+    """Let nobody in, whatever they have, until Unlock; sessions end. `why` is for people, WHY_MAX characters at most,
+    without space around it. Answer: ConditionsStatus."""
 
     instance: str
     why: str = ""
@@ -227,7 +232,7 @@ class ConditionsStatus(msgspec.Struct, frozen=True, kw_only=True, tag="condition
 
     `allowed_from` are networks in CIDR notation, none: from anywhere. `expires_at` is Unix seconds, None: never.
     `sessions_max` is what was said of this login, None: nothing, so `sessions_default` counts. `locked_at` is None when
-    it is not locked.
+    it is not locked. `hindrances` are sentences without stop about what of this keeps everybody out now.
     """
 
     login: str
@@ -237,6 +242,7 @@ class ConditionsStatus(msgspec.Struct, frozen=True, kw_only=True, tag="condition
     sessions_default: int
     locked_at: float | None
     locked_why: str
+    hindrances: tuple[str, ...] = ()
 
 
 class ListSessions(msgspec.Struct, frozen=True, kw_only=True, tag="list-sessions"):

@@ -131,6 +131,14 @@ def test_lock(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     assert daemon.requests == [Lock(instance="x"), Lock(instance="x", why="guesses")]
 
 
+def test_a_reason_is_kept_whole_or_refused(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Lock] = make.conditions(locked_at=NOW, locked_why="é" * 200)
+    assert run("lock", "x", "--reason", f" {'é' * 200}\n").exit_code == 0
+    done = run("lock", "x", "--reason", "é" * 201)
+    assert (done.exit_code, done.stderr) == (2, "hatchway: --reason has 201 characters: at most 200 are kept\n")
+    assert len(daemon.requests) == 1
+
+
 def test_locked_already(run: Cli, daemon: FakeDaemon) -> None:
     daemon.answers[Lock] = ConflictError("x is locked already: why")
     assert run("lock", "x").exit_code == 6
@@ -144,8 +152,10 @@ def test_unlock(run: Cli, daemon: FakeDaemon, make: Any) -> None:
 
 
 def test_unlock_says_when_still_nobody_is_let_in(run: Cli, daemon: FakeDaemon, make: Any) -> None:
-    daemon.answers[Unlock] = make.conditions(expires_at=1e9)
-    assert "shop-web-1 has expired: nobody is let in" in run("unlock", "x").stdout
+    daemon.answers[Unlock] = make.conditions(hindrances=("nobody can enter: it has expired \x07", "nor then"))
+    assert run("unlock", "x").stdout == (
+        "shop-web-1  Unlocked.\n  nobody can enter: it has expired \\x07\n  nor then\n"
+    )
 
 
 @pytest.mark.parametrize(("secrets", "said"), [(0, "0 secrets are"), (1, "1 secret is"), (12, "12 secrets are")])
