@@ -24,21 +24,30 @@ _NO_LOGINUID = 2**32 - 1
 Handler = Callable[[Any, Peer], Awaitable[object]]
 
 
-def audited(table: Table, journal: Journal, now: Callable[[], float]) -> Table:
+Subject = Callable[[str], Awaitable[tuple[str, str]]]
+"""Which instance and login, "" for none, somebody means by a text: see Finding.subject."""
+
+
+def audited(table: Table, journal: Journal, subject: Subject, now: Callable[[], float]) -> Table:
     """`table` with handlers that record what they did, or that it failed. `now` gives Unix time in seconds."""
     return {
-        kind: row if kind in sentences.READING else replace(row, handler=_audited(row.handler, journal, now))
+        kind: row if kind in sentences.READING else replace(row, handler=_audited(row.handler, journal, subject, now))
         for kind, row in table.items()
     }
 
 
-def _audited(handler: Handler, journal: Journal, now: Callable[[], float]) -> Handler:
+def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable[[], float]) -> Handler:
     async def audited(request: Any, peer: Peer) -> object:
         what = sentences.requested(request)
         if what is None:
             return await handler(request, peer)
-        # Now: when the answer is there, the process that asks may be gone.
-        who, (instance, login) = caller(peer), _asked(request)
+        # Now: when the answer is there, the process that asks may be gone, and the instance forgotten.
+        who, asked = caller(peer), getattr(request, "instance", None) or ""
+        try:
+            instance, login = await subject(asked) if asked else ("", "")
+        except Exception:
+            # The handler meets it as well, and says so.
+            instance, login = "", asked
 
         def record(outcome: str, *, done: bool = False) -> None:
             told = f"{what}{outcome}"
@@ -75,12 +84,6 @@ def caller(peer: Peer) -> str:
     except (OSError, ValueError):
         return who
     return who if uid in (_NO_LOGINUID, peer.uid) else f"{who}, logged in as uid {uid}"
-
-
-def _asked(request: object) -> tuple[str, str]:
-    """Which instance and login a request is for, as it says it. A name without "/" may be a login: the record knows."""
-    text = getattr(request, "instance", None) or ""
-    return (text, "") if "/" in text else ("", text)
 
 
 def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:

@@ -39,6 +39,16 @@ class Finding:
         """The instance that `text` means, there or once shared. Raises NotFoundError, UsageError."""
         return self._resolve(text, await self._core.db(Registry.instances))
 
+    async def subject(self, text: str) -> tuple[str, str]:
+        """By which instance and login the record is to know what is asked of `text`, "" for none. Where it means no
+        instance, or several, it is `text` itself: as an instance if it looks like one, else as a login."""
+        records = await self._core.db(Registry.instances)
+        try:
+            key = self._resolve(text, records)
+        except (NotFoundError, UsageError):
+            return (text, "") if "/" in text else ("", text)
+        return str(key), next((record.login for record in records if record.key == key), "")
+
     def _resolve(self, text: str, records: Sequence[InstanceRecord]) -> InstanceKey:
         infos = self._core.inventory.instances()
         known = {info.key for info in infos} | {record.key for record in records}

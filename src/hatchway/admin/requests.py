@@ -36,4 +36,5 @@ def table(
         conditions.table(),
         SessionRequests(core, finding).table(),
     )
-    return audited({kind: row for part in parts for kind, row in part.items()}, core.journal, core.now)
+    rows = {kind: row for part in parts for kind, row in part.items()}
+    return audited(rows, core.journal, finding.subject, core.now)

@@ -14,6 +14,9 @@ from msgspec import structs
 from tests.unit.core.stage import ROOT, WEB, Stage, snapshot, staged, volume
 
 from hatchway.admin import auditing
+from hatchway.admin.attempts import LOGIN_LENGTH
+from hatchway.admin.finding import Finding
+from hatchway.admin.journal import INSTANCE_LENGTH
 from hatchway.admin.sentences import CHANGING, READING, lasted, requested
 from hatchway.errors import HostError, NotFoundError, UsageError
 from hatchway.model import (
@@ -41,7 +44,7 @@ from hatchway.wire.entry import (
     ResetPassword,
     ShowPassword,
 )
-from hatchway.wire.service import Peer, Request
+from hatchway.wire.service import Peer, Request, Table
 
 RULE = AccessRule(where="/etc/a.toml, rule 1", project="shop", service="web", volumes=("/data",))
 
@@ -85,10 +88,10 @@ async def test_what_an_operator_does_is_recorded_with_who_and_how_it_ended(tmp_p
         events = await recorded(stage)
         assert [(event.what, event.instance) for event in events] == [
             ("enable /data read-only", "shop/web/1"),
-            # The record finds whose login it is when it is written, which here is after it was forgotten.
-            ("private key shown", ""),
-            ("password shown", ""),
-            ("password reset", ""),
+            # Also where the record is written after it was forgotten, as here.
+            ("private key shown", "shop/web/1"),
+            ("password shown", "shop/web/1"),
+            ("password reset", "shop/web/1"),
             ("connection information with password shown", "shop/web/1"),
             (
                 "disable /nope: access of shop/web/1 to '/nope' is not on; it is on for: /data",
@@ -100,9 +103,50 @@ async def test_what_an_operator_does_is_recorded_with_who_and_how_it_ended(tmp_p
             ("password shown: there is no instance 'elsewhere'; 'hatchway ls' lists them", ""),
         ]
         assert {event.kind for event in events} == {EventKind.CHANGE}
-        assert {event.login for event in events} == {"shop-web-1", "", "elsewhere"}
+        assert [event.login for event in events] == ["shop-web-1"] * 9 + ["elsewhere"]
         assert [event.done for event in events] == [True] * 5 + [False] + [True] * 3 + [False]
         assert {event.who for event in events} == {auditing.caller(ROOT)}
+
+
+async def test_what_failed_is_recorded_under_the_instance_it_was_asked_of(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        for text in ("web", "shop-web-1", "shop/web", "shop/web/1", "0123"):
+            with pytest.raises(NotFoundError, match="never been enabled"):
+                await stage.do(ExportKey(instance=text))
+        await stage.do(Enable(instance="web", volumes=("/data",)))
+        with pytest.raises(NotFoundError):
+            await stage.do(Disable(instance="0123", volumes=("/nope",)))
+        # What means none, or several, as it was typed, as far as that is kept.
+        twin = structs.replace(snapshot().instances[0], key=structs.replace(WEB, number=2), runtime_id="4567")
+        both = (*snapshot(volume("/data")).instances, twin)
+        await stage.core.feed(structs.replace(snapshot(), instances=both))
+        for text in ("web", "shop/nobody", "\x1b[2J" * 100, "\x1b/" * 1000):
+            with pytest.raises((NotFoundError, UsageError)):
+                await stage.do(ExportKey(instance=text))
+        events = [event for event in await recorded(stage) if not event.done]
+        assert [(event.instance, event.login) for event in events[:6]] == [("shop/web/1", "")] * 5 + [
+            ("shop/web/1", "shop-web-1")
+        ]
+        assert [(event.instance, event.login) for event in events[6:8]] == [("", "web"), ("shop/nobody", "")]
+        assert (events[8].instance, len(events[8].login)) == ("", LOGIN_LENGTH)
+        assert (len(events[9].instance), events[9].login) == (INSTANCE_LENGTH, "")
+        assert all(f"{event.instance}{event.login}{event.what}".isprintable() for event in events)
+
+
+async def test_a_registry_that_cannot_be_asked_stops_no_record(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+
+        async def broken(_text: str) -> tuple[str, str]:
+            raise RuntimeError("disk I/O error")
+
+        async def done(_request: object, _peer: Peer) -> None:
+            await trio.lowlevel.checkpoint()
+
+        rows: Table = {ShowPassword: Request((0,), done)}
+        table = auditing.audited(rows, stage.core.journal, broken, stage.core.now)
+        await table[ShowPassword].handler(ShowPassword(instance="web"), ROOT)
+        (event,) = await recorded(stage)
+        assert (event.what, event.login, event.done) == ("password shown", "web", True)
 
 
 async def test_a_request_that_names_no_instance_is_recorded_too(tmp_path: Path) -> None:
@@ -179,7 +223,8 @@ async def test_a_fault_of_ours_is_recorded_without_what_it_says(tmp_path: Path, 
             await trio.lowlevel.checkpoint()
             raise error
 
-        table = auditing.audited({ShowPassword: Request((0,), fail)}, stage.core.journal, stage.core.now)
+        rows: Table = {ShowPassword: Request((0,), fail)}
+        table = auditing.audited(rows, stage.core.journal, Finding(stage.core).subject, stage.core.now)
         with pytest.raises(type(error)):
             await table[ShowPassword].handler(ShowPassword(instance="shop/web/1"), ROOT)
         (event,) = await recorded(stage)
