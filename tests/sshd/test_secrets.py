@@ -19,6 +19,7 @@ from pathlib import Path
 import crypt_r
 import pytest
 from tests.figures import note
+from tests.sshd.entering import make_key
 from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.test_guessing import daemons
 from tests.sshd.watching import Watch
@@ -31,6 +32,9 @@ NO_DUMP = {("0", "0"), ("1", "1")}
 @pytest.fixture
 def hatchway() -> Iterator[Hatchway]:
     with running(INSTANCE, OTHER) as made:
+        made.add_volume("/home/u/.ssh")
+        made.write_instances()
+        wait_until(lambda: "/home/u/.ssh" in made.cli("ls").stdout, "the catalog sees the volume")
         yield made
 
 
@@ -99,6 +103,62 @@ class Round:
             self.quietly("password", "import", INSTANCE, "--stdin", given=private, status=1)
             self.quietly("password", "set", INSTANCE, "--stdin", given=private, status=None)
 
+    def deliveries(self) -> None:
+        """The private key in a volume: put there, not put where another file is, replaced, taken away."""
+        data = self.hatchway.volumes / "shop-web-1-data"
+        (data / "taken").mkdir()
+        (data / "taken" / "id_container").write_text("the user's own\n")
+        self.quietly("key", "deliver", INSTANCE, "/data")
+        assert self.lying() == {f"the rsa2048 key in {data}/id_container"}
+        self.quietly("key", "deliver", INSTANCE, "/data", "--dir", "taken", status=1)
+        self.quietly("key", "renew", INSTANCE)
+        exported = told(self.hatchway, "key", "export", INSTANCE, "-o", "-").stdout
+        self.watch.keep_secret("the key delivered", exported)
+        self.hatchway.command("key", "export", INSTANCE, "-o", str(self.hatchway.keys / LOGIN), "--force")
+        assert self.lying() == {f"the key delivered in {data}/id_container"}
+        self.quietly("key", "list", INSTANCE)
+        done = told(self.hatchway, "key", "take-back", INSTANCE)
+        self.printed += [done.stdout, done.stderr]
+        assert done.returncode == 0, done
+        self.quietly("key", "take-back", INSTANCE, status=1)
+        assert self.lying() == set()
+        # And with the access to its volume.
+        self.quietly("key", "deliver", INSTANCE, "/data")
+        assert self.lying() != set()
+        self.hatchway.command("disable", INSTANCE, "/data")
+        assert self.lying() == set()
+        self.hatchway.command("enable", INSTANCE, "/data")
+
+    def volume_keys(self) -> None:
+        """Keys an instance keeps in a volume: used, and private ones left where public ones belong."""
+        directory = self.hatchway.volumes / "shop-web-1-home-u-.ssh"
+        public = make_key(self.hatchway, "in-a-volume")
+        private = self.watch.keep_secret("the key of a volume", (self.hatchway.keys / "in-a-volume").read_text())
+        for name, contents in (
+            ("authorized_keys", f"{public}{private}"),
+            ("mistaken.pub", private),
+            ("in-a-volume.pub", f"{private}{public}"),
+            ("id_ed25519", private),
+        ):
+            path = directory / name
+            path.touch(0o600)
+            path.write_text(contents)
+        self.quietly("key", "volumes", INSTANCE, "--allow")
+        for options in ((), ("--json",)):
+            done = self.hatchway.sftp(LOGIN, "ls\n", key="in-a-volume")
+            self.printed += [done.stdout, done.stderr]
+            listed = told(self.hatchway, *options, "key", "list", INSTANCE).stdout
+            assert "mistaken.pub:1" in listed
+            self.printed.append(listed)
+        self.looks()
+        for name in ("authorized_keys", "mistaken.pub", "in-a-volume.pub", "id_ed25519"):
+            (directory / name).unlink()
+        self.quietly("key", "volumes", INSTANCE, "--deny")
+
+    def lying(self) -> set[str]:
+        """What lies in volumes, and where."""
+        return self.watch.found_beneath(self.hatchway.volumes)
+
     def looks(self) -> None:
         """Everything that only looks, without asking for a secret."""
         for command in (("ls",), ("show", INSTANCE), ("key", "list", INSTANCE), ("log",), ("sessions",), ("status",)):
@@ -146,7 +206,15 @@ def test_no_secret_is_seen(hatchway: Hatchway) -> None:
         hatchway.command("enable", OTHER, "--all")
         played = Round(hatchway, watch)
         played.printed += [enabled.stdout, enabled.stderr]
-        for part in (played.passwords, played.keys, played.looks, played.failures):
+        parts = (
+            played.passwords,
+            played.keys,
+            played.deliveries,
+            played.volume_keys,
+            played.looks,
+            played.failures,
+        )
+        for part in parts:
             began = time.monotonic()
             part()
             note(f"secrets, {part.__name__}: {time.monotonic() - began:.1f} s, {watch.rounds} looks")
