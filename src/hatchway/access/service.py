@@ -8,7 +8,7 @@ in the end, from a stranger. A refusal never says why: the log does.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -259,24 +259,31 @@ class Proved:
 
 
 class Flood:
-    """How many wrong passwords there were at each login, from wherever. `most` 0: it does not matter."""
+    """How many wrong passwords there were at each login, from wherever. `most` 0: it does not matter.
+
+    Each is remembered for FLOOD_S, whenever that begins: hours that were counted one after the other could be guessed
+    in twice as often, about the moment between them. More than can be checked in that time are never remembered.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._counts: dict[str, tuple[float, int]] = {}
+        # When they were, Unix seconds; the login that was guessed at last comes last.
+        self._times: dict[str, deque[float]] = {}
 
     def is_too_much(self, login: str, now: float) -> bool:
         """Count one more at `now`, Unix seconds: whether that makes `most` within FLOOD_S. Then it begins anew."""
         if self._most == 0:
             return False
-        since, count = self._counts.get(login, (now, 0))
-        if not 0 <= now - since < FLOOD_S:
-            since, count = now, 0
-        self._counts[login] = since, count + 1
-        if count + 1 < self._most:
-            return False
-        del self._counts[login]
-        return True
+        times = self._times.pop(login, deque())
+        while times and not 0 <= now - times[0] < FLOOD_S:
+            times.popleft()
+        times.append(now)
+        if len(times) >= self._most:
+            return True
+        self._times[login] = times
+        while (oldest := next(iter(self._times))) != login and not 0 <= now - self._times[oldest][-1] < FLOOD_S:
+            del self._times[oldest]
+        return False
 
 
 def parse(request: bytes) -> dict[str, bytes]:
