@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hatchway.admin import attempts
 from hatchway.admin.attempts import LOGINS_MAX, OTHERS_MAX, ROWS_MAX, Attempts
-from hatchway.admin.journal import BATCH, TRIM_AFTER, WAITING_MAX, WHAT_LENGTH, Journal
+from hatchway.admin.journal import BATCH, TRIM_AFTER, TRIM_EVERY_S, WAITING_MAX, WHAT_LENGTH, Journal
 from hatchway.config import Log
 from hatchway.model import EventKind, InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
 from hatchway.registry.records import NewEvent, NewLogin
@@ -356,3 +357,52 @@ async def test_the_oldest_are_forgotten_each_sort_by_itself(registry: Registry, 
         await trio.sleep(2)
         assert len([row for row in bed.rows() if row.kind is EventKind.AUTO]) == 1000
         nursery.cancel_scope.cancel()
+
+
+async def test_exactly_so_many_are_kept_and_for_exactly_so_long(registry: Registry, autojump_clock: MockClock) -> None:
+    bed = Bed(registry, Log(keep_events=1000, keep_days=1))
+    bed.now = START - 86400.25
+    bed.change("too old by a quarter of a second")
+    bed.now = START - 86400
+    bed.change("just not too old")
+    for number in range(999):
+        bed.change(f"change {number}")
+    for number in range(1001):
+        bed.change(f"label {number}", EventKind.AUTO)
+    bed.now = START
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bed.journal.run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    kept = {kind: [row.what for row in bed.rows() if row.kind is kind] for kind in (EventKind.CHANGE, EventKind.AUTO)}
+    assert kept[EventKind.CHANGE] == ["just not too old", *(f"change {number}" for number in range(999))]
+    assert kept[EventKind.AUTO] == [f"label {number}" for number in range(1, 1001)]
+
+
+async def test_a_sort_is_forgotten_as_a_whole_or_not_at_all(
+    registry: Registry, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "registry.sqlite"
+    bed = Bed(registry, Log(keep_events=1000, keep_days=365))
+    for number in range(1500):
+        bed.change(f"change {number}")
+        bed.change(f"label {number}", EventKind.AUTO)
+    await bed.journal.write()
+    with closing(sqlite3.connect(path)) as connection:
+        # It fails in the middle.
+        connection.execute(
+            "CREATE TRIGGER broken BEFORE DELETE ON events WHEN old.what = 'change 250' "
+            "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bed.journal.run)
+            await trio.sleep(1)
+            counted = Counter(row.kind for row in bed.rows())
+            assert counted == {EventKind.CHANGE: 1500, EventKind.AUTO: 1000}
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("DROP TRIGGER broken")
+            await trio.sleep(TRIM_EVERY_S + 1)
+            nursery.cancel_scope.cancel()
+    assert Counter(row.kind for row in bed.rows()) == {EventKind.CHANGE: 1000, EventKind.AUTO: 1000}
+    assert [line["event"] for line in logs] == ["old events not forgotten"]
