@@ -203,6 +203,8 @@ class Secrets:
             verify_required=request.verify_required,
         )
         await self._store(record.login, new, "key added", peer)
+        # It may have let somebody in from a volume, with less restrictions than these.
+        await self._admission.look_again(record.login, "the key is added")
         return await self._keys(record, (public.fingerprint,))
 
     async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
