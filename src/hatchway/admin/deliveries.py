@@ -19,7 +19,7 @@ from hatchway.admin.granting import context_of
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError
 from hatchway.model import Directory, Login, Mode
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
-from hatchway.wire.host import HASHES_MAX, Deliver, PrivateBytes, SharedVolume, Withdraw
+from hatchway.wire.host import HASHES_MAX, Deliver, PrivateBytes, SharedVolume, Withdraw, Withdrawal
 
 RETRY_S = 60.0
 """How often what was not done is tried again, in seconds."""
@@ -40,7 +40,7 @@ class Deliveries:
 
         Raises HatchwayError: then nothing has changed.
         """
-        path = _path_of(record, volume)
+        (path,) = shares.named(record.key, shares.by_path(record), (volume,))
         share = shares.live_grants(record, self._core.inventory).get(path)
         if share is None or share.mode is Mode.READ_ONLY:
             state = "suspended" if share is None else "read-only"
@@ -55,10 +55,15 @@ class Deliveries:
                 await self._bring(stored, record)
             except HatchwayError:
                 # It may lie there none the less: then it is taken away, now or later.
-                failed = replace(await self._current(stored), wanted=same is not None and same.wanted)
+                failed = await self._current(stored)
+                failed = (
+                    replace(failed, wanted=False)
+                    if same is None
+                    else replace(failed, path=same.path, wanted=same.wanted)
+                )
                 await self._core.db(lambda registry: registry.put_delivery(failed))
                 if not failed.wanted:
-                    await self._settle_logged(failed)
+                    await self._settle_login(record.login)
                 raise
             for one in before:
                 if one.id != stored.id:
@@ -83,12 +88,20 @@ class Deliveries:
         found = await self._core.db(lambda registry: registry.deliveries(login))
         for name in dict.fromkeys(one.login for one in found):
             async with self._turns.setdefault(name, trio.Lock()):
-                for one in await self._core.db(lambda registry, name=name: registry.deliveries(name)):  # type: ignore[misc]
-                    await self._settle_logged(one)
+                await self._settle_login(name)
 
-    async def _settle_logged(self, one: Delivery) -> None:
+    async def _settle_login(self, login: Login) -> None:
+        """`settle`, within the turn of `login`."""
+        record = await self._core.db(lambda registry: registry.by_login(login))
+        # First what is to go: it may be the file of a place where the key is to stay. See `_take_away`.
+        for wanted in (False, True):
+            for one in await self._core.db(lambda registry: registry.deliveries(login)):
+                if _is_wanted(one, record) is wanted:
+                    await self._settle_logged(one, record)
+
+    async def _settle_logged(self, one: Delivery, record: InstanceRecord | None) -> None:
         try:
-            await self._settle(one)
+            await self._settle(one, record)
         except HatchwayError as exc:
             self._logger.warning("private key not settled", login=one.login, path=one.path, error=str(exc))
 
@@ -113,7 +126,7 @@ class Deliveries:
             share = live.get(one.path)
             there = share is not None and Directory(share.source, share.created) == one.volume
             present = key is not None and one.hashes == (_digest(self._private(key, login)),)
-            wanted = one.wanted and record is not None and one.path in shares.by_path(record)
+            wanted = _is_wanted(one, record)
             if wanted and one.done and present and there:
                 lying.append(path)
             elif wanted:
@@ -122,9 +135,8 @@ class Deliveries:
                 problems.append(f"{path} could not be taken away yet")
         return tuple(lying), tuple(problems)
 
-    async def _settle(self, one: Delivery) -> None:
-        record = await self._core.db(lambda registry: registry.by_login(one.login))
-        if not one.wanted or record is None or one.path not in shares.by_path(record):
+    async def _settle(self, one: Delivery, record: InstanceRecord | None) -> None:
+        if record is None or not _is_wanted(one, record):
             await self._take_away(one)
             return
         share = shares.live_grants(record, self._core.inventory).get(one.path)
@@ -164,19 +176,34 @@ class Deliveries:
         self._logger.info("private key delivered", login=one.login, path=one.path)
 
     async def _take_away(self, one: Delivery) -> None:
+        """Take the key away from a place.
+
+        The same file may be another place's: a volume and a directory of it (volume-subpath), or directories that are
+        mounted into each other, are different volumes to us. So whatever else there is has to be looked at again.
+        """
         if one.hashes:
             try:
-                outcome = (await self._core.host.withdraw(self._withdrawal(one))).value
+                found = await self._core.host.withdraw(self._withdrawal(one))
+                outcome = found.value
             except ConflictError:
                 if not await self._is_another(one.volume):
                     raise
-                outcome = "the volume is gone"
+                found, outcome = Withdrawal.FOREIGN, "the volume is gone"
+            if found is not Withdrawal.FOREIGN:
+                await self._doubt(one)
             self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome)
         await self._core.db(lambda registry: registry.drop_delivery(one))
 
     def _withdrawal(self, one: Delivery) -> Withdraw:
         hashes = tuple(bytes.fromhex(known) for known in one.hashes)
         return Withdraw(volume=self._shared(one.volume), directory=one.directory, hashes=hashes)
+
+    async def _doubt(self, gone: Delivery) -> None:
+        """The key may not lie any more where else it was put: it is put there again if it does not."""
+        for other in await self._core.db(lambda registry: registry.deliveries(gone.login)):
+            if other.id != gone.id and other.done:
+                doubtful = replace(other, done=False)
+                await self._core.db(lambda registry, doubtful=doubtful: registry.put_delivery(doubtful))  # type: ignore[misc]
 
     async def _is_another(self, volume: Directory) -> bool:
         """Whether another directory stands where `volume` was: what lay in it is out of everybody's reach."""
@@ -201,19 +228,14 @@ class Deliveries:
         return self._core.sealing.unseal(key.sealed, context_of(login, CredentialKind.KEY)).reveal().encode()
 
 
+def _is_wanted(one: Delivery, record: InstanceRecord | None) -> bool:
+    """Whether the key is to lie there, by what `record`, that of its login, says now."""
+    return one.wanted and record is not None and one.path in shares.by_path(record)
+
+
 def _place(one: Delivery) -> tuple[Directory, str]:
     return one.volume, one.directory
 
 
 def _digest(private: bytes) -> str:
     return hashlib.sha256(private).hexdigest()
-
-
-def _path_of(record: InstanceRecord, volume: str) -> str:
-    """The path of the shared volume that an operator calls `volume`. Raises NotFoundError."""
-    path = volume.rstrip("/")
-    for grant in record.grants:
-        if grant.path == path or (grant.name and grant.name == volume):
-            return grant.path
-    listed = ", ".join(shares.by_path(record)) or "none"
-    raise NotFoundError(f"access of {record.key} to {volume!r} is not on; it is on for: {listed}")

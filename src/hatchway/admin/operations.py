@@ -392,21 +392,6 @@ class Operations:
         await self._sync(record.login, "access is confirmed")
         return Changed(instance=self._instance(record, info, await self._sessions()), changed=tuple(confirmed))
 
-    @staticmethod
-    def _named(key: InstanceKey, on: dict[str, list[GrantRecord]], wanted: Sequence[str]) -> list[str]:
-        """Which of the paths in `on`, at which there are grants, are `wanted`. Raises NotFoundError, UsageError."""
-        listed = ", ".join(on) or "nothing"
-        paths = []
-        for one in wanted:
-            path = one.rstrip("/") or "/"
-            found = [at for at, grants in on.items() if at == path or any(grant.name == one for grant in grants)]
-            if len(found) > 1:
-                raise UsageError(f"{one!r} is mounted more than once: name a path of {', '.join(found)}")
-            if not found:
-                raise NotFoundError(f"access of {key} to {one!r} is not on; it is on for: {listed}")
-            paths.append(found[0])
-        return paths
-
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record = await self._finding.granted(request.instance)
         info = self._core.inventory.get(record.key)
@@ -417,7 +402,7 @@ class Operations:
         # A container that is gone has no label that could be changed.
         ours = (Origin.COMMAND,) if info is not None else (Origin.COMMAND, Origin.LABEL)
         here = [path for path, grants in on.items() if any(one.origin in ours for one in grants)]
-        paths = here if request.every else self._named(record.key, on, request.volumes)
+        paths = here if request.every else shares.named(record.key, on, request.volumes)
         elsewhere = [one for path in (on if request.every else paths) if path not in here for one in on[path]]
         if elsewhere and not (request.every and here):
             raise ConflictError(f"{_from_elsewhere(elsewhere)}: nothing was changed")

@@ -14,13 +14,14 @@ from msgspec import structs
 
 from hatchway.admin import owners
 from hatchway.admin.inventory import Inventory
-from hatchway.errors import ConflictError
+from hatchway.errors import ConflictError, NotFoundError, UsageError
 from hatchway.model import (
     NO_LIMITS,
     UNSAID,
     Directory,
     IdPair,
     InstanceInfo,
+    InstanceKey,
     InstanceState,
     Limits,
     Mode,
@@ -62,6 +63,24 @@ def by_path(record: InstanceRecord) -> dict[str, list[GrantRecord]]:
     for grant in record.grants:
         result.setdefault(grant.path, []).append(grant)
     return result
+
+
+def named(key: InstanceKey, on: Mapping[str, Sequence[GrantRecord]], wanted: Iterable[str]) -> list[str]:
+    """Which of the paths in `on`, at which there are grants, are `wanted`: paths, or names of volumes.
+
+    Raises NotFoundError, and UsageError for a name that is at several of them.
+    """
+    listed = ", ".join(on) or "nothing"
+    paths = []
+    for one in wanted:
+        path = one.rstrip("/") or "/"
+        found = [at for at, grants in on.items() if at == path or any(grant.name == one for grant in grants)]
+        if len(found) > 1:
+            raise UsageError(f"{one!r} is mounted more than once: name a path of {', '.join(found)}")
+        if not found:
+            raise NotFoundError(f"access of {key} to {one!r} is not on; it is on for: {listed}")
+        paths.append(found[0])
+    return paths
 
 
 def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share]:
