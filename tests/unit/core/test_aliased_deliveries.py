@@ -13,7 +13,7 @@ from tests.unit.core.stage import Stage, snapshot, staged, volume
 from hatchway.errors import ConflictError, HostError, UsageError
 from hatchway.wire.admin import Disable, Enable
 from hatchway.wire.entry import DeliverKey, ExportKey, ListKeys, RenewKey, TakeKeyBack
-from hatchway.wire.host import Deliver, SharedVolume, Withdraw, Withdrawal
+from hatchway.wire.host import Deliver, Withdraw, Withdrawal
 
 INSTANCE = "shop/web/1"
 
@@ -28,10 +28,10 @@ async def placed(directory: Path) -> AsyncIterator[Stage]:
     """A stage whose instance has a volume twice, and a part of it. What is done in the part is done in the whole."""
     async with staged(directory) as stage:
         deliver, withdraw = stage.host.deliver, stage.host.withdraw
-        whole = SharedVolume(source=WHOLE.source or "", birth="")
 
         def really(request: Deliver | Withdraw) -> Deliver | Withdraw:
             if request.volume.source == PART.source:
+                whole = structs.replace(request.volume, source=WHOLE.source)
                 return structs.replace(request, volume=whole, directory="part")
             return request
 

@@ -11,12 +11,12 @@ import trio
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
 from hatchway.admin import deliveries
-from hatchway.admin.deliveries import HASHES_MAX
 from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError
 from hatchway.model import IdPair, Ownership
 from hatchway.registry.records import Delivery
 from hatchway.wire.admin import Confirm, Disable, Enable, Forget
 from hatchway.wire.entry import DeliverKey, ExportKey, ListKeys, RenewKey, TakeKeyBack
+from hatchway.wire.host import HASHES_MAX
 
 INSTANCE = "shop/web/1"
 DATA, LOGS = (volume(path).source or "" for path in ("/data", "/logs"))
