@@ -62,7 +62,7 @@ class ValidKey:
         allowed_from = allowed_from if len(allowed_from) <= addresses.FROM_MAX else ""
         times = [int(time) for time in (self.facts.expires_at, expires_at) if time is not None and expiry_known]
         return authorized.line(
-            self.public.with_comment,
+            self.public.line,
             sources=self.facts.sources or allowed_from or None,
             expires_at=min(times, default=None),
             verify_required=self.verify_required,

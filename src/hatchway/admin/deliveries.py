@@ -16,8 +16,8 @@ from hatchway import log
 from hatchway.admin import shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import context_of
-from hatchway.errors import ConflictError, HatchwayError, NotFoundError
-from hatchway.model import Directory, Login, Mode
+from hatchway.errors import ConflictError, HatchwayError, NotFoundError, UsageError
+from hatchway.model import DEPTH_MAX, Directory, Login, Mode, valid_volume_path
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
 from hatchway.wire.host import HASHES_MAX, Deliver, PrivateBytes, SharedVolume, Withdraw, Withdrawal
 
@@ -40,12 +40,13 @@ class Deliveries:
 
         Raises HatchwayError: then nothing has changed.
         """
+        directory = _within(directory)
         (path,) = shares.named(record.key, shares.by_path(record), (volume,))
         share = shares.live_grants(record, self._core.inventory).get(path)
         if share is None or share.mode is Mode.READ_ONLY:
             state = "suspended" if share is None else "read-only"
             raise ConflictError(f"access to {path} is {state}: nothing can be put there")
-        new = Delivery(record.login, path, directory.strip("/"), Directory(share.source, share.created))
+        new = Delivery(record.login, path, directory, Directory(share.source, share.created))
         async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             same = next((one for one in before if _place(one) == _place(new)), None)
@@ -231,6 +232,15 @@ class Deliveries:
 def _is_wanted(one: Delivery, record: InstanceRecord | None) -> bool:
     """Whether the key is to lie there, by what `record`, that of its login, says now."""
     return one.wanted and record is not None and one.path in shares.by_path(record)
+
+
+def _within(directory: str) -> str:
+    """`directory` of a volume, "" for its root, as `host.policy.check_within` takes it. Raises UsageError."""
+    names = [name for name in directory.split("/") if name not in ("", ".")]
+    path = "/".join(names)
+    if names and (".." in names or len(names) > DEPTH_MAX or not valid_volume_path(f"/{path}")):
+        raise UsageError(f"{directory!r} can be no directory of a volume")
+    return path
 
 
 def _place(one: Delivery) -> tuple[Directory, str]:

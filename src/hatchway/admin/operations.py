@@ -18,7 +18,7 @@ from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.admin.secrets import of_kind, password_kind, unsealed
-from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.admin.volume_keys import InVolumes, VolumeKeys
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
@@ -192,7 +192,7 @@ class Operations:
             conditions=conditions,
             keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
             volume_keys=len(in_volumes.keys) if record.conditions.volume_keys else None,
-            problems=(*conditions.hindrances, *self._problems(status), *in_volumes.problems),
+            problems=(*conditions.hindrances, *self._problems(status), *_of_volume_keys(record, in_volumes)),
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:
@@ -538,3 +538,9 @@ def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
         f"access to {grant.path} comes from the container's label; make the container anew without it, or set "
         "access.labels = false"
     )
+
+
+def _of_volume_keys(record: InstanceRecord, found: InVolumes) -> tuple[str, ...]:
+    if not found.problems:
+        return ()
+    return (f"not all that is in its volumes counts as a key; 'hatchway key list {record.login}' says what does not",)

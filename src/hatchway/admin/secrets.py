@@ -209,15 +209,25 @@ class Secrets:
 
     async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
         record = await self._finding.granted(request.instance)
-        known = [one for one in await self._credentials(record.login) if one.kind is CredentialKind.ADDED_KEY]
-        found = [one for one in known if _is_called(one, request.key)]
+        credentials = await self._credentials(record.login)
+        known = {one: keys.parse_public(one.public) for one in credentials if one.kind is CredentialKind.ADDED_KEY}
+        found = [one for one, public in known.items() if _is_called(public, request.key)]
         if not found:
-            listed = ", ".join(one.fingerprint or "" for one in known) or "none"
-            raise NotFoundError(f"{record.login} has no key {request.key!r} that was added; it has: {listed}")
+            await self._say_whose_it_is(record, of_kind(credentials, CredentialKind.KEY), request.key)
+            listed = ", ".join(" ".join((one.fingerprint, one.comment)).strip() for one in known.values()) or "none"
+            raise NotFoundError(f"{record.login} has no key {request.key!r} that was added; added are: {listed}")
         if len(found) > 1:
             raise UsageError(f"{request.key!r} may be {' or '.join(one.fingerprint or '' for one in found)}: say which")
         await self._remove(record.login, found[0], "key removed", peer)
         return await self._keys(record, (found[0].fingerprint or "",))
+
+    async def _say_whose_it_is(self, record: InstanceRecord, own: CredentialRecord | None, called: str) -> None:
+        """Raise ConflictError when the key that is `called` so is not taken away as one that was added is."""
+        if own is not None and _is_called(keys.parse_public(own.public), called):
+            raise ConflictError(f"that is the generated key: 'hatchway key renew {record.login}' makes another instead")
+        for place, one in (await self._volume_keys.shown(record)).keys:
+            if _is_called(one.key, called):
+                raise ConflictError(f"that key is in {place}: take it out there")
 
     async def _allow_volume_keys(self, request: AllowVolumeKeys, peer: Peer) -> Keys:
         record = await self._finding.granted(request.instance)
@@ -406,11 +416,11 @@ def _key_status(
     )
 
 
-def _is_called(key: CredentialRecord, text: str) -> bool:
+def _is_called(key: PublicKey, text: str) -> bool:
     """Whether an operator may mean `key` by `text`: its fingerprint, with or without "SHA256:", the beginning of that
     if it is long enough to be no accident, or its comment."""
-    fingerprint = (key.fingerprint or "").removeprefix("SHA256:")
+    fingerprint = key.fingerprint.removeprefix("SHA256:")
     beginning = text.removeprefix("SHA256:")
     if len(beginning) >= BEGINNING_MIN and fingerprint.startswith(beginning):
         return True
-    return text != "" and text == keys.parse_public(key.public).comment
+    return text != "" and text == key.comment

@@ -213,6 +213,8 @@ def _print_enabled(
             out.sentence(
                 f"{volume.path} can still be written: something else gives access to it too", "yellow", label="  "
             )
+    for text in () if info is None else info.problems:
+        out.sentence(text, "yellow", label="  ")
     login = changed.instance.login or str(changed.instance.key)
     if changed.password is not None:
         out.heading("Password, shown this once")
@@ -221,8 +223,6 @@ def _print_enabled(
     if info is None:
         out.sentence(f"How to connect cannot be said now: {problem}", "yellow", label="  ")
         return
-    for text in info.problems:
-        out.sentence(text, "yellow", label="  ")
     with_key, with_password = connect.sftp_with_key(info), connect.sftp_with_password(info)
     if with_key is not None:
         out.out(Text.assemble("  ", safe(f"hatchway key export {login}")))

@@ -68,7 +68,7 @@ class KeyPair:
 class PublicKey:
     """A public key somebody has the private half of.
 
-    `algorithm` is one of ALGORITHMS, `line` "type base64" and nothing else, `comment` printable ASCII of at most
+    `algorithm` is one of ALGORITHMS, `line` "type base64" and nothing else, `comment` printable text of at most
     COMMENT_MAX characters, often none, `fingerprint` "SHA256:…", `bits` the size of an RSA key and None for others,
     whose algorithm says it.
     """
@@ -91,7 +91,7 @@ class PublicKey:
 
 
 def generate_ed25519(comment: str) -> KeyPair:
-    """A new Ed25519 key pair. Of `comment` only printable ASCII is kept, at most COMMENT_MAX characters.
+    """A new Ed25519 key pair. Of `comment` what is printable is kept, at most COMMENT_MAX characters.
 
     The private file has no comment: OpenSSH takes it from the .pub file, and shows "no comment" without one.
     """
@@ -119,11 +119,12 @@ def _pair(key: Ed25519PrivateKey | rsa.RSAPrivateKey, comment: str) -> KeyPair:
 
 
 def clean_comment(comment: str) -> str:
-    """`comment` with everything but printable ASCII replaced by a space, at most COMMENT_MAX characters.
+    """`comment` with everything that is not printable replaced by a space, at most COMMENT_MAX characters.
 
     A newline in it would begin a line of its own in authorized_keys: another key, or options.
     """
-    return re.sub(r"[^\x20-\x7e]+", " ", comment).strip()[:COMMENT_MAX].rstrip()
+    marked = "".join(char if char.isprintable() else "\0" for char in comment[:LINE_MAX])
+    return re.sub("\0+", " ", marked).strip()[:COMMENT_MAX].rstrip()
 
 
 def parse_public(text: str) -> PublicKey:

@@ -11,7 +11,7 @@ import trio
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
 from hatchway.admin import deliveries
-from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError
+from hatchway.errors import ConflictError, HostError, NotFoundError, RefusedError, UsageError
 from hatchway.model import IdPair, Ownership
 from hatchway.registry.records import Delivery
 from hatchway.wire.admin import Confirm, Disable, Enable, Forget
@@ -327,6 +327,21 @@ async def test_a_volume_and_a_directory_are_the_same_with_and_without_slashes(tm
         found = await stage.do(DeliverKey(instance=INSTANCE, volume="/data", directory="/"))
         assert found.delivered == ("/data/id_container",)
         assert stage.host.keys_there == {(DATA, ""): await private(stage)}
+
+
+async def test_what_can_be_no_directory_changes_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        for directory in ("../../etc", "..", "keys/../..", "a" * 256, "a/" * 65, "a\0b", "a\ud800"):
+            with pytest.raises(UsageError, match="can be no directory of a volume"):
+                await stage.do(DeliverKey(instance=INSTANCE, volume="/data", directory=directory))
+        assert await known(stage) == ()
+        assert stage.host.asked_to_deliver == []
+        for directory in (".", "./", "//", "keys/./", "./keys//."):
+            found = await stage.do(DeliverKey(instance=INSTANCE, volume="/data", directory=directory))
+            assert len(found.delivered) == 1
+            assert found.undelivered == ()
+        assert stage.host.keys_there == {(DATA, "keys"): await private(stage)}
 
 
 async def test_it_is_tried_again_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_key_of_each_type_is_what_ssh_keygen_says(algorithm: str, tmp_path: Pa
     key = parse_public(f"\n {GOOD[algorithm]}  a comment of w\u00f6rds \r\n")
     assert key.algorithm == algorithm
     assert key.line == GOOD[algorithm]
-    assert key.comment == "a comment of w rds"
+    assert key.comment == "a comment of w\u00f6rds"
     assert key.bits == (2048 if algorithm == "ssh-rsa" else None)
     assert key.on_security_key is algorithm.startswith("sk-")
     listed = _listed(key.line, tmp_path)
@@ -265,7 +265,7 @@ def _parsed(text: str) -> PublicKey | None:
 @given(st.one_of(_mangled(), st.text(max_size=300)))
 def test_whatever_is_given_it_is_a_key_or_an_error(text: str) -> None:
     key = _parsed(text)
-    assert key is None or (key.line.isascii() and key.comment.isascii() and (key.line + key.comment).isprintable())
+    assert key is None or (key.line.isascii() and (key.line + key.comment).isprintable())
 
 
 @needs_ssh_keygen
