@@ -191,7 +191,7 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             raise
         finally:
             os.close(write_end)
-        trio.lowlevel.spawn_system_task(_copy_log, read_end)
+        trio.lowlevel.spawn_system_task(_copy_log, service.name, read_end)
         async with trio.open_nursery() as nursery:
             messages = Messages(incoming, one.kept, one.ready.set)
             if service.notifies:
@@ -209,9 +209,10 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             nursery.cancel_scope.cancel()
 
 
-async def _copy_log(read_end: int) -> None:
+async def _copy_log(name: str, read_end: int) -> None:
     """Copy what a process and those it started write to our standard error, line by line, harmless to a terminal.
 
+    `name` stands in front of each: whatever it says of itself, it is the core's only if the core's processes wrote it.
     Ends when the last of them has closed it: what hostd's workers say outlives hostd.
     """
     async with trio.lowlevel.FdStream(read_end) as stream:
@@ -221,7 +222,8 @@ async def _copy_log(read_end: int) -> None:
             if len(rest) > LOG_LINE_MAX:
                 lines, rest = [*lines, rest], b""
             # sshd ends its lines with \r\n.
-            text = "".join(f"{harmless(line.rstrip(bytes((13,))).decode('utf-8', 'replace'))}\n" for line in lines)
+            said = (harmless(line.rstrip(b"\r").decode("utf-8", "replace")) for line in lines)
+            text = "".join(f"{name}: {line}\n" for line in said)
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()

@@ -62,7 +62,7 @@ def lines(
     capfd.readouterr()
     log.configure("core", "info")
     log.get(socket="auth").warning(event, login=name, address=address, **more)
-    return "".join(f"{harmless(line)}\n" for line in capfd.readouterr().err.split("\n")[:-1])
+    return "".join(f"core: {harmless(line)}\n" for line in capfd.readouterr().err.split("\n")[:-1])
 
 
 def forged(capfd: pytest.CaptureFixture[str]) -> str:
@@ -135,6 +135,10 @@ def test_nor_has_an_address_or_another_line(capfd: pytest.CaptureFixture[str], t
         f"Invalid user {line} from {WHO} port 40000\n",
         f"hatchway-sshd[7]: Invalid user {line} from {WHO} port 40000\n",
         line.replace("process=core", "process=catalog") + "\n",
+        # A worker that was taken over writes what it likes into hostd's log.
+        line.replace("core: ", "hostd: ") + "\n",
+        line.replace("core: ", "hostd: core: ") + "\n",
+        line.removeprefix("core: ") + "\n",
     ]
     for text in texts:
         assert banned(text) == [], text
@@ -162,7 +166,7 @@ def test_whatever_the_name_the_address_is_the_clients(capfd: pytest.CaptureFixtu
     assert banned(lines(name, capfd)) == [WHO]
 
 
-async def test_the_supervisor_copies_a_line_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_supervisor_says_who_wrote_a_line_and_copies_it_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     """It once escaped it again, which doubled the backslashes and so opened the quotes."""
     capfd.readouterr()
     log.configure("core", "info")
@@ -172,8 +176,8 @@ async def test_the_supervisor_copies_a_line_as_it_is(capfd: pytest.CaptureFixtur
     reading, writing = os.pipe()
     os.write(writing, line.encode() + b"from sshd \x1b[2J\xff\r\n")
     os.close(writing)
-    await _copy_log(reading)
-    assert capfd.readouterr().err == f"{line}from sshd \\x1b[2J\ufffd\n"
+    await _copy_log("hostd", reading)
+    assert capfd.readouterr().err == f"hostd: {line}hostd: from sshd \\x1b[2J\ufffd\n"
 
 
 @settings(database=None)
