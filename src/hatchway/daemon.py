@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import pwd
 import signal
@@ -17,7 +16,7 @@ from hatchway import log
 from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
-from hatchway.admin.core import SESSIONS_KEPT_S, Core
+from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
@@ -36,8 +35,6 @@ from hatchway.sshd import version as sshd_version
 from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
 from hatchway.wire.service import Peer, Request, Table, inherited_listener, serve
-
-TRIM_EVERY_S = 86400.0
 
 
 async def run(config: Config) -> None:
@@ -99,7 +96,6 @@ async def run(config: Config) -> None:
                 nursery.start_soon(core.journal.run)
                 nursery.start_soon(reconciler.run)
                 nursery.start_soon(measuring.run)
-                nursery.start_soon(_trim, core)
                 log.get().info("ready")
                 notify.ready()
                 async for _ in signals:
@@ -107,16 +103,6 @@ async def run(config: Config) -> None:
                 nursery.cancel_scope.cancel()
     finally:
         registry.close()
-
-
-async def _trim(core: Core) -> None:
-    while True:
-        before = core.now() - SESSIONS_KEPT_S
-        try:
-            await core.db(functools.partial(Registry.trim_sessions, older_than=before))
-        except Exception:
-            log.get().exception("old sessions not forgotten")
-        await trio.sleep(TRIM_EVERY_S)
 
 
 def main() -> None:

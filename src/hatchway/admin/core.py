@@ -54,9 +54,6 @@ IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.BIND, VolumeKind.DIRECTORY)
 SEEN_EVERY_S = 600.0
 """How often it is noted which instances are there."""
 
-SESSIONS_KEPT_S = 90 * 86400.0
-"""How long ended sessions are remembered."""
-
 
 class Core:
     """Everything the core holds. `now` gives Unix time in seconds."""
@@ -427,13 +424,13 @@ class Core:
         """Write down that a session is over. `read` and `written` are bytes as in SessionEnded, None when nobody
         knows."""
         key = self._entered.pop(session, None)
-        record = await self._close(session)
-        if record is None or record.closed_at is None:
+        record, now = await self._close(session), self.now()
+        if record is None:
             return
-        what = f"session ended {sentences.lasted(record.closed_at - record.opened_at)}"
+        what = f"session ended {sentences.lasted(now - record.opened_at)}"
         self.journal.record(
             NewEvent(
-                record.closed_at,
+                now,
                 EventKind.END,
                 what,
                 instance="" if key is None else str(key),
@@ -447,13 +444,8 @@ class Core:
 
     async def _close(self, session: str) -> SessionRecord | None:
         """Close the books on a session. Gives its record, None when they were closed."""
-        now = self.now()
         self._young.pop(session, None)
-
-        def close(registry: Registry) -> SessionRecord | None:
-            return registry.session(session) if registry.close_session(session, now) else None
-
-        record = await self.db(close)
+        record = await self.db(lambda registry: registry.close_session(session))
         if record is not None:
             self._logger.info("session ended", session=session)
         return record

@@ -190,7 +190,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session. Times in Unix seconds, `closed_at` None while it is open.
+    """A session that is open, since `opened_at`, Unix seconds.
 
     `address` is the client's, `method` sshd's word ("publickey", "password"), `credential` the key's fingerprint,
     None when no key was used; `credential_id` that of its CredentialRecord, which may be gone, None for a key of a
@@ -200,7 +200,6 @@ class SessionRecord:
     id: str
     login: Login
     opened_at: float
-    closed_at: float | None
     address: str
     method: str
     credential: str | None

@@ -404,15 +404,14 @@ def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...
     )
 
 
-def sessions(connection: Connection, condition: Condition) -> tuple[SessionRecord, ...]:
-    """The sessions that meet `condition`, oldest first."""
-    query = select(t.sessions, t.logins.c.name).join(t.logins).where(condition)
+def sessions(connection: Connection, *conditions: Condition) -> tuple[SessionRecord, ...]:
+    """The open sessions that meet all `conditions`, oldest first."""
+    query = select(t.sessions, t.logins.c.name).join(t.logins).where(*conditions)
     return tuple(
         SessionRecord(
             id=row.id,
             login=Login(row.name),
             opened_at=row.opened_at,
-            closed_at=row.closed_at,
             address=row.address,
             method=row.method,
             credential=row.credential,
@@ -420,12 +419,6 @@ def sessions(connection: Connection, condition: Condition) -> tuple[SessionRecor
         )
         for row in connection.execute(query.order_by(t.sessions.c.opened_at, t.sessions.c.id))
     )
-
-
-def close_sessions(connection: Connection, now: float, *conditions: Condition) -> int:
-    """End the open sessions that meet all `conditions`. Gives how many."""
-    ending = update(t.sessions).where(t.sessions.c.closed_at.is_(None), *conditions).values(closed_at=now)
-    return connection.execute(ending).rowcount
 
 
 def key_of(made: CursorResult[Any]) -> int:

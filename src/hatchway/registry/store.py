@@ -412,40 +412,30 @@ class Registry:
     ) -> SessionRecord:
         """Record that the session with the id `session` was let in at `now`, Unix seconds.
 
-        The other fields are those of SessionRecord. Raises NotFoundError for an unknown login, ConflictError for an
-        id that was used.
+        The other fields are those of SessionRecord. Raises NotFoundError for an unknown login, ConflictError for the
+        id of a session that is open.
         """
         with self._write() as connection:
             owner = rows.login_id(connection, login)
             if connection.execute(select(exists().where(t.sessions.c.id == session))).scalar_one():
-                raise ConflictError(f"a session {session!r} was recorded already")
+                raise ConflictError(f"a session {session!r} is open already")
             entry = {"id": session, "login_id": owner, "opened_at": now}
             how = {"address": address, "method": method, "credential": credential, "credential_id": credential_id}
             connection.execute(insert(t.sessions).values(**entry, **how))
             (record,) = rows.sessions(connection, t.sessions.c.id == session)
             return record
 
-    def close_session(self, session: str, now: float) -> bool:
-        """Record that a session ended at `now`, Unix seconds. False if it had ended or there is no such session."""
+    def close_session(self, session: str) -> SessionRecord | None:
+        """Forget a session, which has ended. Gives what there was; None when it is not open."""
         with self._write() as connection:
-            return rows.close_sessions(connection, now, t.sessions.c.id == session) > 0
+            found = next(iter(rows.sessions(connection, t.sessions.c.id == session)), None)
+            connection.execute(delete(t.sessions).where(t.sessions.c.id == session))
+            return found
 
     def open_sessions(self, login: str | None = None) -> tuple[SessionRecord, ...]:
         """The sessions that have not ended, of `login` or of all, oldest first."""
         with self._read() as connection:
-            is_open = t.sessions.c.closed_at.is_(None)
-            return rows.sessions(connection, is_open if login is None else and_(is_open, t.logins.c.name == login))
-
-    def session(self, session: str) -> SessionRecord | None:
-        """The session with the id `session`, open or not; None when there is none."""
-        with self._read() as connection:
-            return next(iter(rows.sessions(connection, t.sessions.c.id == session)), None)
-
-    def trim_sessions(self, older_than: float) -> int:
-        """Forget the sessions that ended before `older_than`, Unix seconds. Gives how many; open ones stay."""
-        with self._write() as connection:
-            # closed_at of an open session is NULL, which is less than nothing.
-            return connection.execute(delete(t.sessions).where(t.sessions.c.closed_at < older_than)).rowcount
+            return rows.sessions(connection, *([] if login is None else [t.logins.c.name == login]))
 
     def add_events(self, events: Sequence[NewEvent]) -> None:
         """Add `events` to the record."""

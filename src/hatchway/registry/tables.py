@@ -226,16 +226,14 @@ ended_keys = Table(
     Column("fingerprint", Text, primary_key=True),
 )
 
-# Sessions that were let in. Old ones are trimmed: this is no audit log.
+# Sessions that are open. One that has ended has no row: that it was there is in the record.
 sessions = Table(
     "sessions",
     metadata,
-    # Whoever opens the session names it; never used twice.
+    # Whoever opens the session names it.
     Column("id", Text, primary_key=True),
     Column("login_id", ForeignKey("logins.id"), nullable=False),
     Column("opened_at", Float, nullable=False),
-    # NULL: it is open.
-    Column("closed_at", Float, nullable=True),
     # The client's, as sshd writes it. '': unknown.
     Column("address", Text, nullable=False),
     # sshd's word for how it came in: 'publickey', 'password', 'keyboard-interactive'.
@@ -244,7 +242,6 @@ sessions = Table(
     Column("credential", Text, nullable=True),
     # Which row of credentials it was, perhaps one that is gone. NULL: a key of a volume's, or it is not known.
     Column("credential_id", Integer, nullable=True),
-    Index(None, "closed_at"),
 )
 
 # What happened: logins, failures, ends of sessions and every change. Rows are added and, the oldest first, trimmed;
@@ -273,6 +270,8 @@ events = Table(
     # Bytes that the client of a session that ended has got and sent. NULL: not known, or no session ended.
     Column("read", BigInteger, nullable=True),
     Column("written", BigInteger, nullable=True),
+    # How many there are of each instance, and which are its oldest.
+    Index(None, "kind", "instance", "id"),
     # Orders those of the same time, and is not used again.
     sqlite_autoincrement=True,
 )

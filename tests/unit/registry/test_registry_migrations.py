@@ -127,12 +127,11 @@ def test_version_0001_still_answers(path: str) -> None:
         assert registry.login_taken("gone-web-1")
         assert registry.next_uid(1900100000, 1900999999) == 1900100003
         assert registry.open_sessions() == (
-            SessionRecord("s-2", Login("shop-web-1"), 1700000300.0, None, "2001:db8::1", "password", None, password.id),
+            SessionRecord("s-2", Login("shop-web-1"), 1700000300.0, "2001:db8::1", "password", None, password.id),
         )
         # and it can still be changed
         volume = VolumeInfo(path="/var/lib/db", kind=VolumeKind.BIND, source="/srv/db")
         assert len(registry.enable(db.key, [(volume, Mode.READ_ONLY)], by="root", now=1.0, new=None).grants) == 1
-        assert registry.trim_sessions(1800000000.0) == 1
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -142,16 +141,17 @@ Upgrade = Callable[[str], None]
 
 
 @pytest.fixture
-def with_0009(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
-    """Makes a version 0009 whose upgrade is the statements given."""
+def with_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
+    """Makes a version that follows the newest, whose upgrade is the statements given."""
+    newest = opening._newest_version()
 
     def make(statements: str) -> None:
         place = tmp_path / "migrations"
         shutil.copytree(os.path.dirname(migrations.__file__), place, ignore=shutil.ignore_patterns("__pycache__"))
         body = "\n".join(f"    {line}" for line in statements.strip().splitlines())
-        (place / "versions" / "rev_0009.py").write_text(
-            'import sqlalchemy as sa\nfrom alembic import op\nrevision = "0009"\ndown_revision = "0008"\n\n'
-            f"def upgrade():\n{body}\n"
+        (place / "versions" / "rev_9999.py").write_text(
+            'import sqlalchemy as sa\nfrom alembic import op\nrevision = "9999"\n'
+            f"down_revision = {newest!r}\n\ndef upgrade():\n{body}\n"
         )
         for module in (opening, upgrading):
             monkeypatch.setattr(module, "migrations", SimpleNamespace(__file__=str(place / "__init__.py")))
@@ -159,9 +159,9 @@ def with_0009(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
     return make
 
 
-def test_a_rebuilt_table_keeps_what_refers_to_it(path: str, with_0009: Upgrade) -> None:
+def test_a_rebuilt_table_keeps_what_refers_to_it(path: str, with_next: Upgrade) -> None:
     _restore("0001.sql", path)
-    with_0009(
+    with_next(
         """
 with op.batch_alter_table("instances") as batch:
     batch.alter_column("changed_at", nullable=True)
@@ -174,7 +174,7 @@ with op.batch_alter_table("volumes") as batch:
         assert [grant.path for grant in web.grants] == ["/data", "/tmp/it's"]
         assert len(registry.credentials("shop-web-1")) == 2
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0009",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
         assert connection.execute("SELECT quota FROM volumes").fetchall() == [(None,), (None,)]
 
 
@@ -187,21 +187,21 @@ with op.batch_alter_table("volumes") as batch:
     ],
 )
 def test_a_failed_upgrade_leaves_the_old_version_whole(
-    path: str, with_0009: Upgrade, last: str, error: type[Exception]
+    path: str, with_next: Upgrade, last: str, error: type[Exception]
 ) -> None:
     _restore("0001.sql", path)
     with closing(sqlite3.connect(path)) as connection:
         before = list(connection.iterdump())
     first = 'op.create_table("people", sa.Column("name", sa.Text()))\nop.execute("DELETE FROM sessions")'
-    with_0009("\n".join([first, last]))
+    with_next("\n".join([first, last]))
     with pytest.raises(error):
         Registry.open(path)
     with closing(sqlite3.connect(path)) as connection:
         assert list(connection.iterdump()) == before
 
 
-def test_a_new_registry_goes_through_every_version(path: str, with_0009: Upgrade) -> None:
-    with_0009('op.add_column("volumes", sa.Column("quota", sa.BigInteger(), nullable=True))')
+def test_a_new_registry_goes_through_every_version(path: str, with_next: Upgrade) -> None:
+    with_next('op.add_column("volumes", sa.Column("quota", sa.BigInteger(), nullable=True))')
     with closing(Registry.open(path)) as registry:
         volume = VolumeInfo(path="/data", kind=VolumeKind.BIND, source="/srv/data")
         new = NewLogin(Login("shop-web-1"), Uid(70000))
