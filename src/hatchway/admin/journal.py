@@ -3,7 +3,8 @@
 What happens never waits for its record: it is told here, without blocking, and written a moment later, many rows at
 once. Everything is bounded, each sort of event by itself, in memory as in the table: whoever can make many events of
 one sort (anybody, of failed attempts; a login's holder, of logins; a maker of containers, of what labels do) must not
-be able to push others out. What is lost is counted, and the record says so.
+be able to push others out. In the table one instance's events do not push out another's either. What is lost is
+counted, and the record says so.
 Concurrency: all methods are for the event loop's thread. No secret is ever given to it.
 """
 
@@ -45,6 +46,9 @@ BATCH = 500
 TRIM_EVERY_S = 3600.0
 TRIM_AFTER = 10_000
 """After how much time, or how many rows, the oldest are forgotten."""
+
+TRIM_BATCH = 1000
+"""Rows that are forgotten in one transaction."""
 
 DAY_S = 86400.0
 
@@ -95,6 +99,7 @@ class Journal:
         self._writing = trio.Lock()
         self._fails = False
         self._untrimmed = 0
+        self._ahead = False
         self._logger = log.get()
 
     def record(self, event: NewEvent) -> None:
@@ -186,13 +191,42 @@ class Journal:
         return [NewEvent(self._lost_at, EventKind.LOST, what, done=False, times=self._lost)]
 
     async def _trim(self) -> None:
-        keep, before = self._config.keep_events, self._now() - self._config.keep_days * DAY_S
-        for kinds in SORTS:
-            try:
-                await self._db(functools.partial(_trim, kinds=kinds, keep=keep, before=before))
-            except Exception:
-                self._logger.exception("old events not forgotten")
+        keep = self._config.keep_events
+        try:
+            if (before := await self._too_old()) is not None:
+                await self._forget(functools.partial(Registry.forget_events, older_than=before, at_most=TRIM_BATCH))
+            for kinds in SORTS:
+                thin = functools.partial(Registry.thin_events, kinds=kinds, keep=keep, at_most=TRIM_BATCH)
+                await self._forget(thin)
+        except Exception:
+            self._logger.exception("old events not forgotten")
         self._untrimmed = 0
+
+    async def _forget(self, call: Callable[[Registry], int]) -> None:
+        """`call` again and again, others having the registry in between, until it has forgotten all there is."""
+        while await self._db(call):
+            pass
+
+    async def _too_old(self) -> float | None:
+        """From before when events are too old, Unix seconds; None: there are none.
+
+        Where the record has nothing of the last day but one, the clock may have been set forward, by which everything
+        would be too old at once. So until there is a day of the new time, age is reckoned from the last event before
+        the gap, however often the core is started meanwhile.
+        """
+        now, kept_s = self._now(), self._config.keep_days * DAY_S
+        times = await self._db(functools.partial(Registry.event_times, before=now - DAY_S))
+        if times is None or times[0] >= now - kept_s:
+            self._ahead = False
+            return None
+        ahead_s = now - DAY_S - times[1]
+        if ahead_s > DAY_S and not self._ahead:
+            self._logger.warning(
+                "the clock was set forward, or nothing happened: events that are too old by it are kept a day longer",
+                days=int(ahead_s / DAY_S),
+            )
+        self._ahead = ahead_s > DAY_S
+        return (times[1] + DAY_S if self._ahead else now) - kept_s
 
     async def read(
         self,
@@ -248,7 +282,3 @@ def _placed(registry: Registry, events: Iterable[NewEvent]) -> list[NewEvent]:
             for one in some
         ]
     return result
-
-
-def _trim(registry: Registry, *, kinds: Collection[EventKind], keep: int, before: float) -> int:
-    return registry.trim_events(keep=keep, older_than=before, kinds=kinds)

@@ -6,7 +6,7 @@ Runs inside the transaction of whoever calls; never begins or ends one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -402,6 +402,24 @@ def events(connection: Connection, query: Select[Any]) -> tuple[EventRecord, ...
         )
         for row in connection.execute(query)
     )
+
+
+def delete_oldest_events(connection: Connection, at_most: int, *conditions: Condition) -> int:
+    """Delete the first `at_most` events that meet all `conditions`. Gives how many there were."""
+    first = select(t.events.c.id).where(*conditions).order_by(t.events.c.id).limit(at_most)
+    return connection.execute(delete(t.events).where(t.events.c.id.in_(first))).rowcount
+
+
+def fair_share(counts: Iterable[int], total: int) -> int:
+    """The most that each of `counts` may be cut down to so that they make `total` together, at most; those that are
+    less stay as they are."""
+    ascending = sorted(counts)
+    for number, count in enumerate(ascending):
+        share = total // (len(ascending) - number)
+        if count > share:
+            return share
+        total -= count
+    return max(ascending, default=0)
 
 
 def sessions(connection: Connection, *conditions: Condition) -> tuple[SessionRecord, ...]:

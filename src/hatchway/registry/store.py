@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
 
 from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import (
@@ -474,17 +474,41 @@ class Registry:
             found = connection.execute(query.join(t.instances).where(t.logins.c.name.in_(logins)))
             return {row.name: InstanceKey(row.environment, row.container, row.number) for row in found}
 
-    def trim_events(self, *, keep: int, older_than: float, kinds: Collection[EventKind] = ()) -> int:
-        """Forget the oldest events of `kinds` (none: of all), so that `keep` of them are left at most, and none from
-        before `older_than`, Unix seconds. Gives how many.
-        """
-        of_kinds = t.events.c.kind.in_([kind.value for kind in kinds or EventKind])
+    def event_times(self, before: float) -> tuple[float, float] | None:
+        """When the first event was, and the last of those from before `before`; Unix seconds. None: no such event."""
+        at, number = t.events.c.at, t.events.c.id
+        with self._read() as connection:
+            first = connection.execute(select(at).order_by(number).limit(1)).scalar()
+            last = connection.execute(select(at).where(at < before).order_by(number.desc()).limit(1)).scalar()
+            return None if first is None or last is None else (first, last)
+
+    def forget_events(self, *, older_than: float, at_most: int) -> int:
+        """Forget events from before `older_than`, Unix seconds, the oldest first, `at_most` at once. Gives how many."""
         with self._write() as connection:
-            nth = select(t.events.c.id).where(of_kinds).order_by(t.events.c.id.desc()).offset(keep).limit(1)
-            last = connection.execute(nth).scalar()
-            too_many = t.events.c.id <= (0 if last is None else last)
-            old = or_(too_many, t.events.c.at < older_than)
-            return connection.execute(delete(t.events).where(of_kinds, old)).rowcount
+            return rows.delete_oldest_events(connection, at_most, t.events.c.at < older_than)
+
+    def thin_events(self, *, kinds: Collection[EventKind], keep: int, at_most: int) -> int:
+        """Forget events of `kinds` as long as there are more than `keep`, `at_most` at once. Gives how many.
+
+        Each instance has the same share, and what one does not need of it the others have: who has more loses the
+        oldest, who has less loses nothing. Events of no instance are one instance's. With more instances than `keep`
+        the oldest of all are forgotten.
+        """
+        of_kinds = t.events.c.kind.in_([kind.value for kind in kinds])
+        instance, left = t.events.c.instance, at_most
+        with self._write() as connection:
+            found = connection.execute(select(instance, func.count()).where(of_kinds).group_by(instance))
+            counts: dict[str, int] = {row[0]: row[1] for row in found}
+            if (too_many := sum(counts.values()) - keep) <= 0:
+                return 0
+            share = rows.fair_share(counts.values(), keep)
+            if share == 0:
+                return rows.delete_oldest_events(connection, min(too_many, at_most), of_kinds)
+            for name in sorted(counts, key=counts.__getitem__, reverse=True):
+                if left > 0 and counts[name] > share:
+                    over = min(counts[name] - share, left)
+                    left -= rows.delete_oldest_events(connection, over, of_kinds, instance == name)
+            return at_most - left
 
     def _read(self) -> AbstractContextManager[Connection]:
         # In a transaction too: several statements then see one state.

@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hatchway.admin import attempts
 from hatchway.admin.attempts import LOGINS_MAX, OTHERS_MAX, ROWS_MAX, Attempts
-from hatchway.admin.journal import BATCH, TRIM_AFTER, TRIM_EVERY_S, WAITING_MAX, WHAT_LENGTH, Journal
+from hatchway.admin.journal import BATCH, DAY_S, TRIM_AFTER, WAITING_MAX, WHAT_LENGTH, Journal
 from hatchway.config import Log
 from hatchway.model import EventKind, InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
 from hatchway.registry.records import NewEvent, NewLogin
@@ -337,6 +337,8 @@ async def test_the_oldest_are_forgotten_each_sort_by_itself(registry: Registry, 
     bed = Bed(registry, Log(keep_events=1000, keep_days=2))
     bed.now = START - 3 * 86400
     bed.change("too old")
+    bed.now = START - 86400 - 1
+    bed.change("in between", EventKind.AUTO)
     bed.now = START
     bed.change("by an operator")
     for number in range(1500):
@@ -379,30 +381,62 @@ async def test_exactly_so_many_are_kept_and_for_exactly_so_long(registry: Regist
     assert kept[EventKind.AUTO] == [f"label {number}" for number in range(1, 1001)]
 
 
-async def test_a_sort_is_forgotten_as_a_whole_or_not_at_all(
-    registry: Registry, tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    path = tmp_path / "registry.sqlite"
-    bed = Bed(registry, Log(keep_events=1000, keep_days=365))
-    for number in range(1500):
-        bed.change(f"change {number}")
-        bed.change(f"label {number}", EventKind.AUTO)
+async def test_who_logs_in_again_and_again_pushes_out_nobody_elses_logins(registry: Registry) -> None:
+    bed = Bed(registry, Log(keep_events=1000))
+
+    def login(instance: str, what: str) -> None:
+        bed.journal.record(NewEvent(bed.now, EventKind.LOGIN, what, instance))
+
+    for number in range(300):
+        login("shop/web/1", f"in {number}")
+    for number in range(3000):
+        login("evil/web/1", f"in {number}")
     await bed.journal.write()
-    with closing(sqlite3.connect(path)) as connection:
-        # It fails in the middle.
-        connection.execute(
-            "CREATE TRIGGER broken BEFORE DELETE ON events WHEN old.what = 'change 250' "
-            "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
-        )
+    calls = bed.calls
+    await bed.journal._trim()
+    assert bed.calls > calls + 3, "in more than one transaction"
+    rows = bed.rows()
+    assert [row.what for row in rows if row.instance == "shop/web/1"] == [f"in {number}" for number in range(300)]
+    assert [row.what for row in rows if row.instance == "evil/web/1"] == [
+        f"in {number}" for number in range(2300, 3000)
+    ]
+
+
+async def test_a_clock_that_is_set_forward_takes_nothing_for_a_day(registry: Registry) -> None:
+    config = Log(keep_days=30)
+    bed = Bed(registry, config)
+    for day in range(10):
+        bed.now = START + day * DAY_S
+        bed.change(f"day {day}")
+    await bed.journal.write()
+    bed.now += 400 * DAY_S
+    bed.change("the clock was set")
+    await bed.journal.write()
+    everything = bed.rows()
+    for hours in (0, 1, 12):
+        bed.now += hours * 3600
+        # Another core does not know better than the one before.
+        bed.journal = Journal(bed.db, config, lambda: bed.now)
+        with capture_logs() as logs:
+            await bed.journal._trim()
+            await bed.journal._trim()
+        assert bed.rows() == everything
+        assert [(entry["log_level"], entry["days"]) for entry in logs] == [("warning", 399)]
+    # If that is the right time, it counts from then on.
+    bed.now += 12 * 3600
     with capture_logs() as logs:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(bed.journal.run)
-            await trio.sleep(1)
-            counted = Counter(row.kind for row in bed.rows())
-            assert counted == {EventKind.CHANGE: 1500, EventKind.AUTO: 1000}
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("DROP TRIGGER broken")
-            await trio.sleep(TRIM_EVERY_S + 1)
-            nursery.cancel_scope.cancel()
-    assert Counter(row.kind for row in bed.rows()) == {EventKind.CHANGE: 1000, EventKind.AUTO: 1000}
-    assert [line["event"] for line in logs] == ["old events not forgotten"]
+        await bed.journal._trim()
+    assert ([row.what for row in bed.rows()], logs) == (["the clock was set"], [])
+
+
+async def test_what_is_too_old_is_forgotten_day_by_day(registry: Registry) -> None:
+    bed = Bed(registry, Log(keep_days=3))
+    with capture_logs() as logs:
+        for day in range(10):
+            bed.now = START + day * DAY_S
+            bed.change(f"day {day}")
+            await bed.journal.write()
+            bed.now += 3600
+            await bed.journal._trim()
+    assert [row.what for row in bed.rows()] == ["day 7", "day 8", "day 9"]
+    assert logs == []

@@ -34,7 +34,7 @@ from hatchway.model import (
     VolumeInfo,
     VolumeKind,
 )
-from hatchway.registry import store
+from hatchway.registry import rows, store
 from hatchway.registry.records import (
     NO_CONDITIONS,
     AlteredGrant,
@@ -540,23 +540,63 @@ def test_what_happened_is_told_oldest_first(registry: Registry) -> None:
 
 def test_the_record_is_bounded_in_rows_and_age(registry: Registry) -> None:
     registry.add_events([_event(float(at)) for at in range(10)])
-    assert registry.trim_events(keep=10, older_than=0.0) == 0
-    assert registry.trim_events(keep=4, older_than=0.0) == 6
+    assert registry.thin_events(kinds=list(EventKind), keep=10, at_most=99) == 0
+    assert registry.thin_events(kinds=list(EventKind), keep=4, at_most=99) == 6
     assert [found.event.at for found in registry.events(limit=99)] == [6.0, 7.0, 8.0, 9.0]
-    assert registry.trim_events(keep=4, older_than=8.0) == 2
+    assert registry.event_times(9.0) == (6.0, 8.0)
+    assert registry.event_times(6.0) is None
+    assert registry.forget_events(older_than=9.0, at_most=2) == 2
+    assert registry.forget_events(older_than=9.0, at_most=2) == 1
+    assert registry.forget_events(older_than=9.0, at_most=2) == 0
     registry.add_events([_event(99.0)])
-    assert [found.event.at for found in registry.events(limit=99)] == [8.0, 9.0, 99.0]
-    assert registry.trim_events(keep=0, older_than=0.0) == 3
+    assert [found.event.at for found in registry.events(limit=99)] == [9.0, 99.0]
+    assert registry.thin_events(kinds=list(EventKind), keep=0, at_most=99) == 2
     assert registry.events(limit=99) == ()
+    assert registry.event_times(1e12) is None
 
 
 def test_of_the_record_some_kinds_are_forgotten_and_no_others(registry: Registry) -> None:
     registry.add_events([_event(float(at)) for at in range(4)])
     registry.add_events([_event(float(at), EventKind.REFUSED) for at in range(4)])
-    assert registry.trim_events(keep=1, older_than=0.0, kinds=[EventKind.REFUSED, EventKind.LOGIN]) == 3
+    assert registry.thin_events(kinds=[EventKind.REFUSED, EventKind.LOGIN], keep=1, at_most=99) == 3
     kinds = [(found.event.kind, found.event.at) for found in registry.events(limit=99)]
     assert kinds == [(EventKind.CHANGE, float(at)) for at in range(4)] + [(EventKind.REFUSED, 3.0)]
-    assert registry.trim_events(keep=9, older_than=2.0, kinds=[EventKind.CHANGE]) == 2
+
+
+def test_of_the_record_each_instance_keeps_its_share(registry: Registry) -> None:
+    def left() -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for one in registry.events(limit=999):
+            found.setdefault(one.event.instance, []).append(one.event.at)
+        return found
+
+    events = [replace(_event(float(at)), instance="few") for at in range(10)]
+    events += [replace(_event(float(at)), instance="none to spare") for at in range(12)]
+    events += [replace(_event(float(at)), instance="flood") for at in range(100)]
+    events += [replace(_event(float(at)), instance="another") for at in range(40)]
+    registry.add_events(events)
+    registry.add_events([replace(_event(0.0, EventKind.REFUSED), instance="flood")] * 5)
+    steps = []
+    while step := registry.thin_events(kinds=[EventKind.CHANGE], keep=50, at_most=50):
+        steps.append(step)
+    assert steps == [50, 50, 12]
+    assert left() == {
+        "few": [float(at) for at in range(10)],
+        "none to spare": [float(at) for at in range(12)],
+        "flood": [*(float(at) for at in range(86, 100)), *[0.0] * 5],
+        "another": [float(at) for at in range(26, 40)],
+    }
+    # More instances than there may be events.
+    assert registry.thin_events(kinds=list(EventKind), keep=3, at_most=99) == 52
+    assert left() == {"flood": [0.0] * 3}
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "share"),
+    [((), 5, 0), ((1, 2), 5, 2), ((5,), 5, 5), ((6,), 5, 5), ((1, 9, 9), 10, 4), ((1, 1, 1), 2, 0), ((3, 3), 0, 0)],
+)
+def test_a_fair_share(counts: tuple[int, ...], total: int, share: int) -> None:
+    assert rows.fair_share(counts, total) == share
 
 
 def test_the_record_is_gone_on_with_from_a_number(registry: Registry) -> None:
@@ -706,6 +746,12 @@ def test_every_statement_is_one_that_postgresql_could_run(registry: Registry) ->
         registry.disable(WEB, ["/data"], 8.0)
         _keep_sizes(registry)
         registry.sizes()
+        registry.add_events([_event(1.0), replace(_event(2.0), instance="shop/web/1"), _event(3.0)])
+        registry.events(limit=1)
+        registry.event_times(9.0)
+        registry.thin_events(kinds=list(EventKind), keep=2, at_most=9)
+        registry.thin_events(kinds=list(EventKind), keep=0, at_most=9)
+        registry.forget_events(older_than=9.0, at_most=9)
     finally:
         event.remove(Engine, "before_execute", executed)
     assert len(seen) > 35
