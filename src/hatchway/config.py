@@ -25,6 +25,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 DEFAULT_PATH = Path("/etc/hatchway/hatchway.toml")
 
+RESERVE_SUFFIX = "-reserve"
+RESERVE_SIZE = 8 << 20
+"""What is added to the registry's name for the file beside it that holds room, and how much it holds, in bytes."""
+
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
     """Where Hatchway keeps things. All absolute."""
@@ -182,6 +186,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """
         volumes = f"{data_root.rstrip('/')}/volumes"
         return None if any(below(volumes, root) for root in self.host.volume_roots) else volumes
+
+    @property
+    def reserve_path(self) -> str:
+        """The file that holds room for the registry: see `registry.reserve`."""
+        return f"{self.registry_path}{RESERVE_SUFFIX}"
 
     @property
     def registry_path(self) -> str:

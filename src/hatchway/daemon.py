@@ -36,6 +36,9 @@ from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
 from hatchway.wire.service import Peer, Request, Table, inherited_listener, serve
 
+RESERVE_EVERY_S = 600.0
+"""How often it is looked whether the registry's reserve can be made (again)."""
+
 
 async def run(config: Config) -> None:
     """Serve until SIGTERM."""
@@ -96,6 +99,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(core.journal.run)
                 nursery.start_soon(reconciler.run)
                 nursery.start_soon(measuring.run)
+                nursery.start_soon(_keep_reserve, core)
                 log.get().info("ready")
                 notify.ready()
                 async for _ in signals:
@@ -103,6 +107,17 @@ async def run(config: Config) -> None:
                 nursery.cancel_scope.cancel()
     finally:
         registry.close()
+
+
+async def _keep_reserve(core: Core) -> None:
+    was_whole = True
+    while True:
+        if not (whole := await core.db(Registry.keep_reserve)):
+            log.get().error("the registry's reserve cannot be made: its file system is full, or nearly")
+        elif not was_whole:
+            log.get().info("the registry's reserve is there again")
+        was_whole = whole
+        await trio.sleep(RESERVE_EVERY_S)
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ STATE_FILES = frozenset(
         "registry.sqlite-wal",
         "registry.sqlite-shm",
         "registry.sqlite-journal",
+        "registry.sqlite-reserve",
         "sealing.key",
         "sealing.key.new",
         "lost+found",

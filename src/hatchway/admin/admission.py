@@ -28,9 +28,10 @@ from hatchway.admin.volume_keys import NOTHING, InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
 from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
-from hatchway.errors import HatchwayError, HostError
+from hatchway.errors import HatchwayError, HostError, NotFoundError
 from hatchway.model import Login
 from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord, SessionRecord
+from hatchway.registry.reserve import NoRoomError
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus
 
@@ -115,6 +116,9 @@ class Admission:
         self._uncertain: dict[Login, float] = {}
         # When the volumes of a login are to be looked at, Unix seconds.
         self._looks: dict[Login, float] = {}
+        # Logins that are locked as far as this core knows, since when and why: their locks could not be stored.
+        self._locks: dict[Login, tuple[float, str]] = {}
+        self._locking = trio.Lock()
         self._news = trio.Event()
         self._volume_news = trio.Event()
         self._logger = log.get()
@@ -134,7 +138,7 @@ class Admission:
         now, client = self._core.now(), addresses.address(address)
         if record is None:
             return LoginFacts(known=False, now=now, service_is_ours=service_is_ours, address=client)
-        conditions, most = record.conditions, self._core.config.login.sessions_max
+        conditions, most = self.conditions(record), self._core.config.login.sessions_max
         return LoginFacts(
             known=True,
             now=now,
@@ -147,6 +151,13 @@ class Admission:
             sessions=sessions,
             sessions_max=most if conditions.sessions_max is None else conditions.sessions_max,
         )
+
+    def conditions(self, record: InstanceRecord) -> Conditions:
+        """The conditions of `record`, with a lock that could not be stored."""
+        since, why = self._locks.get(record.login, (None, ""))
+        if since is None or record.conditions.locked_at is not None:
+            return record.conditions
+        return replace(record.conditions, locked_at=since, locked_why=why)
 
     async def valid(self, record: InstanceRecord, in_volumes: InVolumes) -> Valid:
         """The password of a login and its keys: the generated one, those that were added, and `in_volumes`, if they
@@ -184,7 +195,7 @@ class Admission:
 
     async def sessions(self, login: str) -> int:
         """How many sessions of `login` are open."""
-        return len(await self._core.db(lambda registry: registry.open_sessions(login)))
+        return len(self._core.still_open(await self._core.db(lambda registry: registry.open_sessions(login))))
 
     # What follows for open sessions
 
@@ -209,14 +220,58 @@ class Admission:
             raise HostError(f"{done}, but its sessions are not ended yet: {exc}. It is tried until they are") from exc
 
     async def lock(self, login: Login, why: str) -> bool:
-        """Lock `login`, in the registry: `changed` ends its sessions. False if it is locked already."""
-        now = self._core.now()
+        """Lock `login`: `changed` ends its sessions. False if it is locked already.
 
+        A lock that cannot be stored holds as long as this process runs, and is stored as soon as it can be: see
+        `is_stored`.
+        """
+        now = self._core.now()
+        async with self._locking:
+            if login in self._locks:
+                return False
+            try:
+                return await self._store_lock(login, now, why)
+            except NoRoomError as exc:
+                self._logger.error("a lock not stored, will be tried again", login=login, error=str(exc))
+                self._locks[login] = now, why
+        self._tell()
+        return True
+
+    def is_stored(self, login: Login) -> bool:
+        """Whether a lock of `login`, if there is one, outlives this process."""
+        return login not in self._locks
+
+    async def unlock(self, login: Login) -> None:
+        """Take the lock of `login` away. Raises NoRoomError when that cannot be stored."""
+
+        def unlock(registry: Registry) -> None:
+            record = registry.by_login(login)
+            # One that is not stored can be taken away without storing anything.
+            if record is None or record.conditions.locked_at is not None:
+                registry.change_conditions(login, lambda before: replace(before, locked_at=None, locked_why=""))
+
+        async with self._locking:
+            await self._core.db(unlock)
+            self._locks.pop(login, None)
+
+    async def _store_lock(self, login: Login, at: float, why: str) -> bool:
         def locked(before: Conditions) -> Conditions:
-            return before if before.locked_at is not None else replace(before, locked_at=now, locked_why=why)
+            return before if before.locked_at is not None else replace(before, locked_at=at, locked_why=why)
 
         before = await self._core.db(lambda registry: registry.change_conditions(login, locked))
         return before.locked_at is None
+
+    async def _store_locks(self) -> None:
+        async with self._locking:
+            for login, (at, why) in list(self._locks.items()):
+                try:
+                    await self._store_lock(login, at, why)
+                    self._logger.info("a lock is stored now", login=login)
+                except NoRoomError:
+                    return
+                except NotFoundError:
+                    pass  # the instance was forgotten meanwhile
+                del self._locks[login]
 
     def opened(self, login: Login) -> None:
         """A session of `login` was opened, which may expire sooner than those there were."""
@@ -245,8 +300,11 @@ class Admission:
             self._news = trio.Event()
             wait_s = LOOK_EVERY_S
             try:
+                await self._store_locks()
                 await self._look_at_all()
-                wait_s = RETRY_S if self._due or self._strangers else min(LOOK_EVERY_S, await self._next_s())
+                wait_s = (
+                    RETRY_S if self._due or self._strangers or self._locks else min(LOOK_EVERY_S, await self._next_s())
+                )
             except Exception:
                 self._logger.exception("sessions not looked at")
             with trio.move_on_after(wait_s):
@@ -337,6 +395,7 @@ class Admission:
             record, sessions = await self._core.db(
                 lambda registry: (registry.by_login(login), registry.open_sessions(login))
             )
+            sessions = self._core.still_open(sessions)
             own = await self._own(record) if record is not None and sessions else Valid()
             denied = self._denied(record, sessions, own)
             asked = await self._of_volumes(record, denied)
@@ -375,7 +434,7 @@ class Admission:
         if record is None or not record.conditions.volume_keys:
             return None
         own = await self._own(record)
-        asked = await self._of_volumes(record, self._denied(record, sessions, own))
+        asked = await self._of_volumes(record, self._denied(record, self._core.still_open(sessions), own))
         return _Volumes(record, own, asked) if asked else None
 
     async def _of_volumes(

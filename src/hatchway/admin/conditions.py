@@ -11,8 +11,8 @@ from hatchway.access.decision import has_passed
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
-from hatchway.errors import ConflictError, UsageError
-from hatchway.model import SESSIONS_MAX
+from hatchway.errors import ConflictError, HostError, UsageError
+from hatchway.model import SESSIONS_MAX, Login
 from hatchway.registry.records import Conditions, InstanceRecord
 from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
 from hatchway.wire.service import Peer, Request, Table
@@ -80,27 +80,29 @@ class ConditionRequests:
         if len(why) > WHY_MAX:
             raise UsageError(f"a reason of {len(why)} characters: at most {WHY_MAX} are kept")
         if not await self._admission.lock(record.login, why):
-            raise ConflictError(f"{record.login} is locked already: {record.conditions.locked_why}")
+            locked_why = self._admission.conditions(record).locked_why
+            raise ConflictError(f"{record.login} is locked already: {locked_why}")
         self._logger.info("login locked", login=record.login, reason=why, by=f"uid {peer.uid}")
         await self._admission.look_again(record.login, f"{record.login} is locked")
+        if not self._admission.is_stored(record.login):
+            raise HostError(
+                f"{record.login} is locked and its sessions are ended, but that is not stored, since the registry's "
+                "disk is full: a core that is started again knows nothing of it. It is tried until it is stored"
+            )
         return self.status(await self._finding.granted(str(record.key)))
 
     async def _unlock(self, request: Unlock, peer: Peer) -> ConditionsStatus:
         record = await self._finding.granted(request.instance)
-        if record.conditions.locked_at is None:
+        if self._admission.conditions(record).locked_at is None:
             raise ConflictError(f"{record.login} is not locked")
         login = record.login
-        await self._core.db(
-            lambda registry: registry.change_conditions(
-                login, lambda before: replace(before, locked_at=None, locked_why="")
-            )
-        )
+        await self._admission.unlock(login)
         self._logger.info("login unlocked", login=login, by=f"uid {peer.uid}")
         return self.status(await self._finding.granted(str(record.key)))
 
     def status(self, record: InstanceRecord) -> ConditionsStatus:
         """The conditions of `record`, to be shown."""
-        conditions = record.conditions
+        conditions = self._admission.conditions(record)
         return ConditionsStatus(
             login=record.login,
             allowed_from=conditions.allowed_from,
@@ -109,13 +111,13 @@ class ConditionRequests:
             sessions_default=self._core.config.login.sessions_max,
             locked_at=conditions.locked_at,
             locked_why=conditions.locked_why,
-            hindrances=_hindrances(record, self._core.now()),
+            hindrances=_hindrances(record.login, conditions, self._core.now()),
         )
 
 
-def _hindrances(record: InstanceRecord, now: float) -> tuple[str, ...]:
-    """What keeps everybody out of `record` at `now`, Unix seconds, and what ends it: see ConditionsStatus."""
-    login, conditions, found = record.login, record.conditions, []
+def _hindrances(login: Login, conditions: Conditions, now: float) -> tuple[str, ...]:
+    """What keeps everybody out of `login` at `now`, Unix seconds, and what ends it: see ConditionsStatus."""
+    found = []
     if conditions.locked_at is not None:
         found.append(
             f"nobody can enter: {login} is locked ({conditions.locked_why}); 'hatchway unlock {login}' ends that"

@@ -10,8 +10,8 @@ import contextlib
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import trio
 from msgspec import structs
@@ -53,6 +53,14 @@ IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.BIND, VolumeKind.DIRECTORY)
 
 SEEN_EVERY_S = 600.0
 """How often it is noted which instances are there."""
+
+
+class _End(NamedTuple):
+    """The end of a session: when, Unix seconds, and the bytes of SessionEnded."""
+
+    at: float
+    read: int | None
+    written: int | None
 
 
 class Core:
@@ -102,6 +110,8 @@ class Core:
         self._young: dict[str, float] = {}
         # Whose sessions they are: an instance may be forgotten before they end.
         self._entered: dict[str, InstanceKey] = {}
+        # Sessions that have ended, or were not let in, which the registry does not know.
+        self._unclosed: dict[str, _End | None] = {}
         self._news = trio.Event()
         self._logger = log.get()
 
@@ -262,6 +272,7 @@ class Core:
         """Try again, for ever, what hostd did not take: a revocation must not be forgotten."""
         while True:
             await trio.sleep(RETRY_S)
+            await self._close_again()
             await self._tell_again()
             if self._pending:
                 try:
@@ -354,6 +365,7 @@ class Core:
         """
         session, login, now = uuid.uuid4().hex, record.login, self.now()
         self._young[session] = math.inf
+        stored = False
         try:
             await self.db(
                 lambda registry: registry.open_session(
@@ -366,6 +378,7 @@ class Core:
                     now=now,
                 )
             )
+            stored = True
             if self.limits is None:
                 await self._look()
             views = self._views(record)
@@ -376,8 +389,10 @@ class Core:
                 # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
                 self._untold.update(self._latest)
                 self.journal.refused(login, address, f"not let in: {exc}", str(record.key))
-            with trio.CancelScope(shield=True):
-                await self._close(session)
+            self._young.pop(session, None)
+            if stored:
+                with trio.CancelScope(shield=True):
+                    await self._close(session, None)
             raise
         self._young[session] = trio.current_time()
         self._entered[session] = record.key
@@ -420,32 +435,52 @@ class Core:
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
                 await self.session_ended(session.id)
 
+    def still_open(self, sessions: Iterable[SessionRecord]) -> tuple[SessionRecord, ...]:
+        """Of `sessions` that are open as the registry knows, those that have not ended meanwhile."""
+        return tuple(session for session in sessions if session.id not in self._unclosed)
+
     async def session_ended(self, session: str, read: int | None = None, written: int | None = None) -> None:
-        """Write down that a session is over. `read` and `written` are bytes as in SessionEnded, None when nobody
-        knows."""
+        """Write down that a session is over. What cannot be written down is kept, and tried again.
+
+        `read` and `written` are bytes as in SessionEnded, None when nobody knows.
+        """
+        await self._close(session, _End(self.now(), read, written))
+
+    async def _close(self, session: str, end: _End | None) -> None:
+        """Close the books on a session that has ended; None for one that was not let in."""
+        self._young.pop(session, None)
+        end = self._unclosed.get(session, end)
+        try:
+            record = await self.db(lambda registry: registry.close_session(session))
+        except Exception as exc:
+            if session not in self._unclosed:
+                self._logger.error("the end of a session not stored, will be tried again", error=str(exc))
+            self._unclosed[session] = end
+            return
+        self._unclosed.pop(session, None)
         key = self._entered.pop(session, None)
-        record, now = await self._close(session), self.now()
         if record is None:
             return
-        what = f"session ended {sentences.lasted(now - record.opened_at)}"
+        self._logger.info("session ended", session=session)
+        if end is None:
+            return
+        what = f"session ended {sentences.lasted(end.at - record.opened_at)}"
         self.journal.record(
             NewEvent(
-                now,
+                end.at,
                 EventKind.END,
                 what,
                 instance="" if key is None else str(key),
                 login=record.login,
                 address=record.address,
                 who=sentences.entered(record.method, record.credential),
-                read=read,
-                written=written,
+                read=end.read,
+                written=end.written,
             )
         )
 
-    async def _close(self, session: str) -> SessionRecord | None:
-        """Close the books on a session. Gives its record, None when they were closed."""
-        self._young.pop(session, None)
-        record = await self.db(lambda registry: registry.close_session(session))
-        if record is not None:
-            self._logger.info("session ended", session=session)
-        return record
+    async def _close_again(self) -> None:
+        for session, end in list(self._unclosed.items()):
+            await self._close(session, end)
+            if session in self._unclosed:
+                return

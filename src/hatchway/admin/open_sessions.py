@@ -63,7 +63,7 @@ class SessionRequests:
         return Kicked(sessions=statuses)
 
     async def _open(self, login: Login | None) -> list[SessionRecord]:
-        return list(await self._core.db(lambda registry: registry.open_sessions(login)))
+        return list(self._core.still_open(await self._core.db(lambda registry: registry.open_sessions(login))))
 
     async def _statuses(
         self, found: Sequence[SessionRecord], activity: Mapping[str, SessionActivity]

@@ -6,6 +6,7 @@ files with the database's mode (os_unix.c, findCreateFileMode), and they hold th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -39,11 +40,28 @@ def open_database(path: str) -> Engine:
     try:
         with engine.execution_options(**{WRITES: True}).begin() as connection:
             _bring_up_to_date(connection, path)
-    except DBAPIError as exc:
-        raise ConfigError(f"{path}: cannot be used as the registry: {exc.orig}") from exc
-    finally:
         engine.dispose()
-    return _engine(path, foreign_keys=True)
+        engine = _engine(path, foreign_keys=True)
+        with engine.begin() as connection:
+            # Its connection stays. So what SQLite needs room for to open it is there from now on.
+            _version(connection)
+    except DBAPIError as exc:
+        engine.dispose()
+        raise ConfigError(f"{path}: cannot be used as the registry: {exc.orig}") from exc
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def checkpoint(engine: Engine) -> None:
+    """Bring what is in -wal into the database, as far as there is room, so that -wal is written from its beginning."""
+    connection = engine.raw_connection()
+    try:
+        with contextlib.suppress(sqlite3.Error):
+            connection.cursor().execute("PRAGMA wal_checkpoint")
+    finally:
+        connection.close()
 
 
 def _protect(path: str) -> None:
@@ -87,6 +105,8 @@ def _engine(path: str, *, foreign_keys: bool) -> Engine:
         _use_wal(connection)
         # A uid that was given must not be forgotten in a power cut: NORMAL may lose the last commits in WAL mode.
         connection.execute("PRAGMA synchronous = FULL")
+        # What is sorted must not need a disk that may be full.
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
 
     event.listen(engine, "connect", connect)

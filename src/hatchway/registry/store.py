@@ -10,12 +10,16 @@ PostgreSQL) is an error there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
-from hatchway.errors import ConflictError, InternalError, NotFoundError, UsageError
+from hatchway import log
+from hatchway.errors import ConfigError, ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
     UNSAID,
@@ -34,7 +38,7 @@ from hatchway.model import (
 )
 from hatchway.registry import rows
 from hatchway.registry import tables as t
-from hatchway.registry.opening import WRITES, open_database
+from hatchway.registry.opening import WRITES, checkpoint, open_database
 from hatchway.registry.records import (
     AlteredGrant,
     Conditions,
@@ -49,18 +53,66 @@ from hatchway.registry.records import (
     NewLogin,
     SessionRecord,
 )
+from hatchway.registry.reserve import FOR_ACCESS, NoRoomError, Reserve, is_full
 from hatchway.wire.host import Usage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CREDENTIALS_MAX = 100
 """Credentials of one login. sshd looks at all its keys for each one a client offers."""
 
 
-class Registry:
-    """The database of one host. Made by `open`."""
+Method = Callable[Concatenate["Registry", P], T]
 
-    def __init__(self, engine: Engine) -> None:
+
+def storing(leave: int | None) -> Callable[[Method[P, T]], Method[P, T]]:
+    """For a method that stores something: `leave` is how much of the reserve it must not touch, in bytes.
+
+    When the file system is full, some of the reserve is given up and the method is called again, until it is done or
+    no more than `leave` is left. With None it is something that can wait, and is done only where there is plenty of
+    room. The method raises NoRoomError when it was not done for such a reason.
+    """
+
+    def decorate(method: Method[P, T]) -> Method[P, T]:
+        @functools.wraps(method)
+        def stored(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            if leave is None and not self._reserve.has_room_for_more():
+                raise NoRoomError("the registry's disk is full, what is left is kept for taking access away")
+            while True:
+                try:
+                    return method(self, *args, **kwargs)
+                except DBAPIError as exc:
+                    if not is_full(exc):
+                        raise
+                    if leave is None or not _give_up(self._reserve, leave, exc):
+                        raise NoRoomError(f"nothing can be stored: {exc.orig}") from exc
+                    # While there is room for the database to grow: then this has all of -wal.
+                    checkpoint(self._engine)
+
+        return stored
+
+    return decorate
+
+
+def _give_up(reserve: Reserve, leave: int, why: BaseException | None) -> bool:
+    done = reserve.give_up(leave)
+    if done:
+        error = str(getattr(why, "orig", why))
+        log.get().error("the registry's file system is full: room kept for this is given up", error=error)
+    return done
+
+
+class Registry:
+    """The database of one host. Made by `open`.
+
+    Every method that stores something raises NoRoomError when the file system is full, and then has changed nothing.
+    """
+
+    def __init__(self, engine: Engine, reserve: Reserve) -> None:
         self._engine = engine
         self._writing = engine.execution_options(**{WRITES: True})
+        self._reserve = reserve
 
     @classmethod
     def open(cls, path: str) -> Registry:
@@ -69,11 +121,21 @@ class Registry:
         An older version's tables are brought up to date. Raises ConfigError when the file cannot be made or used, is
         open to other users, is no registry or was written by a newer Hatchway.
         """
-        return cls(open_database(path))
+        reserve = Reserve(path)
+        while True:
+            try:
+                return cls(open_database(path), reserve)
+            except ConfigError as exc:
+                if not (is_full(exc.__cause__) and _give_up(reserve, 0, exc.__cause__)):
+                    raise
 
     def close(self) -> None:
         """Let go of the file. The object is of no more use."""
         self._engine.dispose()
+
+    def keep_reserve(self) -> bool:
+        """Make the reserve, or make it whole again, if there is room for it: see `reserve`. Whether it is whole."""
+        return self._reserve.make()
 
     def instances(self) -> tuple[InstanceRecord, ...]:
         """All instances that were ever shared, in the order of their keys."""
@@ -118,6 +180,7 @@ class Registry:
                 return Uid(candidate)
         raise ConflictError(f"all {last - first + 1} uids from {first} to {last} were given; widen ids.login_uids")
 
+    @storing(FOR_ACCESS)
     def enable(
         self,
         key: InstanceKey,
@@ -174,6 +237,7 @@ class Registry:
             (record,) = rows.instances(connection, t.instances.c.id == instance)
             return record
 
+    @storing(0)
     def reconcile(
         self,
         *,
@@ -217,6 +281,7 @@ class Registry:
         with self._read() as connection:
             return tuple(rows.rule(row) for row in connection.execute(select(t.rules).order_by(t.rules.c.id)))
 
+    @storing(0)
     def replace_rules(self, rules: Sequence[AccessRule]) -> None:
         """Remember `rules`, and nothing of those before."""
         with self._write() as connection:
@@ -229,6 +294,7 @@ class Registry:
         with self._read() as connection:
             return {directory: usage for directory, (_, usage) in rows.sizes(connection).items()}
 
+    @storing(None)
     def keep_sizes(self, counted: Mapping[Directory, Usage], of: Collection[Directory]) -> None:
         """Remember what was `counted`, in place of what was before; forget that of all volumes but those in `of`."""
         with self._write() as connection:
@@ -251,6 +317,7 @@ class Registry:
             if new:
                 connection.execute(insert(t.sizes), new)
 
+    @storing(0)
     def disable(
         self, key: InstanceKey, paths: Sequence[str], now: float, origins: Sequence[Origin] = (Origin.COMMAND,)
     ) -> tuple[str, ...]:
@@ -275,6 +342,7 @@ class Registry:
             self._changed(connection, instance, now)
         return tuple(sorted(found.values()))
 
+    @storing(None)
     def saw(self, keys: Collection[InstanceKey], now: float) -> None:
         """Record that the instances called `keys` are there at `now`, Unix seconds. Those never shared are left out."""
         with self._write() as connection:
@@ -282,6 +350,7 @@ class Registry:
                 if record.key in keys:
                     connection.execute(update(t.instances).where(rows.called(record.key)).values(seen_at=now))
 
+    @storing(0)
     def forget(self, key: InstanceKey) -> InstanceRecord:
         """Remove the instance `key`, its grants and its credentials. Its login and uid are never given again.
 
@@ -304,6 +373,7 @@ class Registry:
         with self._read() as connection:
             return rows.credentials(connection, login)
 
+    @storing(0)
     def replace_credential(self, login: str, new: NewCredential, now: float) -> None:
         """Give `login` the credential `new`, made at `now` (Unix seconds), in place of the one of its kind, if any.
 
@@ -325,6 +395,7 @@ class Registry:
         if connection.execute(count).scalar_one() >= CREDENTIALS_MAX:
             raise ConflictError(f"{login} has {CREDENTIALS_MAX} keys already: take some away")
 
+    @storing(0)
     def remove_credential(self, login: str, credential: int) -> bool:
         """Take the credential in row `credential` away from `login`. False if it has none such (any more)."""
         with self._write() as connection:
@@ -340,12 +411,14 @@ class Registry:
         with self._read() as connection:
             return frozenset(connection.execute(query).scalars())
 
+    @storing(None)
     def rehash(self, credential: int, before: str, after: str) -> bool:
         """Keep the same password by another hash, if it still is by the one `before`. False when it is not."""
         with self._write() as connection:
             this = and_(t.credentials.c.id == credential, t.credentials.c.public == before)
             return connection.execute(update(t.credentials).where(this).values(public=after)).rowcount > 0
 
+    @storing(0)
     def change_conditions(self, login: str, change: Callable[[Conditions], Conditions]) -> Conditions:
         """Have the conditions of `login` be what `change` makes of them. Gives those before.
 
@@ -368,6 +441,7 @@ class Registry:
         with self._read() as connection:
             return tuple(rows.delivery(row) for row in connection.execute(query))
 
+    @storing(0)
     def put_delivery(self, delivery: Delivery) -> Delivery:
         """Store `delivery`, in place of the one with its id. Gives it as it is stored. Raises NotFoundError."""
         with self._write() as connection:
@@ -379,11 +453,13 @@ class Registry:
             connection.execute(update(t.deliveries).where(t.deliveries.c.id == delivery.id).values(values))
             return delivery
 
+    @storing(0)
     def drop_delivery(self, delivery: Delivery) -> None:
         """Forget `delivery`."""
         with self._write() as connection:
             connection.execute(delete(t.deliveries).where(t.deliveries.c.id == delivery.id))
 
+    @storing(0)
     def reseal(self, change: Callable[[str, CredentialRecord], bytes]) -> int:
         """Seal every secret anew, all or none: `change` gives what is to be kept of a login's credential. Gives how
         many there were. Raises what `change` raises."""
@@ -399,6 +475,7 @@ class Registry:
                         connection.execute(anew.values(sealed=change(login, record)))
             return len(sealed)
 
+    @storing(FOR_ACCESS)
     def open_session(
         self,
         session: str,
@@ -425,6 +502,7 @@ class Registry:
             (record,) = rows.sessions(connection, t.sessions.c.id == session)
             return record
 
+    @storing(FOR_ACCESS)
     def close_session(self, session: str) -> SessionRecord | None:
         """Forget a session, which has ended. Gives what there was; None when it is not open."""
         with self._write() as connection:
@@ -437,6 +515,7 @@ class Registry:
         with self._read() as connection:
             return rows.sessions(connection, *([] if login is None else [t.logins.c.name == login]))
 
+    @storing(None)
     def add_events(self, events: Sequence[NewEvent]) -> None:
         """Add `events` to the record."""
         if events:
@@ -482,11 +561,13 @@ class Registry:
             last = connection.execute(select(at).where(at < before).order_by(number.desc()).limit(1)).scalar()
             return None if first is None or last is None else (first, last)
 
+    @storing(None)
     def forget_events(self, *, older_than: float, at_most: int) -> int:
         """Forget events from before `older_than`, Unix seconds, the oldest first, `at_most` at once. Gives how many."""
         with self._write() as connection:
             return rows.delete_oldest_events(connection, at_most, t.events.c.at < older_than)
 
+    @storing(None)
     def thin_events(self, *, kinds: Collection[EventKind], keep: int, at_most: int) -> int:
         """Forget events of `kinds` as long as there are more than `keep`, `at_most` at once. Gives how many.
 

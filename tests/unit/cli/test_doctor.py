@@ -24,7 +24,7 @@ from hatchway.cli.doctor import engine, files, kernel, leftovers, names, openssh
 from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.command_line import run as execute
 from hatchway.cli.doctor.finding import Finding, Level, ok
-from hatchway.config import DEFAULT_PATH, Access, Config, Engine, Host, Paths, Sshd, Static
+from hatchway.config import DEFAULT_PATH, RESERVE_SIZE, Access, Config, Engine, Host, Paths, Sshd, Static
 from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolError, RefusedError
 from hatchway.host import orphans
 from hatchway.host.orphans import InUse
@@ -454,6 +454,31 @@ def test_secrets(config: Config) -> None:
     new.unlink()
     Path(config.sealing_key_path).chmod(0o640)
     expect(files.secrets(config), FAILED, "0640")
+
+
+def test_room(config: Config) -> None:
+    def with_free(size: int, files_free: int = 1) -> Callable[[str], os.statvfs_result]:
+        return lambda _: os.statvfs_result(
+            (4096, 4096, 1 << 30, size >> 12, size >> 12, 9, files_free, files_free, 0, 255)
+        )
+
+    def found(size: int, files_free: int = 1) -> Finding:
+        return files.room(config, with_free(size, files_free))
+
+    expect(found(1 << 40), OK, "none yet")
+    Path(config.registry_path).touch(0o600)
+    expect(found(1 << 40), WARNING, "registry.sqlite-reserve, which keeps room")
+    expect(found(1 << 20), FAILED, "the disk is full")
+    reserve = Path(config.reserve_path)
+    reserve.touch(0o600)
+    os.truncate(reserve, RESERVE_SIZE)
+    expect(found(1 << 40), OK, "free in")
+    expect(found(100 << 20), WARNING, "nearly full")
+    expect(found(1 << 20), FAILED, "the disk is full")
+    expect(found(1 << 40, 0), FAILED, "the disk is full")
+    os.truncate(reserve, RESERVE_SIZE - 1)
+    expect(found(1 << 40), FAILED, "the disk was full")
+    expect(files.room(config), FAILED, "the disk was full")
 
 
 @pytest.fixture

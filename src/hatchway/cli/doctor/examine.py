@@ -53,6 +53,7 @@ def examine(app: App) -> Iterator[Finding]:
         ("static instances", lambda: files.static(config)),
         ("access files", lambda: files.access(config, applied)),
         ("secrets", lambda: files.secrets(config)),
+        ("room for the registry", lambda: files.room(config)),
     ]
     for name, check in checks:
         yield from _guarded(name, check)

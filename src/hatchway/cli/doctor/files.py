@@ -10,11 +10,15 @@ from pathlib import Path
 
 from hatchway import rulefiles
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
+from hatchway.cli.sizes import amount
 from hatchway.cli.text import count
-from hatchway.config import DEFAULT_PATH, Config
+from hatchway.config import DEFAULT_PATH, RESERVE_SIZE, Config
 from hatchway.errors import HatchwayError
 from hatchway.model import AccessRule
 from hatchway.sshd import trust
+
+NEARLY_FULL = 256 << 20
+"""Bytes that should be free where the registry is: the record of a busy host takes 100 MB, see log.keep_events."""
 
 
 def configuration(path: Path | None, flaw: Callable[[str], str | None] = trust.flaw) -> Finding:
@@ -90,3 +94,31 @@ def secrets(config: Config) -> Finding:
     if not seen:
         return ok("secrets", f"none yet: 'hatchway run' makes them in {config.paths.state_dir}")
     return ok("secrets", f"registry and sealing key in {config.paths.state_dir} are their owner's alone")
+
+
+def room(config: Config, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Finding:
+    """Whether the registry has room, and the reserve is there with which access can be taken away on a full disk."""
+    name, directory = "room for the registry", config.paths.state_dir
+    fix = "free some room; give it a file system of its own if a volume without a limit is on the same"
+    try:
+        if not os.path.lexists(config.registry_path):
+            return ok(name, f"none yet: 'hatchway run' makes it in {directory}")
+        found = statvfs(directory)
+        reserve = os.lstat(config.reserve_path).st_size if os.path.lexists(config.reserve_path) else None
+    except OSError:
+        return warning(name, f"{directory} cannot be looked at", "run 'hatchway doctor' as root")
+    free = found.f_bavail * found.f_frsize
+    left = f"{amount(free)} are free in {directory}"
+    if reserve is not None and reserve < RESERVE_SIZE:
+        return failed(name, f"the disk was full, and room kept for that is used up in part; {left}", fix)
+    if free < RESERVE_SIZE or (found.f_files and not found.f_favail):
+        return failed(name, f"the disk is full: {left}", fix)
+    if reserve is None:
+        return warning(
+            name,
+            f"no {config.reserve_path}, which keeps room for when the disk is full; {left}",
+            "see the log of the core, which makes it every ten minutes if it can",
+        )
+    if free < NEARLY_FULL:
+        return warning(name, f"the disk is nearly full: {left}", fix)
+    return ok(name, left)
