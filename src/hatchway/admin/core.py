@@ -295,6 +295,8 @@ class Core:
         while True:
             try:
                 await self.note_seen()
+            except HatchwayError as exc:
+                self._logger.warning("not noted which instances are there", error=str(exc))
             except Exception:
                 self._logger.exception("not noted which instances are there")
             await trio.sleep(SEEN_EVERY_S)
@@ -386,8 +388,9 @@ class Core:
             self._applied[login] = views
         except BaseException as exc:
             if isinstance(exc, HatchwayError):
-                # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
-                self._untold.update(self._latest)
+                if stored:
+                    # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
+                    self._untold.update(self._latest)
                 self.journal.refused(login, address, f"not let in: {exc}", str(record.key))
             self._young.pop(session, None)
             if stored:

@@ -45,6 +45,8 @@ class Measuring:
                 await self._core.sharing()
             try:
                 await self.step()
+            except HatchwayError as exc:
+                self._logger.warning("sizes of volumes not kept", error=str(exc))
             except Exception:
                 self._logger.exception("sizes of volumes not known or not kept")
             await trio.sleep(TOGETHER_S)

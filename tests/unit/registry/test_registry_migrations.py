@@ -133,6 +133,8 @@ def test_version_0001_still_answers(path: str) -> None:
         volume = VolumeInfo(path="/var/lib/db", kind=VolumeKind.BIND, source="/srv/db")
         assert len(registry.enable(db.key, [(volume, Mode.READ_ONLY)], by="root", now=1.0, new=None).grants) == 1
     with closing(sqlite3.connect(path)) as connection:
+        # Those that have ended are forgotten.
+        assert connection.execute("SELECT id FROM sessions").fetchall() == [("s-2",)]
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
