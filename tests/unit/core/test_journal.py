@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
