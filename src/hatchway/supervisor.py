@@ -22,7 +22,7 @@ import trio
 
 from hatchway import log, provision
 from hatchway.config import Config
-from hatchway.errors import HostError, plain_errors
+from hatchway.errors import HostError, RefusedError, plain_errors
 from hatchway.host import processes
 from hatchway.host.records import Records
 from hatchway.kept import DESCRIPTORS_MAX, Kept, Messages, room
@@ -69,7 +69,7 @@ class Running:
 def run(config: Config, config_path: Path | None) -> None:
     """Run everything until SIGTERM or SIGINT. Needs root. Raises HatchwayError when it cannot start."""
     if os.geteuid() != 0:
-        raise HostError("'hatchway run' needs root: it mounts volumes and starts sshd")
+        raise RefusedError("'hatchway run' needs root: it mounts volumes and starts sshd")
     log.configure("supervisor", config.log.level)
     os.umask(0o022)
     # What we keep for hostd. Processes inherit it: sshd is not meant to have a million.

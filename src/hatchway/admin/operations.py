@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 
 import trio
+from msgspec import structs
 
 from hatchway import __version__, log
 from hatchway.admin import shares
@@ -19,6 +20,8 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.admin.secrets import of_kind, password_kind, unsealed
 from hatchway.admin.volume_keys import InVolumes, VolumeKeys
+from hatchway.credentials import passwords
+from hatchway.credentials.secret import DamagedSecretError
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
@@ -149,7 +152,8 @@ class Operations:
         except HatchwayError as exc:
             problem = str(exc)
         records = await self._core.db(Registry.instances)
-        volumes = [(instance.key, volume) for instance in await self._instances() for volume in instance.volumes]
+        instances = await self._instances()
+        volumes = [(instance.key, volume) for instance in instances for volume in instance.volumes]
         return Status(
             version=__version__,
             sources=self._core.inventory.sources(),
@@ -165,6 +169,8 @@ class Operations:
                 if volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present)
             ),
             full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
+            locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),
+            expired=tuple(instance.login for instance in instances if instance.expired and instance.login is not None),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
@@ -177,6 +183,13 @@ class Operations:
         secret = unsealed(self._core, record.login, password) if request.secrets else None
         in_volumes = await self._volume_keys.shown(record)
         conditions = self._conditions.status(record)
+        problems = [*conditions.hindrances, *self._problems(status), *_of_volume_keys(record, in_volumes)]
+        hashed, rehash = "", False
+        if password is not None:
+            try:
+                hashed, rehash = passwords.kind(password.public), passwords.needs_rehash(password.public)
+            except DamagedSecretError as exc:
+                problems.append(str(exc))
         sshd = self._core.config.sshd
         return ConnectionInfo(
             instance=status,
@@ -192,7 +205,9 @@ class Operations:
             conditions=conditions,
             keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
             volume_keys=len(in_volumes.keys) if record.conditions.volume_keys else None,
-            problems=(*conditions.hindrances, *self._problems(status), *_of_volume_keys(record, in_volumes)),
+            problems=tuple(problems),
+            password_hash=hashed,
+            password_rehash=rehash,
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:
@@ -468,7 +483,12 @@ class Operations:
         key = record.key if record is not None else info.key if info is not None else None
         held_back = {} if key is None else self._reconciler.held_back(key)
         limits = self._core.limits or shares.NOTHING
-        return shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
+        status = shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
+        if record is None:
+            return status
+        conditions = record.conditions
+        expired = has_passed(conditions.expires_at, self._core.now())
+        return structs.replace(status, locked=conditions.locked_at is not None, expired=expired)
 
     async def _sessions(self) -> dict[str, int]:
         counts: dict[str, int] = {}

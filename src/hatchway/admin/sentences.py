@@ -6,12 +6,12 @@ Phrases without full stop that never hold a secret: each names the fields it tel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import UNSET
 
 from hatchway.admin.rules import Change
+from hatchway.localtime import local
 from hatchway.model import Limits, Mode, NewLimits, Ownership
 from hatchway.wire.admin import (
     Apply,
@@ -52,6 +52,10 @@ from hatchway.wire.entry import (
 _DAY_S = 86400.0
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def _volumes(volumes: tuple[str, ...], every: bool, none: str) -> str:
     return "all volumes" if every else ", ".join(volumes) or none
 
@@ -66,7 +70,7 @@ def _limits(limits: NewLimits) -> list[str]:
     if limits.size is not UNSET:
         said.append("no limit of size" if limits.size is None else f"at most {limits.size:,} bytes")
     if limits.files is not UNSET:
-        said.append("no limit of files" if limits.files is None else f"at most {limits.files:,} files")
+        said.append("no limit of files" if limits.files is None else f"at most {_count(limits.files, 'file')}")
     return said
 
 
@@ -89,7 +93,7 @@ def _confirm(request: Confirm) -> str:
 
 
 def _apply(request: Apply) -> str | None:
-    return None if request.dry_run else f"apply the access files: {len(request.rules)} rules"
+    return None if request.dry_run else f"apply the access files: {_count(len(request.rules), 'rule')}"
 
 
 def _forget(_request: Forget) -> str:
@@ -97,7 +101,8 @@ def _forget(_request: Forget) -> str:
 
 
 def _prune(request: Prune) -> str | None:
-    return None if request.dry_run else f"forget what has been gone for {request.gone_s / _DAY_S:g} days"
+    days = request.gone_s / _DAY_S
+    return None if request.dry_run else f"forget what has been gone for {days:g} day{'s' * (days != 1)}"
 
 
 def _show(request: Show) -> str | None:
@@ -135,7 +140,7 @@ def _renew_key(_request: RenewKey) -> str:
 def _add_key(request: AddKey) -> str:
     words = ["key added"]
     words += [f"from {request.sources}"] if request.sources else []
-    words += [f"until {utc(request.expires_at)}"] if request.expires_at is not None else []
+    words += [f"until {local(request.expires_at)}"] if request.expires_at is not None else []
     return ", ".join(words)
 
 
@@ -160,10 +165,10 @@ def _set_conditions(request: SetConditions) -> str:
     if request.allowed_from is not UNSET:
         said.append(f"from {', '.join(request.allowed_from) or 'anywhere'}")
     if request.expires_at is not UNSET:
-        said.append("never expires" if request.expires_at is None else f"expires at {utc(request.expires_at)}")
+        said.append("never expires" if request.expires_at is None else f"expires at {local(request.expires_at)}")
     if request.sessions_max is not UNSET:
         most = request.sessions_max
-        said.append("as many sessions as configured" if most is None else f"at most {most} sessions")
+        said.append("as many sessions as configured" if most is None else f"at most {_count(most, 'session')}")
     return f"conditions: {'; '.join(said) or 'unchanged'}"
 
 
@@ -181,14 +186,6 @@ def _kick(request: Kick) -> str:
 
 def _rotate_key(_request: RotateKey) -> str:
     return "sealing key rotated"
-
-
-def utc(at: float) -> str:
-    """A time, Unix seconds, for people."""
-    try:
-        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g} s since 1970"
 
 
 CHANGING: Mapping[type, Callable[[Any], str | None]] = {

@@ -9,6 +9,7 @@ from rich.text import Text
 from hatchway.cli import moments
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import count, safe
+from hatchway.localtime import local
 from hatchway.wire.entry import ConditionsStatus
 
 LABEL_WIDTH = 14
@@ -19,7 +20,7 @@ def print_conditions(out: Terminal, status: ConditionsStatus, *, only_said: bool
     now = time.time()
     if status.locked_at is not None:
         why = f": {status.locked_why}" if status.locked_why else ""
-        _sentence(out, "Locked", f"since {moments.local(status.locked_at)}{why}", "yellow")
+        _sentence(out, "Locked", f"since {local(status.locked_at)}{why}", "yellow")
     elif not only_said:
         out.field("Locked", "no")
     if status.allowed_from or not only_said:

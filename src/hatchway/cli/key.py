@@ -17,6 +17,7 @@ from hatchway.cli.patterns import listed
 from hatchway.cli.text import count, safe
 from hatchway.connect.info import key_file_name
 from hatchway.errors import UsageError
+from hatchway.localtime import local
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
@@ -268,7 +269,7 @@ def _remarks(key: KeyStatus, now: float) -> list[Text]:
         remarks.append(Text.assemble(("in ", "dim"), safe(key.place, "dim")))
     if key.created_at is not None:
         done = "made" if key.origin is KeyOrigin.GENERATED else "added"
-        remarks.append(Text(f"{done} {moments.local(key.created_at)}", "dim"))
+        remarks.append(Text(f"{done} {local(key.created_at)}", "dim"))
     if key.sources:
         remarks.append(Text.assemble("only from ", safe(key.sources)))
     if key.expires_at is not None and key.expires_at > now:

@@ -63,10 +63,14 @@ def _add_volumes(node: Tree, instance: InstanceStatus) -> None:
 
 
 def instance_line(instance: InstanceStatus) -> Text:
-    """Key, state, login, number of sessions."""
+    """Key, state, login, whether nobody is let in by it, number of sessions."""
     parts = [safe(str(instance.key), "bold"), _state(instance)]
     if instance.login is not None:
         parts.append(Text.assemble(("login ", "dim"), safe(instance.login)))
+    if instance.locked:
+        parts.append(Text("locked", "yellow"))
+    if instance.expired:
+        parts.append(Text("expired", "yellow"))
     if instance.sessions:
         parts.append(Text(count(instance.sessions, "session")))
     return Text("  ").join(parts)

@@ -15,6 +15,7 @@ from hatchway.cli.app import App, flush, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.sizes import amount
 from hatchway.cli.text import safe
+from hatchway.localtime import local
 from hatchway.model import EventKind
 from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
 
@@ -98,7 +99,7 @@ def _cells(entry: LogEntry) -> list[Text]:
     if entry.times > 1:
         text.append(f"  x {entry.times:,}")
     return [
-        Text(moments.local(entry.at), style="dim"),
+        Text(local(entry.at), style="dim"),
         Text(entry.kind.value, style=_STYLE.get(entry.kind, "")),
         safe(entry.instance or entry.login or "-"),
         safe(entry.address or "-"),

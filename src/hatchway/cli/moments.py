@@ -8,6 +8,7 @@ import re
 
 from hatchway.cli.text import ago, span
 from hatchway.errors import UsageError
+from hatchway.localtime import local
 
 NEVER = "never"
 """What `--expires` may be besides a time."""
@@ -58,14 +59,6 @@ def expiry(text: str, now: float) -> float | None:
     except (ValueError, OverflowError, OSError):
         raise UsageError(f"--expires {text!r}: nothing lasts that long; say 'never'") from None
     return at
-
-
-def local(at: float) -> str:
-    """`at` as "2026-01-31 14:05:00"; in seconds where the calendar ends."""
-    try:
-        return f"{datetime.datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g} s since 1970"
 
 
 def told(at: float, now: float) -> str:

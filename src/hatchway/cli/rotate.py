@@ -29,7 +29,7 @@ def _print(out: Terminal, answer: Rotated) -> None:
     out.out(Text(f"{count(answer.secrets, 'secret')} {done} sealed with a new key; the old one is no longer kept."))
     out.sentence(
         "Secrets in a backup of the registry made before now can be read with the old key only, so keep your backup of "
-        "that key as long as these, and make a new backup of registry and key",
+        "that key as long as these, and make a new backup of registry and key.",
         "yellow",
         label="  ",
     )

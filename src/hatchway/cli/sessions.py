@@ -7,12 +7,12 @@ import time
 import click
 from rich.text import Text
 
-from hatchway.cli import moments
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.sizes import amount
 from hatchway.cli.text import count, safe, span
 from hatchway.errors import UsageError
+from hatchway.localtime import local
 from hatchway.wire.entry import Kick, Kicked, ListSessions, Sessions, SessionStatus
 
 ID_CHARS_MIN = 8
@@ -110,7 +110,7 @@ def _bytes(number: int | None, partial: bool) -> str:
 
 
 def _remarks(session: SessionStatus) -> list[Text]:
-    remarks = [Text.assemble((f"since {moments.local(session.opened_at)} by ", "dim"), _credential(session))]
+    remarks = [Text.assemble((f"since {local(session.opened_at)} by ", "dim"), _credential(session))]
     for file in session.files[:FILES_SHOWN]:
         remarks.append(Text.assemble("writing " if file.writing else "reading ", safe(file.path)))
     if len(session.files) > FILES_SHOWN:

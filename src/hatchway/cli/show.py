@@ -87,10 +87,18 @@ def _password(info: ConnectionInfo) -> Text:
     if info.password is not None:
         return safe(info.password)
     if info.password_kind is PasswordKind.HASHED:
-        return Text.assemble(
-            ("kept as a hash; make a new one with ", "dim"), safe(f"hatchway password reset {info.login}")
-        )
+        new = safe(f"hatchway password reset {info.login}")
+        return Text.assemble((f"{_kept(info)}; make a new one with ", "dim"), new)
     return Text.assemble(("hidden; see ", "dim"), safe(f"hatchway password show {info.login}"))
+
+
+def _kept(info: ConnectionInfo) -> str:
+    """How a password is kept that cannot be shown."""
+    kept = f"kept as {info.password_hash or 'a hash'}"
+    if not info.password_rehash:
+        return kept
+    other = " of other parameters" if info.password_hash == "argon2id" else ""
+    return f"{kept}{other}, from the next login by it on as argon2id"
 
 
 def _print_filezilla(out: Terminal, site: FileZillaSite) -> None:

@@ -30,6 +30,10 @@ def _print(out: Terminal, answer: Status) -> None:
         out.field("Suspended", Text(f"{count(len(answer.waiting), 'volume')}: see 'hatchway ls'", "yellow"))
     if answer.full:
         out.field("Full", Text(f"{count(len(answer.full), 'volume')}: see 'hatchway ls'", "yellow"))
+    if answer.locked:
+        out.field("Locked", Text(f"{count(len(answer.locked), 'login')}: see 'hatchway ls'", "yellow"))
+    if answer.expired:
+        out.field("Expired", Text(f"{count(len(answer.expired), 'login')}: see 'hatchway ls'", "yellow"))
     if answer.host_problem is None:
         out.field("Host half", "answers")
     else:

@@ -11,6 +11,9 @@ from rich.text import Text
 
 from hatchway.printable import escaped
 
+YEAR_S = 365.2425 * 86400
+"""Seconds of a year of the calendar, on the average."""
+
 
 def safe(text: str, style: str = "") -> Text:
     """`text`, escaped, as rich prints it: literally, in `style`, with no markup in it read."""
@@ -23,14 +26,16 @@ def count(number: int, what: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time span in words: "2 s", "5 min", "3 h", "4 days"."""
+    """A time span in words: "2 s", "5 min", "3 h", "4 days", "7 years"."""
     if seconds < 120:
         return f"{max(0, int(seconds))} s"
     if seconds < 7200:
         return f"{int(seconds / 60)} min"
     if seconds < 172800:
         return f"{int(seconds / 3600)} h"
-    return f"{int(seconds / 86400)} days"
+    if seconds < 2 * YEAR_S:
+        return f"{int(seconds / 86400)} days"
+    return f"{int(seconds / YEAR_S):,} years"
 
 
 def ago(seconds: float) -> str:

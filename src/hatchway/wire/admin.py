@@ -80,7 +80,10 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance, its volumes and its login (None before the first enable). `present`: the catalog has it now."""
+    """An instance, its volumes and its login (None before the first enable). `present`: the catalog has it now.
+
+    `locked` and `expired`: the login is, so nobody is let in by it.
+    """
 
     key: InstanceKey
     state: InstanceState
@@ -91,6 +94,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     login: str | None
     volumes: tuple[VolumeStatus, ...]
     sessions: int = 0
+    locked: bool = False
+    expired: bool = False
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +280,11 @@ class HostKey(msgspec.Struct, frozen=True, tag="host-key"):
 
 class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-info"):
     """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent. `keys` is how many
-    keys there are besides the generated one, `volume_keys` those in its own volumes, None when these do not count."""
+    keys there are besides the generated one, `volume_keys` those in its own volumes, None when these do not count.
+
+    `password_hash` names the kind of its hash, as in Password; "" when there is none. `password_rehash`: it is not as
+    we hash them, and is hashed anew at the next login by it. So nobody has used one that was imported so yet.
+    """
 
     instance: InstanceStatus
     host: str
@@ -291,6 +300,8 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     keys: int = 0
     volume_keys: int | None = None
     problems: tuple[str, ...] = ()
+    password_hash: str = ""
+    password_rehash: bool = False
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
@@ -304,6 +315,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
     `waiting` instances and paths at which access is suspended or held back, `full` those to which nothing can be added.
+    `locked` and `expired` are logins.
     """
 
     version: str
@@ -315,6 +327,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     rules: tuple[AccessRule, ...] = ()
     waiting: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    locked: tuple[str, ...] = ()
+    expired: tuple[str, ...] = ()
     leftovers: Leftovers | None = None
 
 

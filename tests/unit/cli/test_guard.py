@@ -94,6 +94,13 @@ def test_run_hands_over(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_module.run.name == "run"
 
 
+def test_run_needs_root(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    done = run("run")
+    assert done.exit_code == 7
+    assert "needs root" in done.stderr
+
+
 @pytest.mark.parametrize("error", [HostError("needs root"), KeyboardInterrupt()])
 def test_run_ends(run: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(_config: object, _path: object) -> None:

@@ -56,7 +56,7 @@ def test_list(run: Cli, daemon: FakeDaemon) -> None:
     )
     done = run("key", "list", "shop/web/1")
     assert (done.exit_code, done.stderr) == (0, "")
-    years = int((time.time() - at(2020, 1, 31, 23, 59, 59)) / 86400)
+    years = int((time.time() - at(2020, 1, 31, 23, 59, 59)) / 86400 / 365.2425)
     assert (
         done.stdout
         == f"""\
@@ -68,7 +68,7 @@ shop-web-1  3 keys
       ssh-rsa 3072  SHA256:{"a" * 43}
       added 2026-02-01 00:00:00
       only from 10.0.0.0/8,!10.0.0.1
-      expired 2020-01-31 23:59:59, {years} days ago
+      expired 2020-01-31 23:59:59, {years} years ago
       only after a PIN or the like
   volume     no comment
       ssh-ed25519  SHA256:{"v" * 43}

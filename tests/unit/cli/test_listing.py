@@ -173,6 +173,28 @@ def test_status(run: Cli, daemon: FakeDaemon) -> None:
     assert "  Suspended     1 volume: see 'hatchway ls'\n" in run("status").stdout
 
 
+def test_logins_by_which_nobody_is_let_in_are_told(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    answer = Status(
+        version="0.1.0",
+        sources=(),
+        logins=3,
+        sessions=0,
+        mounts=0,
+        host_problem=None,
+        locked=("shop-web-1", "shop-web-2"),
+        expired=("shop-db-1",),
+    )
+    daemon.answers[DaemonStatus] = answer
+    out = run("status").stdout
+    assert "  Locked        2 logins: see 'hatchway ls'\n  Expired       1 login: see 'hatchway ls'\n" in out
+    assert run.json("status")["locked"] == ["shop-web-1", "shop-web-2"]
+    found = make.instance(make.volume("/data", Access.READ_WRITE), login="shop-web-1", locked=True, expired=True)
+    daemon.answers[ListInstances] = Listing(instances=(structs.replace(found, sessions=1),), sources=())
+    assert "shop/web/1  running  login shop-web-1  locked  expired  1 session\n" in run("ls").stdout
+    (listed,) = run.json("ls")["instances"]
+    assert (listed["locked"], listed["expired"]) == (True, True)
+
+
 def test_an_error_of_the_daemon(run: Cli, daemon: FakeDaemon) -> None:
     daemon.answers[DaemonStatus] = InternalError("internal error; the log has the details")
     done = run("status")

@@ -8,6 +8,7 @@ import pytest
 
 from hatchway.cli import moments
 from hatchway.errors import UsageError
+from hatchway.localtime import local
 
 NOW = datetime.datetime(2026, 1, 31, 14, 5).timestamp()
 
@@ -89,6 +90,14 @@ def test_what_was_just_said_is_told_as_it_was_said(text: str, told: str) -> None
     assert moments.told(at, NOW + 0.2).endswith(f", in {told}")
 
 
+def test_what_is_far_away_is_told_in_years() -> None:
+    never = moments.expiry("9999-12-31", NOW)
+    assert never is not None
+    assert moments.told(never, NOW) == "9999-12-31 23:59:59, in 7,973 years"
+    assert moments.told(NOW, NOW + 729 * 86400) == "2026-01-31 14:05:00, 729 days ago"
+    assert moments.told(NOW, NOW + 731 * 86400) == "2026-01-31 14:05:00, 2 years ago"
+
+
 @pytest.mark.parametrize("beyond", [1e30, -1e30])
 def test_the_calendar_ends_somewhere(beyond: float) -> None:
-    assert moments.local(beyond) == f"{beyond:g} s since 1970"
+    assert local(beyond) == f"{beyond:g} s since 1970"

@@ -122,6 +122,24 @@ def test_show_a_hashed_password(run: Cli, daemon: FakeDaemon, make: Any) -> None
     assert "kept as a hash; make a new one with hatchway password reset shop-web-1" in run("show", "x").stdout
 
 
+@pytest.mark.parametrize(
+    ("kind", "rehash", "told"),
+    [
+        ("argon2id", False, "kept as argon2id; make a new one with "),
+        ("sha512", True, "kept as sha512, from the next login by it on as argon2id; make"),
+        ("argon2id", True, "kept as argon2id of other parameters, from the next login by it on as argon2id; make"),
+    ],
+)
+def test_show_how_a_password_is_kept(
+    run: Cli, daemon: FakeDaemon, make: Any, kind: str, rehash: bool, told: str
+) -> None:
+    answer = make.connection(password_kind=PasswordKind.HASHED, password_hash=kind, password_rehash=rehash)
+    daemon.answers[Show] = answer
+    assert f"  Password      {told}" in run("show", "x").stdout
+    document = run.json("show", "x")
+    assert (document["password_hash"], document["password_rehash"]) == (kind, rehash)
+
+
 def test_show_where_a_volume_stands(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     found = make.instance(make.volume("/etc/app", Access.READ_ONLY, session_path="/volumes/conf"), login="l")
     daemon.answers[Show] = make.connection(instance=found)

@@ -23,7 +23,7 @@ from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import EventKind, Login, Snapshot
 from hatchway.registry.records import NO_CONDITIONS, Conditions
 from hatchway.registry.store import Registry
-from hatchway.wire.admin import Enable, Show
+from hatchway.wire.admin import DaemonStatus, Enable, ListInstances, Show
 from hatchway.wire.entry import (
     AddKey,
     Kick,
@@ -50,6 +50,9 @@ async def test_locked_means_nobody_and_the_sessions_end(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="locked already: rent not paid"):
             await stage.do(Lock(instance=INSTANCE))
         assert "rent not paid" in " ".join((await stage.do(Show(instance=INSTANCE))).problems)
+        (listed,) = (await stage.do(ListInstances())).instances
+        assert (listed.locked, listed.expired) == (True, False)
+        assert (await stage.do(DaemonStatus())).locked == ("shop-web-1",)
         assert (await stage.do(Unlock(INSTANCE))).locked_at is None
         with pytest.raises(ConflictError, match="is not locked"):
             await stage.do(Unlock(INSTANCE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import os
 from pathlib import Path
@@ -42,6 +43,7 @@ from hatchway.wire.entry import (
     ExportKey,
     Kick,
     ResetPassword,
+    SetConditions,
     ShowPassword,
 )
 from hatchway.wire.service import Peer, Request, Table
@@ -277,7 +279,12 @@ def test_sentences_of_requests() -> None:
     )
     assert requested(Disable(instance="web")) == "disable nothing"
     assert requested(Confirm(instance="web")) == "confirm all that waits"
-    assert requested(Apply(rules=(RULE,))) == "apply the access files: 1 rules"
+    assert requested(Apply(rules=(RULE,))) == "apply the access files: 1 rule"
+    assert requested(Prune(gone_s=86400.0)) == "forget what has been gone for 1 day"
+    at = datetime.datetime(2026, 1, 31, 23, 59, 59).timestamp()
+    assert requested(SetConditions(instance="web", sessions_max=1, expires_at=at)) == (
+        "conditions: expires at 2026-01-31 23:59:59; at most 1 session"
+    )
     assert requested(Prune(gone_s=86400 * 2.5)) == "forget what has been gone for 2.5 days"
 
 

@@ -131,8 +131,12 @@ async def test_a_hash_from_elsewhere_is_hashed_anew_at_the_first_login(tmp_path:
         made = await trio.run_process(["openssl", "passwd", "-6", "from the old host"], capture_stdout=True)
         found = await stage.do(ImportPassword(instance=INSTANCE, encoded=made.stdout.decode().strip()))
         assert (found.kind, found.hash) == (PasswordKind.HASHED, "sha512-crypt")
+        info = await stage.do(Show(instance=INSTANCE))
+        assert (info.password_hash, info.password_rehash) == ("sha512-crypt", True)
         assert not await by_password(stage, "from another host")
         assert await by_password(stage, "from the old host")
+        info = await stage.do(Show(instance=INSTANCE))
+        assert (info.password_hash, info.password_rehash) == ("argon2id", False)
         session = newest(stage)
         (password,) = [
             one

@@ -1,0 +1,13 @@
+"""When something is, for people: always as the clock of this host shows it. Pure, but for its time zone."""
+
+from __future__ import annotations
+
+import datetime
+
+
+def local(at: float) -> str:
+    """`at`, Unix seconds, as "2026-01-31 14:05:00"; in seconds where the calendar ends."""
+    try:
+        return f"{datetime.datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g} s since 1970"
