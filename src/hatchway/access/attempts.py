@@ -42,7 +42,11 @@ password, or which kind of hash, does not show unless a check takes longer than 
 
 
 class UncheckedError(Exception):
-    """The guess was not looked at; says why."""
+    """The guess was not looked at; says why. `wait_s`: how many seconds until the next one is, if that is known."""
+
+    def __init__(self, why: str, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
 
 
 class Priority(NamedTuple):
@@ -172,7 +176,7 @@ class Attempts:
         """How many seconds the next guess has to wait. Raises UncheckedError when that is more than `most_s`."""
         wait_s = self.throttle.wait_s(address, login, trio.current_time())
         if wait_s > most_s:
-            raise UncheckedError(f"too many wrong guesses, the next is looked at in {wait_s:.0f} s")
+            raise UncheckedError("too many wrong guesses", wait_s)
         return wait_s
 
     @asynccontextmanager

@@ -142,7 +142,8 @@ class Gate:
             slow = password is not None and passwords.is_slow(password.public)
             right = await self._attempts.check(addresses.address(address), name, verify, slow=slow)
         except UncheckedError as exc:
-            return self._refused(login, address, f"password not looked at: {exc}", "password refused")
+            more = {} if exc.wait_s is None else {"wait_s": round(exc.wait_s)}
+            return self._refused(login, address, f"password not looked at: {exc}", "password refused", **more)
         if password is None or not right:
             if password is not None:
                 await self._wrong(Login(login))
@@ -229,9 +230,10 @@ class Gate:
     def _service_ok(self, fields: Mapping[str, bytes]) -> bool:
         return _text(fields, "service") == self._core.config.sshd.pam_service
 
-    def _refused(self, login: str, address: str, reason: str, what: str = "login refused") -> Answer:
-        """No, and a note of it. `what` is what fail2ban looks for: see fail2ban/hatchway.conf."""
-        self._logger.warning(what, login=login[:LOGGED_MAX], address=address[:LOGGED_MAX], reason=str(reason))
+    def _refused(self, login: str, address: str, reason: str, what: str = "login refused", **more: int) -> Answer:
+        """No, and a note of it. `what` is what fail2ban looks for (fail2ban/hatchway.conf), `more` is for the log."""
+        who = {"login": login[:LOGGED_MAX], "address": address[:LOGGED_MAX]}
+        self._logger.warning(what, **who, reason=str(reason), **more)
         self._journal.refused(login, address, str(reason))
         return NO
 

@@ -27,6 +27,8 @@ OTHERS_MAX = 10_000
 REASONS_MAX = 4
 """Different reasons that one row names."""
 
+OTHER_REASONS = "for other reasons"
+
 LOGIN_LENGTH = ADDRESS_LENGTH = 64
 REASON_LENGTH = 120
 """Characters that are kept."""
@@ -37,19 +39,25 @@ class _Count:
     at: float
     instance: str = ""
     times: int = 0
-    reasons: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, why: str, instance: str) -> None:
         self.times += 1
         self.instance = self.instance or instance
-        if why not in self.reasons and len(self.reasons) < REASONS_MAX:
-            self.reasons.append(why)
+        known = why in self.reasons or len(self.reasons) < REASONS_MAX
+        self.reasons[why if known else OTHER_REASONS] += 1
+
+    def _why(self) -> str:
+        """The reasons, each with how often it was one if there are several."""
+        if len(self.reasons) == 1:
+            return next(iter(self.reasons))
+        return "; ".join(f"{why} ({times:,})" for why, times in self.reasons.items())
 
     def event(self, more: str = "", *, login: str = "", address: str = "") -> NewEvent:
         return NewEvent(
             self.at,
             EventKind.REFUSED,
-            f"{'; '.join(self.reasons)}{more}",
+            f"{self._why()}{more}",
             instance=self.instance,
             login=login,
             address=address,

@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from hatchway import log
-from hatchway.admin.attempts import ADDRESS_LENGTH, LOGIN_LENGTH, MINUTE_S, Attempts
+from hatchway.admin.attempts import ADDRESS_LENGTH, LOGIN_LENGTH, MINUTE_S, ROWS_MAX, Attempts
 from hatchway.config import Log
 from hatchway.model import EventKind, valid_login
 from hatchway.printable import plain
@@ -42,6 +42,10 @@ WAITING_MAX = 10_000
 
 BATCH = 500
 """Rows of one transaction: logins wait for the registry meanwhile."""
+
+LATE_MAX = 2 * (ROWS_MAX + 1)
+"""Rows at most that were written after one whose event is later: those of a minute of refusals, which are written when
+it is over, and of the one before, which may have just been."""
 
 TRIM_EVERY_S = 3600.0
 TRIM_AFTER = 10_000
@@ -237,14 +241,15 @@ class Journal:
         since: float | None = None,
         after: int | None = None,
     ) -> Page:
-        """The latest `limit` events, also those not written yet. Arguments as in Registry.events; with `after` only
-        what is written, so that each event comes once."""
+        """The latest `limit` events by their time, also those not written yet. Arguments as in Registry.events; with
+        `after` the first that were written since, and behind these what is still counted."""
         self._end_minute()
         await self.write()
         only = None if instance is None else plain(instance, INSTANCE_LENGTH)
 
         def look(registry: Registry) -> Page:
-            found = registry.events(limit=limit, instance=only, kinds=kinds, since=since, after=after)
+            late = LATE_MAX if after is None and (not kinds or EventKind.REFUSED in kinds) else 0
+            found = registry.events(limit=limit + late, instance=only, kinds=kinds, since=since, after=after)
             written: list[tuple[int | None, NewEvent]] = [(one.id, one.event) for one in found]
             more: list[tuple[int | None, NewEvent]] = [
                 (None, event)
@@ -253,14 +258,18 @@ class Journal:
                 and (not kinds or event.kind in kinds)
                 and (since is None or event.at >= since)
             ]
-            events = sorted([*written, *more], key=lambda one: one[1].at)
             # The record is written in the registry's thread only, in which this is.
             latest = found[-1:] if after is not None and len(found) == limit else registry.events(limit=1)
+            if after is not None:
+                more = more[: limit - len(written)]
+            events = sorted([*written, *more], key=lambda one: one[1].at)
             return Page(tuple(events[-limit:]), latest[0].id if latest else 0)
 
         async with self._writing:
             # Not before: what was written meanwhile would be there twice.
-            unwritten = [*self._waiting, *self._loss(), *self._attempts.events()] if after is None else []
+            unwritten = self._attempts.events()
+            if after is None:
+                unwritten = [*self._waiting, *self._loss(), *unwritten]
             return await self._db(look)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 
 import click
 import msgspec
@@ -21,6 +22,9 @@ from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
 
 FOLLOW_EVERY_S = 1.0
 """How often it is asked what is new."""
+
+ONE_BY_ONE = 10
+"""Up to how many refusals, of one address at one login in a minute, are shown as they come."""
 
 _STYLE = {EventKind.REFUSED: "yellow", EventKind.LOCKED: "yellow", EventKind.LOST: "red"}
 
@@ -67,10 +71,36 @@ def _print(out: Terminal, answer: Log) -> None:
         out.out(line)
 
 
+class Counting:
+    """What has been shown of refusals that are still counted: each comes in every answer, until it is written."""
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[float, str, str], int] = {}
+
+    def news(self, entries: Iterable[LogEntry]) -> list[LogEntry]:
+        """Those of `entries` that are to be shown: written ones, unless the same was shown, and of others what is new
+        or has been counted on: each time up to ONE_BY_ONE, then whenever there are twice as many."""
+        found = []
+        for entry in entries:
+            if entry.kind is not EventKind.REFUSED:
+                found += [entry] if entry.id is not None else []
+                continue
+            which = (entry.at, entry.login, entry.address)
+            shown = self._shown.get(which, 0)
+            if entry.id is not None:
+                self._shown.pop(which, None)
+                found += [entry] if entry.times != shown else []
+            elif shown < entry.times <= ONE_BY_ONE or entry.times >= 2 * max(shown, 1):
+                self._shown[which] = entry.times
+                found.append(entry)
+        return found
+
+
 def _follow(app: App, request: ReadLog, answer: Log) -> None:
+    counting = Counting()
     while True:
-        # What is still counted comes when it is written, once.
-        entries = [entry for entry in answer.entries if entry.id is not None]
+        entries = counting.news(answer.entries)
+        written = sum(entry.id is not None for entry in answer.entries)
         if app.json:
             for entry in entries:
                 sys.stdout.write(json.dumps(msgspec.to_builtins(entry), ensure_ascii=True) + "\n")
@@ -78,7 +108,7 @@ def _follow(app: App, request: ReadLog, answer: Log) -> None:
             for line in _lines(entries):
                 app.out.out(line)
         flush()
-        if len(entries) < request.limit:
+        if written < request.limit:
             time.sleep(FOLLOW_EVERY_S)
         request = msgspec.structs.replace(request, after=answer.last, limit=LOG_MAX)
         answer = app.ask(request, Log)

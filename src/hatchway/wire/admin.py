@@ -340,7 +340,7 @@ class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read-log"):
     """The record of what happened: the latest `limit` events, 1 to LOG_MAX, since `since` (Unix seconds, None: ever).
 
     `instance` as in Enable, also one that is forgotten; "" and no kinds: of all. With `after`, a `Log.last`, the first
-    that were written after that. Answer: Log.
+    that were written after that, and what is still counted, each time anew. Answer: Log.
     """
 
     limit: int = 100

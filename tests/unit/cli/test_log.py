@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hatchway.cli.log import Counting
 from hatchway.model import EventKind
 from hatchway.wire.admin import Log, LogEntry, ReadLog
 
@@ -134,6 +135,40 @@ def test_following_prints_each_event_once(run: Cli, daemon: FakeDaemon, pauses: 
     asked = [(request.limit, request.after) for request in daemon.requests if isinstance(request, ReadLog)]
     assert asked == [(3, None), (5000, 6), (5000, 9)]
     assert pauses == [1.0] * 3
+
+
+def refused(times: int, identity: int | None = None, **more: Any) -> LogEntry:
+    fields = {"kind": EventKind.REFUSED, "address": "192.0.2.7", "what": "no", "done": False, **more}
+    return entry(id=identity, times=times, **fields)
+
+
+def test_following_shows_refusals_at_once_and_how_many_there_are(
+    run: Cli, daemon: FakeDaemon, pauses: list[float]
+) -> None:
+    pages = itertools.chain(
+        [
+            Log(entries=(refused(1), refused(1, login="x", instance="")), last=6),
+            Log(entries=(refused(2), refused(1, login="x", instance="")), last=6),
+            Log(entries=(refused(5, 7), refused(1, 8, login="x", instance="")), last=8),
+        ]
+    )
+    daemon.answers[ReadLog] = lambda _: next(pages)
+    done = run("log", "-f")
+    shown = [line.split(maxsplit=3)[3] for line in done.stdout.splitlines()]
+    assert [" ".join(line.split()) for line in shown] == [
+        "shop/web/1 192.0.2.7 no",
+        "x 192.0.2.7 no",
+        "shop/web/1 192.0.2.7 no x 2",
+        "shop/web/1 192.0.2.7 no x 5",
+    ]
+
+
+def test_a_flood_of_refusals_is_shown_less_and_less_often() -> None:
+    counting = Counting()
+    shown = [times for times in range(1, 1001) if counting.news([refused(times)])]
+    assert shown == [*range(1, 11), 20, 40, 80, 160, 320, 640]
+    assert [found.times for found in counting.news([refused(1000, 5)])] == [1000]
+    assert counting._shown == {}
 
 
 def test_following_in_json_is_one_document_a_line(run: Cli, daemon: FakeDaemon, pauses: list[float]) -> None:

@@ -112,7 +112,13 @@ async def test_failures_are_one_row_for_address_login_and_minute(bed: Bed) -> No
     last = bed.rows()[2:]
     assert [(row.at - START, row.address, row.times) for row in last] == [(60, "192.0.2.1", 61), (61, "192.0.2.2", 30)]
     assert last[0] == NewEvent(
-        START + 60, EventKind.REFUSED, "wrong password; locked", login="anna", address="192.0.2.1", done=False, times=61
+        START + 60,
+        EventKind.REFUSED,
+        "wrong password (60); locked (1)",
+        login="anna",
+        address="192.0.2.1",
+        done=False,
+        times=61,
     )
 
 
@@ -209,8 +215,16 @@ def test_of_those_beyond_the_rows_the_addresses_are_counted(monkeypatch: pytest.
     for address in ("a", "b", "c", "b"):
         minute.add("anna", address, f"why {address}", "shop/web/1", 1.0)
     row = minute.events()[-1]
-    assert (row.what, row.times) == ("why b; why c, from 2 other addresses", 3)
+    assert (row.what, row.times) == ("why b (2); why c (1), from 2 other addresses", 3)
     assert (row.instance, row.login, row.address) == ("", "", "")
+
+
+def test_a_few_reasons_are_named_and_all_counted() -> None:
+    minute = Attempts(0)
+    for number in range(8):
+        minute.add("anna", "192.0.2.1", f"why {min(number, 5)}", "", 1.0)
+    (row,) = minute.events()
+    assert row.what == "why 0 (1); why 1 (1); why 2 (1); why 3 (1); for other reasons (4)"
 
 
 async def test_what_strangers_say_is_bounded_and_printable(bed: Bed) -> None:
@@ -307,6 +321,10 @@ async def test_reading_shows_what_is_not_written_yet_and_nothing_twice(bed: Bed)
     # In the order of their time, not of their numbers.
     assert [(number, event.what) for number, event in page.events] == [(2, "wrong password"), (1, "a change")]
     assert page.last == 2
+    # And so the newest is the newest, though the other was written later.
+    assert [event.what for _, event in (await bed.journal.read(limit=1)).events] == ["a change"]
+    refused = await bed.journal.read(limit=1, kinds=[EventKind.REFUSED])
+    assert [event.what for _, event in refused.events] == ["wrong password"]
     bed.broken = True
     bed.change("one more")
     with pytest.raises(OperationalError):
@@ -324,7 +342,11 @@ async def test_going_on_after_what_was_read_gives_each_event_once(bed: Bed) -> N
     page = await bed.journal.read(limit=2, after=page.last)
     assert ([event.what for _, event in page.events], page.last) == (["change 5", "change 6"], 7)
     page = await bed.journal.read(limit=2, after=page.last)
-    assert ([event.what for _, event in page.events], page.last) == (["change 7"], 8)
+    # What is still counted comes behind it, with no number, each time.
+    for _ in range(2):
+        assert [(number, event.what) for number, event in page.events] == [(8, "change 7"), (None, "wrong password")]
+        assert page.last == 8
+        page = await bed.journal.read(limit=2, after=7)
     # Past what is of no interest, too.
     page = await bed.journal.read(limit=2, after=page.last, kinds=[EventKind.LOGIN])
     bed.change("of no interest")
