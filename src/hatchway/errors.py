@@ -68,6 +68,10 @@ class HostError(HatchwayError):
     exit_code = 8
 
 
+class UnfinishedError(HostError):
+    """What was asked for holds, but the host has not done its part yet: that is tried until it has."""
+
+
 class EngineError(HatchwayError):
     """The container engine cannot be reached or gave an unusable answer."""
 

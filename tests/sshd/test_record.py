@@ -57,7 +57,7 @@ def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     changes = [(entry["what"], entry["instance"], entry["done"]) for entry in entries(hatchway, "--kind", "change")]
     assert changes == [
         ("enable /data", INSTANCE, True),
-        ("private key shown", INSTANCE, True),
+        ("private key handed out", INSTANCE, True),
         ("password shown", INSTANCE, True),
         ("disable all volumes: /data", INSTANCE, True),
     ]

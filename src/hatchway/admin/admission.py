@@ -28,7 +28,7 @@ from hatchway.admin.volume_keys import NOTHING, InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
 from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
-from hatchway.errors import HatchwayError, HostError, NotFoundError
+from hatchway.errors import HatchwayError, NotFoundError, UnfinishedError
 from hatchway.model import Login
 from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord, SessionRecord
 from hatchway.registry.reserve import NoRoomError
@@ -212,12 +212,13 @@ class Admission:
     async def look_again(self, login: Login, done: str) -> None:
         """As `changed`, for whoever answers an operator: what was `done` holds, whether sessions could be ended or not.
 
-        Raises HostError, which says so.
+        Raises UnfinishedError, which says so.
         """
         try:
             await self.changed(login)
         except HatchwayError as exc:
-            raise HostError(f"{done}, but its sessions are not ended yet: {exc}. It is tried until they are") from exc
+            text = f"{done}, but its sessions are not ended yet: {exc}. It is tried until they are"
+            raise UnfinishedError(text) from exc
 
     async def lock(self, login: Login, why: str) -> bool:
         """Lock `login`: `changed` ends its sessions. False if it is locked already.
@@ -473,7 +474,8 @@ class Admission:
         for session, why in denied.items():
             self._logger.info("session ends", session=session.id, login=login, reason=str(why))
         if denied:
-            await self._core.host.end_sessions(login, tuple(session.id for session in denied))
+            with self._core.ending({session.id: _told(session, why) for session, why in denied.items()}):
+                await self._core.host.end_sessions(login, tuple(session.id for session in denied))
 
     async def _next_s(self) -> float:
         """Seconds until the next session may expire, by its login or a credential of it."""
@@ -499,3 +501,10 @@ def _facts_of_entry(entry: Entry) -> CredentialFacts:
     # A line names the last second it is good for.
     expires_at = None if entry.expires_at is None else float(entry.expires_at + 1)
     return CredentialFacts(expires_at=expires_at, sources=entry.sources or "")
+
+
+def _told(session: SessionRecord, why: Denial) -> str:
+    """Why a session ends, for the record."""
+    if why is Denial.CREDENTIAL_GONE:
+        return f"its {'key' if session.method == 'publickey' else session.method} is not valid any more"
+    return str(why)

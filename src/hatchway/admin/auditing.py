@@ -11,11 +11,11 @@ from typing import Any
 
 from hatchway.admin import sentences
 from hatchway.admin.journal import Journal
-from hatchway.errors import HatchwayError
+from hatchway.errors import HatchwayError, UnfinishedError
 from hatchway.model import EventKind, InstanceKey
 from hatchway.registry.records import NewEvent
-from hatchway.wire.admin import Changed, InstanceStatus, Pruned
-from hatchway.wire.entry import Keys
+from hatchway.wire.admin import Changed, InstanceStatus, Prune, Pruned
+from hatchway.wire.entry import Keys, Kick, Kicked, Password, SessionStatus, TakeKeyBack
 from hatchway.wire.service import Peer, Table
 
 _NO_LOGINUID = 2**32 - 1
@@ -56,14 +56,21 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         try:
             answer = await handler(request, peer)
         except HatchwayError as exc:
-            record(f": {exc}")
+            # Of several instances, as Prune has them, the others are as they were.
+            record(f": {exc}", done=isinstance(exc, UnfinishedError) and not isinstance(request, Prune))
             raise
         except BaseException as exc:
             # Stopping may come between the change and the end of its handler.
             record(": internal error" if isinstance(exc, Exception) else ": stopped meanwhile")
             raise
+        if isinstance(answer, Kicked):
+            # Of whom they were, whatever was typed to name them.
+            for session in answer.sessions:
+                journal.record(_kicked(session, now(), who))
+            return answer
         instance, login = _subject(answer, instance, login)
-        record(_result(answer, getattr(request, "volumes", ())), done=True)
+        unfinished = isinstance(request, TakeKeyBack) and isinstance(answer, Keys) and answer.undelivered
+        record(_result(answer, getattr(request, "volumes", ())), done=not unfinished)
         if isinstance(answer, Pruned):
             for one in answer.instances:
                 journal.record(NewEvent(now(), EventKind.CHANGE, "forgotten", str(one.key), one.login, who=who))
@@ -100,6 +107,14 @@ def _result(answer: object, named: Collection[str]) -> str:
     if isinstance(answer, Changed):
         more = [path for path in answer.changed if path not in named]
         return f": {', '.join(more)}" if more else ""
-    if isinstance(answer, Keys):
-        return f": {', '.join(answer.changed)}" if answer.changed else ""
+    if isinstance(answer, Keys | Password):
+        changed = (*answer.changed, *answer.taken_back) if isinstance(answer, Keys) else ()
+        not_ended = f"; sessions by the one before are not ended yet: {answer.not_ended}" if answer.not_ended else ""
+        return (f": {', '.join(changed)}" if changed else "") + not_ended
     return ""
+
+
+def _kicked(session: SessionStatus, at: float, who: str) -> NewEvent:
+    what = sentences.requested(Kick(sessions=(session.id,))) or ""
+    instance = "" if session.key is None else str(session.key)
+    return NewEvent(at, EventKind.CHANGE, what, instance, session.login, address=session.address, who=who)

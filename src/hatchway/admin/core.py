@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -56,9 +56,10 @@ SEEN_EVERY_S = 600.0
 
 
 class _End(NamedTuple):
-    """The end of a session: when, Unix seconds, and the bytes of SessionEnded."""
+    """The end of a session: when, Unix seconds, why, in words, if that is known, and the bytes of SessionEnded."""
 
     at: float
+    why: str
     read: int | None
     written: int | None
 
@@ -112,6 +113,8 @@ class Core:
         self._entered: dict[str, InstanceKey] = {}
         # Sessions that have ended, or were not let in, which the registry does not know.
         self._unclosed: dict[str, _End | None] = {}
+        # Why sessions end that hostd was asked to end.
+        self._reasons: dict[str, str] = {}
         self._news = trio.Event()
         self._logger = log.get()
 
@@ -336,10 +339,18 @@ class Core:
             # Unknown, and to be done, until hostd has answered.
             self._applied.pop(login, None)
             self._pending.add(login)
-            await self.host.apply(login, views)
+            await self._apply_views(login, views, "no volume is shared any more" if record else "access was forgotten")
             self._pending.discard(login)
             if record is not None and record.grants:
                 self._applied[login] = views
+
+    async def _apply_views(self, login: Login, views: tuple[View, ...], why: str) -> None:
+        """Have hostd show `views`. With none of them it ends the sessions, for the reason `why`."""
+        if views:
+            await self.host.apply(login, views)
+            return
+        with self.ending({one.id: why for one in await self.db(lambda registry: registry.open_sessions(login))}):
+            await self.host.apply(login, views)
 
     async def _publish(self, everything: bool) -> None:
         async with self._publishing:
@@ -436,18 +447,34 @@ class Core:
         self._log_errors(await self.sync(everything=True))
         for session in await self.db(Registry.open_sessions):
             if session.id not in status.sessions and self._young.get(session.id, -math.inf) < asked_at:
+                self._reasons.setdefault(session.id, sentences.UNSEEN)
                 await self.session_ended(session.id)
+
+    @contextlib.contextmanager
+    def ending(self, reasons: Mapping[str, str]) -> Iterator[None]:
+        """While hostd is asked to end the sessions that are the keys of `reasons`: why, in words for the record."""
+        self._reasons.update(reasons)
+        try:
+            yield
+        except BaseException:
+            # They may go on, and end for another reason.
+            for session in reasons:
+                self._reasons.pop(session, None)
+            raise
 
     def still_open(self, sessions: Iterable[SessionRecord]) -> tuple[SessionRecord, ...]:
         """Of `sessions` that are open as the registry knows, those that have not ended meanwhile."""
         return tuple(session for session in sessions if session.id not in self._unclosed)
 
-    async def session_ended(self, session: str, read: int | None = None, written: int | None = None) -> None:
+    async def session_ended(
+        self, session: str, read: int | None = None, written: int | None = None, by_hostd: bool = False
+    ) -> None:
         """Write down that a session is over. What cannot be written down is kept, and tried again.
 
-        `read` and `written` are bytes as in SessionEnded, None when nobody knows.
+        `read` and `written` are bytes as in SessionEnded, None when nobody knows; `by_hostd`: hostd ended it.
         """
-        await self._close(session, _End(self.now(), read, written))
+        why = self._reasons.pop(session, sentences.NOT_TOLD if by_hostd else "")
+        await self._close(session, _End(self.now(), why, read, written))
 
     async def _close(self, session: str, end: _End | None) -> None:
         """Close the books on a session that has ended; None for one that was not let in."""
@@ -467,7 +494,7 @@ class Core:
         self._logger.info("session ended", session=session)
         if end is None:
             return
-        what = f"session ended {sentences.lasted(end.at - record.opened_at)}"
+        what = f"session ended {sentences.lasted(end.at - record.opened_at)}{end.why and f': {end.why}'}"
         self.journal.record(
             NewEvent(
                 end.at,

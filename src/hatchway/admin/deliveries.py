@@ -26,6 +26,13 @@ RETRY_S = 60.0
 
 FILE = "id_container"
 
+OUTCOMES = {
+    Withdrawal.REMOVED: "removed",
+    Withdrawal.ABSENT: "it was not there",
+    Withdrawal.FOREIGN: "another file is there, which stays",
+}
+"""What became of a key that was to be taken away, in words."""
+
 
 class Deliveries:
     """For one Core. `run` tries again what was not done."""
@@ -72,16 +79,24 @@ class Deliveries:
                     await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
         await self.settle(record.login)
 
-    async def unwant(self, record: InstanceRecord) -> None:
-        """Take the key away from where it was put. Raises NotFoundError when it was put nowhere."""
+    async def unwant(self, record: InstanceRecord) -> tuple[str, ...]:
+        """Take the key away from where it was put. Gives what became of that, in words without stop, for each place;
+        what was not done is tried again. Raises NotFoundError when it was put nowhere."""
         async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             if not before:
                 raise NotFoundError(f"the key of {record.login} was put into no volume")
-            for one in before:
-                unwanted = replace(one, wanted=False)
-                await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
-        await self.settle(record.login)
+            unwanted = [replace(one, wanted=False) for one in before]
+            for one in unwanted:
+                await self._core.db(lambda registry, one=one: registry.put_delivery(one))  # type: ignore[misc]
+            return tuple([f"{_file_of(one)}: {await self._taken_away(one)}" for one in unwanted])
+
+    async def _taken_away(self, one: Delivery) -> str:
+        try:
+            return await self._take_away(one)
+        except HatchwayError as exc:
+            self._logger.warning("private key not taken away", login=one.login, path=one.path, error=str(exc))
+            return f"not taken away yet, {exc}"
 
     async def settle(self, login: Login | None = None) -> None:
         """Have the keys of `login`, or of all, lie where they are to lie and nowhere else, as far as that can be done
@@ -123,7 +138,7 @@ class Deliveries:
         live = {} if record is None else shares.live_grants(record, self._core.inventory)
         lying, problems = [], []
         for one in found:
-            path = "/".join(part for part in (one.path, one.directory, FILE) if part)
+            path = _file_of(one)
             share = live.get(one.path)
             there = share is not None and Directory(share.source, share.created) == one.volume
             present = key is not None and one.hashes == (_digest(self._private(key, login)),)
@@ -176,16 +191,17 @@ class Deliveries:
         await self._core.db(lambda registry: registry.put_delivery(replace(noted, hashes=(digest,), done=True)))
         self._logger.info("private key delivered", login=one.login, path=one.path)
 
-    async def _take_away(self, one: Delivery) -> None:
-        """Take the key away from a place.
+    async def _take_away(self, one: Delivery) -> str:
+        """Take the key away from a place, for good. Gives what was found, in words. Raises HatchwayError.
 
         The same file may be another place's: a volume and a directory of it (volume-subpath), or directories that are
         mounted into each other, are different volumes to us. So whatever else there is has to be looked at again.
         """
+        outcome = OUTCOMES[Withdrawal.ABSENT]
         if one.hashes:
             try:
                 found = await self._core.host.withdraw(self._withdrawal(one))
-                outcome = found.value
+                outcome = OUTCOMES[found]
             except ConflictError:
                 if not await self._is_another(one.volume):
                     raise
@@ -194,6 +210,7 @@ class Deliveries:
                 await self._doubt(one)
             self._logger.info("private key taken away", login=one.login, path=one.path, outcome=outcome)
         await self._core.db(lambda registry: registry.drop_delivery(one))
+        return outcome
 
     def _withdrawal(self, one: Delivery) -> Withdraw:
         hashes = tuple(bytes.fromhex(known) for known in one.hashes)
@@ -232,6 +249,11 @@ class Deliveries:
 def _is_wanted(one: Delivery, record: InstanceRecord | None) -> bool:
     """Whether the key is to lie there, by what `record`, that of its login, says now."""
     return one.wanted and record is not None and one.path in shares.by_path(record)
+
+
+def _file_of(one: Delivery) -> str:
+    """The path of the key in the container."""
+    return "/".join(part for part in (one.path, one.directory, FILE) if part)
 
 
 def _within(directory: str) -> str:

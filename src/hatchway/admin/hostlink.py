@@ -124,10 +124,10 @@ class HostLink:
     async def follow(
         self,
         connected: Callable[[HostStatus, float], Awaitable[None]],
-        ended: Callable[[str, int, int], Awaitable[None]],
+        ended: Callable[[str, int, int, bool], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
-        """Hear of endings for ever.
+        """Hear of endings for ever: of which session, and whether hostd ended it.
 
         `connected` is awaited each time hostd is (again) reached, with its state and when it was asked for (trio's
         clock, seconds): what began later need not be in it. After that, `problem` being None, `ready` is called.
@@ -150,7 +150,7 @@ class HostLink:
     async def _follow_once(
         self,
         connected: Callable[[HostStatus, float], Awaitable[None]],
-        ended: Callable[[str, int, int], Awaitable[None]],
+        ended: Callable[[str, int, int, bool], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
         channel = await frames.connect(self._path)
@@ -165,4 +165,4 @@ class HostLink:
                     self.problem = None
                     ready()
                 else:
-                    await ended(message.session, message.read, message.written)
+                    await ended(message.session, message.read, message.written, message.by_hostd)

@@ -58,7 +58,8 @@ class SessionRequests:
             ids = tuple(session.id for session in found if session.login == name)
             # A session that is just opening is not known to hostd yet.
             async with self._core.turn(name):
-                await self._core.host.end_sessions(name, ids)
+                with self._core.ending(dict.fromkeys(ids, f"kicked by uid {peer.uid}")):
+                    await self._core.host.end_sessions(name, ids)
             self._logger.info("sessions ended", login=name, sessions=len(ids), by=f"uid {peer.uid}")
         return Kicked(sessions=statuses)
 

@@ -9,6 +9,7 @@ import trio
 from msgspec import structs
 
 from hatchway import __version__, log
+from hatchway.access.decision import has_passed
 from hatchway.admin import shares
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
@@ -22,7 +23,7 @@ from hatchway.admin.secrets import of_kind, password_kind, unsealed
 from hatchway.admin.volume_keys import InVolumes, VolumeKeys
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import DamagedSecretError
-from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UsageError
+from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UnfinishedError, UsageError
 from hatchway.fullness import Full, fullness
 from hatchway.model import (
     KEEP_LIMITS,
@@ -466,7 +467,8 @@ class Operations:
             if (error := errors.get(login)) is not None:
                 raise error
         except HatchwayError as exc:
-            raise HostError(f"{done}, but the host did not take it: {exc}. It is tried again until it does") from exc
+            text = f"{done}, but the host did not take it: {exc}. It is tried again until it does"
+            raise UnfinishedError(text) from exc
         if (problem := self._core.unpublished.get(login)) is not None:
             raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 
@@ -486,7 +488,7 @@ class Operations:
         status = shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
         if record is None:
             return status
-        conditions = record.conditions
+        conditions = self._conditions.status(record)
         expired = has_passed(conditions.expires_at, self._core.now())
         return structs.replace(status, locked=conditions.locked_at is not None, expired=expired)
 

@@ -246,8 +246,8 @@ class Secrets:
 
     async def _take_key_back(self, request: TakeKeyBack, _peer: Peer) -> Keys:
         record = await self._finding.granted(request.instance)
-        await self._deliveries.unwant(record)
-        return await self._keys(record)
+        outcomes = await self._deliveries.unwant(record)
+        return structs.replace(await self._keys(record), taken_back=outcomes)
 
     async def _list_keys(self, request: ListKeys, _peer: Peer) -> Keys:
         return await self._keys(await self._finding.granted(request.instance))

@@ -51,6 +51,12 @@ from hatchway.wire.entry import (
 
 _DAY_S = 86400.0
 
+UNSEEN = "while Hatchway, or its privileged half, was not running"
+"""Why a session ended of which nobody knows more than that it is over."""
+
+NOT_TOLD = "what it had mounted could not stay"
+"""Why hostd ended a session that it was not told to end: its volumes changed, or one of them failed."""
+
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
@@ -110,7 +116,7 @@ def _show(request: Show) -> str | None:
 
 
 def _export_key(_request: ExportKey) -> str:
-    return "private key shown"
+    return "private key handed out"
 
 
 def _show_password(_request: ShowPassword) -> str:
@@ -157,7 +163,7 @@ def _deliver_key(request: DeliverKey) -> str:
 
 
 def _take_key_back(_request: TakeKeyBack) -> str:
-    return "private key taken out of the volume"
+    return "private key taken back"
 
 
 def _set_conditions(request: SetConditions) -> str:
@@ -181,7 +187,7 @@ def _unlock(_request: Unlock) -> str:
 
 
 def _kick(request: Kick) -> str:
-    return f"sessions ended: {', '.join(request.sessions) or 'all'}"
+    return f"kick {', '.join(f'session {one}' for one in request.sessions) or 'all sessions'}"
 
 
 def _rotate_key(_request: RotateKey) -> str:

@@ -21,6 +21,7 @@ from hatchway.localtime import local
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
+    ConditionsStatus,
     DeliverKey,
     ExportKey,
     KeyExport,
@@ -30,6 +31,7 @@ from hatchway.wire.entry import (
     ListKeys,
     RemoveKey,
     RenewKey,
+    ShowConditions,
     TakeKeyBack,
 )
 
@@ -68,7 +70,10 @@ def export(app: App, instance: str, output: str | None, force: bool) -> None:
     The file is called id_container-LOGIN, stands in the current directory, and is readable by its owner only: under
     sudo, by the user who called sudo.
     """
-    if output is not None and output != "-":
+    if output is None:
+        # What is refused after the key was handed out is in the record as handed out.
+        require_free(key_file_name(app.ask(ShowConditions(instance=instance), ConditionsStatus).login), force)
+    elif output != "-":
         require_free(output, force)
     found = app.ask(ExportKey(instance=instance), KeyExport)
     if output == "-":
@@ -194,7 +199,7 @@ def deliver(app: App, instance: str, volume: str, directory: str) -> None:
 def take_back(app: App, instance: str) -> None:
     """Take the private key out of the volume."""
     found = app.ask(TakeKeyBack(instance=instance), Keys)
-    app.emit(found, lambda out: _print_delivered(out, found))
+    app.emit(found, lambda out: _print_taken_back(out, found))
 
 
 def _print_delivered(out: Terminal, found: Keys) -> None:
@@ -204,6 +209,13 @@ def _print_delivered(out: Terminal, found: Keys) -> None:
         out.out(Text.assemble("  ", safe(path)))
     for problem in found.undelivered:
         out.sentence(problem, "yellow", label="  ")
+
+
+def _print_taken_back(out: Terminal, found: Keys) -> None:
+    _print_delivered(out, found)
+    if not found.undelivered:
+        for outcome in found.taken_back:
+            out.out(Text.assemble("  ", safe(outcome)))
 
 
 def _print(out: Terminal, found: Keys) -> None:

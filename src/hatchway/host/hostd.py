@@ -202,10 +202,10 @@ class Hostd:
             self._watchers.discard(send)
             send.close()
 
-    def _session_ended(self, session: str, read: int, written: int) -> None:
+    def _session_ended(self, session: str, read: int, written: int, by_hostd: bool) -> None:
         for send in list(self._watchers):
             try:
-                send.send_nowait(SessionEnded(session, read, written))
+                send.send_nowait(SessionEnded(session, read, written, by_hostd))
             except trio.WouldBlock:
                 self._logger.error("a watcher does not keep up; it will see the truth when it connects again")
                 self._watchers.discard(send)

@@ -61,7 +61,7 @@ class LoginRoot:
         patience: Patience,
         handover: Handover,
         nursery: trio.Nursery,
-        ended: Callable[[str, int, int], None],
+        ended: Callable[[str, int, int, bool], None],
         *,
         login: str,
         uid: int,

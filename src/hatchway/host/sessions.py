@@ -32,10 +32,11 @@ class Session:
     """One session. `pids` are processes of it that were seen and have not been seen to have ended.
 
     `read` and `written` are bytes that were moved besides what the workers tell of `pids`. `since` is when it was
-    first known (trio's clock, seconds); `over` is set when its end has been told.
+    first known (trio's clock, seconds); `over` is set when its end has been told. `ended` says that it was us who ended
+    it.
     """
 
-    __slots__ = ("id", "monitor", "over", "pids", "read", "since", "written")
+    __slots__ = ("ended", "id", "monitor", "over", "pids", "read", "since", "written")
 
     def __init__(self, session: str, monitor: Process) -> None:
         self.id = session
@@ -43,6 +44,7 @@ class Session:
         self.pids: set[int] = set()
         self.read = 0
         self.written = 0
+        self.ended = False
         self.since = trio.current_time()
         self.over = trio.Event()
 
@@ -65,8 +67,9 @@ class Session:
 class Sessions:
     """The sessions of `login`.
 
-    `changed` is called when one is over; then, when it is known what it moved, `ended` with its id and bytes read and
-    written. `ask` gives what processes did; its second argument says whether they have ended.
+    `changed` is called when one is over; then, when it is known what it moved, `ended` with its id, bytes read and
+    written, and whether it was us who ended it. `ask` gives what processes did; its second argument says whether they
+    have ended.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Sessions:
         handover: Handover,
         changed: Callable[[], None],
         ask: Callable[[Collection[int], bool], Awaitable[Answers]],
-        ended: Callable[[str, int, int], None],
+        ended: Callable[[str, int, int, bool], None],
         logger: Any,
     ) -> None:
         self.idle_since: float | None = trio.current_time()
@@ -183,6 +186,7 @@ class Sessions:
         if ending:
             self._logger.info("ending sessions", count=len(ending))
         for one in ending:
+            one.ended = True
             one.look()
         monitors = [one.monitor for one in ending]
         if stopped is None:
@@ -205,4 +209,4 @@ class Sessions:
         self._handover.forget(session_name(session.id))
         await self._settle(session, set(session.pids))
         session.over.set()
-        self._ended(session.id, session.read, session.written)
+        self._ended(session.id, session.read, session.written, session.ended)

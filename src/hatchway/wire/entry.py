@@ -181,7 +181,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """The keys of a login. `volume_keys`: those in its volumes count. `problems` are sentences about lines and files
     that do not; `changed` are the fingerprints of what was added or taken away. `delivered` are the paths, in the
     container, at which the private key lies, `undelivered` sentences about those at which it does not as it should.
-    `not_ended` as in Password.
+    `taken_back` says what TakeKeyBack did, for each path. `not_ended` as in Password.
     """
 
     login: str
@@ -191,6 +191,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     changed: tuple[str, ...] = ()
     delivered: tuple[str, ...] = ()
     undelivered: tuple[str, ...] = ()
+    taken_back: tuple[str, ...] = ()
     not_ended: str = ""
 
 

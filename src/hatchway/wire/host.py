@@ -351,11 +351,15 @@ class HostStatus(msgspec.Struct, frozen=True, tag="host-status"):
 
 
 class SessionEnded(msgspec.Struct, frozen=True, tag="session-ended"):
-    """The session's sshd process is gone. `read` and `written` as in SessionActivity, as far as it is known."""
+    """The session's sshd process is gone. `read` and `written` as in SessionActivity, as far as it is known.
+
+    `by_hostd`: hostd ended it, because it was told to or by itself.
+    """
 
     session: str
     read: int = 0
     written: int = 0
+    by_hostd: bool = False
 
 
 class AskLeftovers(msgspec.Struct, frozen=True, tag="ask-leftovers"):

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hatchway.errors import UsageError
-from hatchway.wire.entry import AddKey, AllowVolumeKeys, KeyOrigin, Keys, KeyStatus, ListKeys, RemoveKey, RenewKey
+from hatchway.wire.entry import (
+    AddKey,
+    AllowVolumeKeys,
+    KeyOrigin,
+    Keys,
+    KeyStatus,
+    ListKeys,
+    RemoveKey,
+    RenewKey,
+    TakeKeyBack,
+)
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -114,6 +124,16 @@ shop-web-1  New key made; the old one is refused from now on.
     assert daemon.requests == [RenewKey(instance="x", kind="rsa3072"), RenewKey(instance="x")]
     assert run("key", "renew", "x", "--type", "dsa").exit_code == 2
     assert len(daemon.requests) == 2
+
+
+def test_take_back_says_what_became_of_it(run: Cli, daemon: FakeDaemon) -> None:
+    outcome = "/data/id_container: it was not there"
+    daemon.answers[TakeKeyBack] = keys(taken_back=(outcome,))
+    assert run("key", "take-back", "x").stdout == f"shop-web-1  The private key lies in no volume\n  {outcome}\n"
+    daemon.answers[TakeKeyBack] = keys(
+        taken_back=("x",), undelivered=("/data/id_container could not be taken away yet",)
+    )
+    assert run("key", "take-back", "x").stdout.endswith("\n  /data/id_container could not be taken away yet\n")
 
 
 def test_add_a_file(run: Cli, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hatchway.wire.admin import (
     Access,
     Show,
 )
-from hatchway.wire.entry import ExportKey, KeyExport, PasswordKind
+from hatchway.wire.entry import ExportKey, KeyExport, PasswordKind, ShowConditions
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -175,8 +175,8 @@ def test_show_a_login_that_is_locked_or_has_expired(run: Cli, daemon: FakeDaemon
     assert "\n  Expired       2001-09-" in out
 
 
-def test_export(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     done = run("key", "export", "shop/web/1")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == f"id_container-shop-web-1  SHA256:{'k' * 43}\n"
@@ -187,8 +187,8 @@ def test_export(run: Cli, daemon: FakeDaemon, here: Path) -> None:
     assert "PRIVATE" not in done.stdout
 
 
-def test_export_never_overwrites_unless_told(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_never_overwrites_unless_told(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     (here / "mine").write_text("precious")
     (here / "mine").chmod(0o644)
     refused = run("key", "export", "shop/web/1", "-o", "mine")
@@ -202,24 +202,31 @@ def test_export_never_overwrites_unless_told(run: Cli, daemon: FakeDaemon, here:
     assert os.listdir(here) == ["mine"]
 
 
+def test_a_key_that_could_not_be_written_is_not_asked_for(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
+    (here / "id_container-shop-web-1").write_text("precious")
+    assert run("key", "export", "shop/web/1").exit_code == 6
+    assert daemon.requests == [ShowConditions("shop/web/1")]
+
+
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_export_follows_no_link(run: Cli, daemon: FakeDaemon, here: Path, force: list[str]) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_follows_no_link(run: Cli, daemon: FakeDaemon, make: Any, here: Path, force: list[str]) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     (here / "link").symlink_to(here / "target")
     done = run("key", "export", "shop/web/1", "-o", "link", *force)
     assert done.exit_code == (0 if force else 6)
     assert not (here / "target").exists()
 
 
-def test_export_to_standard_output(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_to_standard_output(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     assert run("key", "export", "shop/web/1", "-o", "-").stdout == EXPORT.private
     assert run.json("key", "export", "shop/web/1", "-o", "-")["private"] == EXPORT.private
     assert os.listdir(here) == []
 
 
-def test_export_json_names_the_file(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_json_names_the_file(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     assert run.json("key", "export", "shop/web/1") == {
         "login": "shop-web-1",
         "file": "id_container-shop-web-1",
@@ -228,22 +235,22 @@ def test_export_json_names_the_file(run: Cli, daemon: FakeDaemon, here: Path) ->
     }
 
 
-def test_export_to_a_bad_place(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_to_a_bad_place(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     assert run("key", "export", "shop/web/1", "-o", ".").exit_code == 2
     assert run("key", "export", "shop/web/1", "-o", "none/key").exit_code == 8
 
 
-def test_export_of_nobody(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = NotFoundError("no instance 'x'")
+def test_export_of_nobody(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers[ShowConditions] = NotFoundError("no instance 'x'")
     done = run("key", "export", "x")
     assert done.exit_code == 5
     assert os.listdir(here) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: sudo's caller cannot be given a file")
-def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, here: Path) -> None:
-    daemon.answers[ExportKey] = EXPORT
+def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
+    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     assert run("key", "export", "shop/web/1", env={"SUDO_UID": "12345", "SUDO_GID": "12346"}).exit_code == 0
     found = (here / "id_container-shop-web-1").stat()
     assert (found.st_uid, found.st_gid) == (12345, 12346)

@@ -18,8 +18,8 @@ from hatchway.admin import auditing
 from hatchway.admin.attempts import LOGIN_LENGTH
 from hatchway.admin.finding import Finding
 from hatchway.admin.journal import INSTANCE_LENGTH
-from hatchway.admin.sentences import CHANGING, READING, lasted, requested
-from hatchway.errors import HostError, NotFoundError, UsageError
+from hatchway.admin.sentences import CHANGING, READING, UNSEEN, lasted, requested
+from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import (
     AccessRule,
     EventKind,
@@ -40,11 +40,16 @@ from hatchway.wire.admin import (
     Show,
 )
 from hatchway.wire.entry import (
+    DeliverKey,
     ExportKey,
     Kick,
+    Lock,
+    RenewKey,
     ResetPassword,
     SetConditions,
     ShowPassword,
+    TakeKeyBack,
+    Unlock,
 )
 from hatchway.wire.service import Peer, Request, Table
 
@@ -91,7 +96,7 @@ async def test_what_an_operator_does_is_recorded_with_who_and_how_it_ended(tmp_p
         assert [(event.what, event.instance) for event in events] == [
             ("enable /data read-only", "shop/web/1"),
             # Also where the record is written after it was forgotten, as here.
-            ("private key shown", "shop/web/1"),
+            ("private key handed out", "shop/web/1"),
             ("password shown", "shop/web/1"),
             ("password reset", "shop/web/1"),
             ("connection information with password shown", "shop/web/1"),
@@ -195,7 +200,96 @@ async def test_what_is_done_but_not_taken_by_the_host_says_so(tmp_path: Path) ->
             await stage.do(Enable(instance="web", volumes=("/data",)))
         (event,) = await recorded(stage)
         assert event.what.startswith("enable /data: access is granted, but the host did not take it: ")
-        assert not event.done
+        assert event.done
+        stage.host.refused.clear()
+        await enter(stage)
+        stage.host.unendable = HostError("it hangs")
+        with pytest.raises(HostError):
+            await stage.do(Lock(instance="web", why="rent"))
+        with pytest.raises(ConflictError):
+            await stage.do(Lock(instance="web"))
+        *_, locked, again = await recorded(stage)
+        held = "locked: rent: shop-web-1 is locked, but its sessions are not ended yet: it hangs"
+        assert locked.what.startswith(held)
+        assert (locked.done, again.done) == (True, False)
+
+
+async def test_who_is_kicked_is_recorded_under_the_instance_it_was_in(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="web", volumes=("/data",)))
+        first, second = await enter(stage), await enter(stage, address="192.0.2.8")
+        await stage.do(Kick(sessions=(first[:8],)))
+        await stage.do(Kick(instance="web"))
+        events = [event for event in await recorded(stage) if event.what.startswith("kick")]
+        assert [(event.what, event.address) for event in events] == [
+            (f"kick session {first}", "192.0.2.7"),
+            (f"kick session {first}", "192.0.2.7"),
+            (f"kick session {second}", "192.0.2.8"),
+        ]
+        assert {(event.instance, event.login, event.done) for event in events} == {("shop/web/1", "shop-web-1", True)}
+        assert {event.who for event in events} == {auditing.caller(ROOT)}
+
+
+async def test_why_a_session_ended_is_recorded(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="web", volumes=("/data",)))
+
+        async def why(request: object | None, by_hostd: bool = True, **more: Any) -> str:
+            session = await enter(stage, **more)
+            if request is not None:
+                await stage.do(request)
+            await stage.core.session_ended(session, by_hostd)
+            del stage.host.sessions[session]
+            return (await told(stage, EventKind.END))[-1].partition(" s")[2]
+
+        own = stage.core.registry.credentials("shop-web-1")
+        password = next(one.id for one in own if one.fingerprint is None)
+        key = next(one.fingerprint for one in own if one.fingerprint is not None)
+        by_password: dict[str, Any] = {"method": "password", "key": None, "credential_id": password}
+        assert await why(None, by_hostd=False) == ""
+        assert await why(None) == ": what it had mounted could not stay"
+        assert await why(Kick(instance="web")) == ": kicked by uid 0"
+        assert await why(Lock(instance="web")) == ": the login is locked"
+        await stage.do(Unlock("web"))
+        assert await why(SetConditions(instance="web", allowed_from=("10.0.0.0/8",))) == ": not from this address"
+        await stage.do(SetConditions(instance="web", allowed_from=()))
+        assert await why(ResetPassword(instance="web"), **by_password) == ": its password is not valid any more"
+        assert await why(RenewKey(instance="web"), key=key) == ": its key is not valid any more"
+        assert await why(Disable(instance="web", every=True)) == ": no volume is shared any more"
+        await stage.do(Enable(instance="web", volumes=("/data",)))
+        # What was not ended goes on, and ends for a reason of its own.
+        session = await enter(stage)
+        stage.host.unendable = HostError("it hangs")
+        with pytest.raises(HostError):
+            await stage.do(Kick(sessions=(session,)))
+        stage.host.unendable = None
+        await stage.core.session_ended(session)
+        assert (await told(stage, EventKind.END))[-1].endswith(" s")
+        # And what ended while nobody looked.
+        password = next(one.id for one in stage.core.registry.credentials("shop-web-1") if one.fingerprint is None)
+        session = await enter(stage, method="password", key=None, credential_id=password)
+        del stage.host.sessions[session]
+        await stage.admission.hostd_connected(await stage.host.status(), trio.current_time() + 1)
+        assert (await told(stage, EventKind.END))[-1].endswith(f": {UNSEEN}")
+        assert await why(Forget(instance="web")) == ": access was forgotten"
+        assert stage.core._reasons == {}
+
+
+async def test_what_became_of_a_key_that_is_taken_back_is_recorded(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="web", volumes=("/data",)))
+        for there, failure in ((True, None), (False, None), (True, HostError("it hangs"))):
+            await stage.do(DeliverKey(instance="web", volume="/data"))
+            if not there:
+                stage.host.keys_there.clear()
+            stage.host.unwithdrawable = failure
+            await stage.do(TakeKeyBack("web"))
+        events = [event for event in await recorded(stage) if "back" in event.what]
+        assert [(event.what, event.done) for event in events] == [
+            ("private key taken back: /data/id_container: removed", True),
+            ("private key taken back: /data/id_container: it was not there", True),
+            ("private key taken back: /data/id_container: not taken away yet, it hangs", False),
+        ]
 
 
 async def test_pruning_is_recorded_for_each_instance(tmp_path: Path) -> None:
@@ -417,7 +511,13 @@ async def test_sessions_are_recorded(tmp_path: Path) -> None:
             NewEvent(
                 1075.0, EventKind.END, "session ended after 1 min 15 s", who="password", read=12, written=1 << 62, **web
             ),
-            NewEvent(1075.0, EventKind.END, "session ended after 1 min 15 s", who="key SHA256:abc", **web),
+            NewEvent(
+                1075.0,
+                EventKind.END,
+                "session ended after 1 min 15 s: access was forgotten",
+                who="key SHA256:abc",
+                **web,
+            ),
         ]
         entries = (await stage.do(ReadLog(kinds=(EventKind.END,)))).entries
         assert [(entry.read, entry.written) for entry in entries] == [(12, 1 << 62), (None, None)]

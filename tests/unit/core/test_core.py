@@ -125,8 +125,8 @@ async def test_whoever_follows_hostd_hears_when_everything_is_told(tmp_path: Pat
         async def connected(_status: HostStatus, _asked_at: float) -> None:
             heard.append(("connected", link.problem))
 
-        async def ended(session: str, read: int, written: int) -> None:
-            heard.append(("ended", session, read, written))
+        async def ended(session: str, read: int, written: int, by_hostd: bool) -> None:
+            heard.append(("ended", session, read, written, by_hostd))
 
         def ready() -> None:
             heard.append(("ready", link.problem))
@@ -139,4 +139,8 @@ async def test_whoever_follows_hostd_hears_when_everything_is_told(tmp_path: Pat
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         listener.close()
-        assert heard == [("connected", "hostd has not answered yet"), ("ready", None), ("ended", "s-1", 7, 1 << 62)]
+        assert heard == [
+            ("connected", "hostd has not answered yet"),
+            ("ready", None),
+            ("ended", "s-1", 7, 1 << 62, False),
+        ]

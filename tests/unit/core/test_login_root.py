@@ -131,7 +131,7 @@ class Made:
     """A root and what stands in for the rest. `fail` are paths whose worker does not start."""
 
     def __init__(
-        self, root: LoginRoot, table: Table, programs: Callable[[str], int], ended: list[tuple[str, int, int]]
+        self, root: LoginRoot, table: Table, programs: Callable[[str], int], ended: list[tuple[str, int, int, bool]]
     ) -> None:
         self.root = root
         self.ended = ended
@@ -181,7 +181,7 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Callab
     monkeypatch.setattr(mounts, "mount_table", table.entries)
     monkeypatch.setattr(mounts, "unmount", table.unmount)
     monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
-    ended: list[tuple[str, int, int]] = []
+    ended: list[tuple[str, int, int, bool]] = []
     async with trio.open_nursery() as nursery:
         zygote, uids, patient = Zygote("info"), WorkerUids(1, 1000), Patience()
         accounts = Accounts(config, Errands(config, zygote, uids, patient), patient)
@@ -473,7 +473,7 @@ async def test_named_sessions_end_and_others_go_on(made: Made) -> None:
         assert worker.expelled == (), "others may have these pids now"
     assert [one.over() for one in sessions] == [True, False]
     assert made.root.sessions == (staying.id,)
-    assert [session for session, _read, _written in made.ended] == [ending.id]
+    assert [session for session, _read, _written, by_us in made.ended if by_us] == [ending.id]
     assert [worker_at(made, path) for path in ("/data", "/data/inner")] == standing
     await made.root.end_sessions([ending.id, ""])
     assert not staying.over()
@@ -563,14 +563,14 @@ async def test_what_a_session_has_moved_is_known_when_it_ends(made: Made) -> Non
     with trio.fail_after(5):
         while not made.ended:
             await trio.sleep(0.01)
-    assert made.ended == [(one.id, 310, 31)]
+    assert made.ended == [(one.id, 310, 31, False)]
     assert list(data.did) == [other.child], "what has ended is forgotten"
     # And of a volume that is taken away meanwhile, or with the session.
     await made.root.apply((LOGS,))
     data.did = {}
     logs.did = {other.child: did(other.child, 400, 40)}
     await made.root.close()
-    assert made.ended[1:] == [(other.id, 420, 42)]
+    assert made.ended[1:] == [(other.id, 420, 42, True)]
 
 
 async def test_a_process_of_a_session_that_ends_before_it_is_counted_once(made: Made) -> None:
@@ -633,7 +633,7 @@ async def test_who_is_in_is_known_whatever_becomes_of_what_they_moved(
     with trio.fail_after(5):
         while len(made.ended) < 1:
             await trio.sleep(0.01)
-    assert made.ended == [(one.id, 0, 0)]
+    assert made.ended == [(one.id, 0, 0, False)]
     await made.root.close()
     assert len(made.ended) == 2
 
