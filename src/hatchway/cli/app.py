@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,13 @@ import click
 from hatchway import config as configuration
 from hatchway.cli import output
 from hatchway.config import Config
-from hatchway.errors import NotRunningError, RefusedError
+from hatchway.errors import HatchwayError, NotRunningError, RefusedError
+
+ANSWER_TIMEOUT_S = 90.0
+"""How long an answer is waited for: the daemon gives hostd a minute, and is to say what became of that."""
+
+SILENT_S = 3.0
+"""How long nothing is said while an answer is waited for."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,14 +50,19 @@ class App:
             self._out = output.Terminal()
         return self._out
 
-    def ask(self, request: object, answer: type[T]) -> T:
-        """Make one request of the admin socket. Raises the HatchwayError it answers with, or NotRunningError."""
+    def ask(self, request: object, answer: type[T], waiting: Callable[[], str | None] = lambda: None) -> T:
+        """Make one request of the admin socket. Raises the HatchwayError it answers with, or NotRunningError.
+
+        When that takes long it is said on standard error, once: what `waiting` tells is known by then, in a thread of
+        its own, or that there is no answer yet.
+        """
         # Here, not above: the frames load an event loop, which `--help` and mistyped commands can do without.
         from hatchway.wire.frames import call_blocking
 
         path = self.config.admin_socket
         try:
-            return call_blocking(path, request, answer)
+            with _told_of_waiting(waiting):
+                return call_blocking(path, request, answer, ANSWER_TIMEOUT_S)
         except NotRunningError:
             if _denied(path):
                 raise RefusedError(f"{path} is root's alone: run this command with sudo") from None
@@ -61,6 +74,28 @@ class App:
             output.document(answer)
         else:
             human(self.out)
+
+
+@contextlib.contextmanager
+def _told_of_waiting(waiting: Callable[[], str | None]) -> Iterator[None]:
+    """Say after SILENT_S what `waiting` gives, unless what is done within has ended by then."""
+    over = threading.Event()
+
+    def tell() -> None:
+        if over.wait(SILENT_S):
+            return
+        known = None
+        with contextlib.suppress(HatchwayError):
+            known = waiting()
+        if not over.is_set():
+            output.Terminal(stderr=True).sentence(known or "no answer yet, waiting for it", "yellow")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _denied(path: str) -> bool:

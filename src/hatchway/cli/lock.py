@@ -10,7 +10,7 @@ from hatchway.cli.conditions import login_line
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
 from hatchway.errors import UsageError
-from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, Unlock
+from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, ShowConditions, Unlock
 
 
 @click.command()
@@ -25,7 +25,14 @@ def lock(app: App, instance: str, reason: str) -> None:
     """
     if (length := len(reason.strip())) > WHY_MAX:
         raise UsageError(f"--reason has {length} characters: at most {WHY_MAX} are kept")
-    found = app.ask(Lock(instance=instance, why=reason), ConditionsStatus)
+
+    def waiting() -> str | None:
+        status = app.ask(ShowConditions(instance=instance), ConditionsStatus)
+        if status.locked_at is None:
+            return None
+        return f"{status.login} is locked: nobody is let in any more. Waiting for its sessions to end"
+
+    found = app.ask(Lock(instance=instance, why=reason), ConditionsStatus, waiting)
     app.emit(found, lambda out: _print_locked(out, found))
 
 

@@ -66,7 +66,10 @@ Answer = object | Callable[[Any], object]
 
 
 class FakeDaemon:
-    """Answers each type of request with what `answers` holds for it: a message, an error, or a function of it."""
+    """Answers each type of request with what `answers` holds for it: a message, an error, or a function of it.
+
+    Several at once, each in a thread of its own.
+    """
 
     def __init__(self, path: Path) -> None:
         self.answers: dict[type, Answer] = {}
@@ -75,27 +78,37 @@ class FakeDaemon:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self._path)
         self._listener.listen()
+        self._closing = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection, connection.makefile("rb") as file:
-                header = file.read(4)
-                if not header:
+        with contextlib.ExitStack() as threads:
+            while True:
+                connection, _ = self._listener.accept()
+                thread = threading.Thread(target=self._answer, args=(connection,))
+                thread.start()
+                threads.callback(thread.join)
+                if self._closing:
                     return
-                request = decode(file.read(int.from_bytes(header, "big")), _REQUESTS)
-                self.requests.append(request)
-                answer = self.answers[type(request)]
-                if callable(answer):
-                    answer = answer(request)
-                if isinstance(answer, HatchwayError):
-                    answer = Failure.of(answer)
-                connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as file:
+            header = file.read(4)
+            if not header:
+                return
+            request = decode(file.read(int.from_bytes(header, "big")), _REQUESTS)
+            self.requests.append(request)
+            answer = self.answers[type(request)]
+            if callable(answer):
+                answer = answer(request)
+            if isinstance(answer, HatchwayError):
+                answer = Failure.of(answer)
+            connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
 
     def close(self) -> None:
-        """End the thread."""
+        """End the threads."""
+        self._closing = True
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
             last.connect(self._path)
         self._thread.join()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,6 +139,45 @@ def test_a_reason_is_kept_whole_or_refused(run: Cli, daemon: FakeDaemon, make: A
     done = run("lock", "x", "--reason", "é" * 201)
     assert (done.exit_code, done.stderr) == (2, "hatchway: --reason has 201 characters: at most 200 are kept\n")
     assert len(daemon.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("locked_at", "told"),
+    [
+        (NOW, "shop-web-1 is locked: nobody is let in any more. Waiting for its sessions to end"),
+        (None, "no answer yet, waiting for it"),
+    ],
+)
+def test_lock_says_that_it_waits_and_whether_it_holds(
+    run: Cli, daemon: FakeDaemon, make: Any, monkeypatch: pytest.MonkeyPatch, locked_at: float | None, told: str
+) -> None:
+    monkeypatch.setattr("hatchway.cli.app.SILENT_S", 0.1)
+    asked = threading.Event()
+
+    def slow(_request: object) -> object:
+        assert asked.wait(10)
+        time.sleep(0.5)
+        return make.conditions(locked_at=NOW, locked_why="rent")
+
+    def show(_request: object) -> object:
+        asked.set()
+        return make.conditions(locked_at=locked_at)
+
+    daemon.answers |= {Lock: slow, ShowConditions: show}
+    done = run("lock", "x")
+    assert done.exit_code == 0
+    assert " ".join(done.stderr.split()) == told
+    assert done.stdout.startswith("shop-web-1  Locked, and its sessions are ended.\n")
+
+
+def test_what_is_answered_soon_is_not_said_to_be_waited_for(
+    run: Cli, daemon: FakeDaemon, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hatchway.cli.app.SILENT_S", 0.3)
+    daemon.answers[Unlock] = make.conditions()
+    done = run("unlock", "x")
+    time.sleep(0.5)
+    assert done.stderr == ""
 
 
 def test_locked_already(run: Cli, daemon: FakeDaemon) -> None:
