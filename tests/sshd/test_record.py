@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     assert login["who"].removeprefix("key ") in key
     (end,) = entries(hatchway, INSTANCE, "--kind", "end")
     assert (end["login"], end["address"], end["who"]) == (LOGIN, "127.0.0.1", login["who"])
-    assert end["what"].startswith("session ended after ")
+    assert re.fullmatch(r"session ended after \d+ s", end["what"]), "the client left by itself"
     # It may have been over before anybody looked which processes it has.
     assert end["read"] == 0
     assert end["written"] in (0, os.stat("/etc/hostname").st_size)
@@ -64,6 +65,32 @@ def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     text = hatchway.cli("log", "--json").stdout
     assert password not in text
     assert "a wrong guess" not in text
+
+
+def test_why_sessions_end(hatchway: Hatchway) -> None:
+    hatchway.enable(INSTANCE, "/data")
+
+    def why(*arguments: str) -> str:
+        before = len(entries(hatchway, "--kind", "end"))
+        client = hatchway.open_sftp(LOGIN)
+        try:
+            wait_until(lambda: hatchway.sessions() == 1, "it is in")
+            hatchway.command(*arguments)
+            wait_until(lambda: len(entries(hatchway, "--kind", "end")) > before, "the end is recorded")
+        finally:
+            client.kill()
+            client.communicate()
+        told: str = entries(hatchway, INSTANCE, "--kind", "end")[-1]["what"]
+        return told.partition(": ")[2]
+
+    assert why("kick", INSTANCE) == "kicked by uid 0"
+    (kicked,) = [entry for entry in entries(hatchway, "--kind", "change") if entry["what"].startswith("kick session ")]
+    assert (kicked["instance"], kicked["login"], kicked["address"]) == (INSTANCE, LOGIN, "127.0.0.1")
+    assert why("lock", INSTANCE) == "the login is locked"
+    hatchway.command("unlock", INSTANCE)
+    assert why("disable", INSTANCE, "--all") == "no volume is shared any more"
+    hatchway.enable(INSTANCE, "/data")
+    assert why("key", "renew", INSTANCE) == "its key is not valid any more"
 
 
 def test_stopping_loses_nothing(hatchway: Hatchway) -> None:
