@@ -49,7 +49,7 @@ class Sshd(msgspec.Struct, frozen=True, kw_only=True):
     pam_service: str = "hatchway-sshd"
     binary: str = "/usr/sbin/sshd"
     login_grace_s: int = 30
-    max_startups: str = "100:30:200"
+    max_startups: str = "400:30:600"
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -345,7 +345,7 @@ def _check(config: Config, origin: str) -> None:
         startups_ok,
         "sshd.max_startups",
         config.sshd.max_startups,
-        "start:rate:full as in sshd_config(5), such as '100:30:200'",
+        "start:rate:full as in sshd_config(5), such as '400:30:600'",
     )
     for key in ("volume_roots", "bind_prefixes"):
         for value in getattr(config.host, key):

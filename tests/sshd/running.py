@@ -313,9 +313,9 @@ level = "debug"
             check=False,
         )
 
-    def open_sftp(self, login: str) -> subprocess.Popen[str]:
+    def open_sftp(self, login: str, *, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         """An sftp session that stays open until its standard input is closed."""
-        command = ["sftp", *self.options(), *self.key_options(login), "-b", "-", f"{login}@127.0.0.1"]
+        command = ["sftp", *self.options(), *self.key_options(login), *options, "-b", "-", f"{login}@127.0.0.1"]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_CLIENT
         )

@@ -36,7 +36,7 @@ LOGGED_MAX = 64
 """Characters of what a stranger says that are logged."""
 
 PROVED_MAX = 1000
-"""Connections that know a password and have no session yet: sshd has MaxStartups of them, 200, for LoginGraceTime."""
+"""Connections that know a password and have no session yet: sshd has MaxStartups of them, 600, for LoginGraceTime."""
 
 FLOOD_S = 3600.0
 """Within which time wrong passwords count together, in seconds: login.lock_after."""

@@ -26,6 +26,10 @@ PACKAGED_VERSION: Version = (9, 2)
 HOST_KEYS = ("ssh_host_ed25519_key", "ssh_host_rsa_key")
 """Names of the private host keys in `sshd.host_key_dir`, the one clients should prefer first."""
 
+PER_SOURCE = 20
+"""Connections before login that one address may hold: the ten a FileZilla begins at once, and as many of others behind
+the same address who log in within the same second or type their password."""
+
 SINCE_REQUIRED_RSA_SIZE: Version = (9, 1)
 SINCE_UNUSED_CONNECTION_TIMEOUT: Version = (9, 2)
 SINCE_PAM_SERVICE_NAME: Version = (9, 8)
@@ -169,11 +173,11 @@ def dedicated(config: Config, version: Version, policy_path: str, pid_file: str 
     rule("The one service. ForceCommand in the policy needs this line to exist.", "Subsystem sftp internal-sftp")
     rule("Time to log in, in seconds. Typing a password must fit in.", f"LoginGraceTime {config.sshd.login_grace_s}")
     rule(
-        "Connections that have not logged in yet. One address (of IPv6, one /64) may hold part of them only, or one "
-        "attacker would lock everybody out.",
+        "Connections that have not logged in yet. One address (of IPv6, one /48, which is what a site gets) may hold a "
+        "small part of them only, or a few attackers would lock everybody out.",
         f"MaxStartups {config.sshd.max_startups}",
         f"PerSourceMaxStartups {_per_source(config)}",
-        "PerSourceNetBlockSize 32:64",
+        "PerSourceNetBlockSize 32:48",
     )
     if version >= SINCE_PENALTIES:
         rule(
@@ -195,8 +199,9 @@ def dedicated(config: Config, version: Version, policy_path: str, pid_file: str 
 
 
 def _per_source(config: Config) -> int:
-    """A third of what all addresses together may hold before sshd begins to refuse, at least 10."""
-    return max(10, int(config.sshd.max_startups.split(":")[0]) // 3)
+    """PER_SOURCE, or, when that is less, a third of what all together may hold before sshd begins to refuse; but at
+    least the ten of one client."""
+    return min(PER_SOURCE, max(10, int(config.sshd.max_startups.split(":")[0]) // 3))
 
 
 def pam_service(config: Config) -> str:

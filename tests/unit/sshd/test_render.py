@@ -103,8 +103,9 @@ def test_the_dedicated_file_sets_what_is_global_and_includes_the_policy_last(ver
         "UsePAM": ["yes"],
         "Subsystem": ["sftp internal-sftp"],
         "LoginGraceTime": ["30"],
-        "MaxStartups": ["100:30:200"],
-        "PerSourceMaxStartups": ["33"],
+        "MaxStartups": ["400:30:600"],
+        "PerSourceMaxStartups": ["20"],
+        "PerSourceNetBlockSize": ["32:48"],
         "UseDNS": ["no"],
         "PrintMotd": ["no"],
         "PermitUserEnvironment": ["no"],
@@ -142,6 +143,15 @@ def test_values_come_from_the_configuration() -> None:
     assert dedicated["PAMServiceName"] == ["hatchway-two"]
     assert dedicated["LoginGraceTime"] == ["60"]
     assert dedicated["PerSourceMaxStartups"] == ["10"]
+
+
+@pytest.mark.parametrize(
+    ("startups", "most"), [("400:30:600", "20"), ("100:30:200", "20"), ("45", "15"), ("20:30:40", "10"), ("8", "10")]
+)
+def test_one_address_holds_a_small_part_of_the_connections_before_login(startups: str, most: str) -> None:
+    """And always the ten of one FileZilla."""
+    found = keywords(render.dedicated(Config(sshd=Sshd(max_startups=startups)), (9, 2), "/p"))
+    assert found["PerSourceMaxStartups"] == [most]
 
 
 def test_every_line_has_its_reason() -> None:
