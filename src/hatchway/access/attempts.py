@@ -2,8 +2,9 @@
 
 A check takes a processor and memory for a while (credentials.passwords), and anybody who reaches the port can ask for
 one. So there are PARALLEL at a time, one for each pair of address and login, and in this order: who has been let in
-at that login from there before; the login at which the fewest wait; who has guessed wrong least. So a flood at one
-login does not keep those of another waiting, nor its owner where they were let in before.
+at that login from there before; who comes from no network that guesses from ever new addresses; the login at which the
+fewest wait; who has guessed wrong least; the network of which the fewest wait. So a flood at one login does not keep
+those of another waiting, nor its owner where they were let in before, and one from a network nobody outside it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
 
-from hatchway.access.throttle import Throttle, source_of
+from hatchway.access.throttle import Throttle, source_of, widest_of
 from hatchway.addresses import Address
 
 PARALLEL = 2
@@ -50,11 +51,22 @@ class UncheckedError(Exception):
 
 
 class Priority(NamedTuple):
-    """In which order guesses are looked at: the smaller first."""
+    """In which order guesses are looked at: the smaller first.
+
+    `crowd` and `suspicion` are the Throttle's; `waiting` guesses wait at the same login, `beside` from the same
+    network.
+    """
 
     stranger: bool
+    crowd: int
     waiting: int
     suspicion: int
+    beside: int
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is of SUSPECTS_MAX."""
+        return self.stranger and (self.crowd > 0 or self.suspicion > 0)
 
 
 @dataclass(slots=True)
@@ -90,7 +102,7 @@ class _Turns:
         waiter = _Waiter()
         entry = (priority, next(self._numbers), waiter)
         heapq.heappush(self._waiting, entry)
-        suspects = [one for one in self._waiting if one[0].suspicion > 0 and one[0].stranger]
+        suspects = [one for one in self._waiting if one[0].suspect]
         if len(self._waiting) > WAITING_MAX or len(suspects) > SUSPECTS_MAX:
             # Nobody makes room for those who have guessed wrong but one of them.
             worst = max(suspects if len(suspects) > SUSPECTS_MAX else self._waiting)
@@ -120,6 +132,18 @@ class _Turns:
             self._taken -= 1
 
 
+@contextmanager
+def _counted(counts: Counter[Hashable], key: Hashable) -> Iterator[None]:
+    """Count one more of `key` for a while. Nothing is kept of those of which there are none."""
+    counts[key] += 1
+    try:
+        yield
+    finally:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]
+
+
 class Attempts:
     """All guesses at passwords. For one event loop."""
 
@@ -127,7 +151,9 @@ class Attempts:
         self.throttle = Throttle()
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
-        self._logins: Counter[str] = Counter()
+        # Guesses that wait or are looked at, by login and by network.
+        self._logins: Counter[Hashable] = Counter()
+        self._networks: Counter[Hashable] = Counter()
         self._pairs: dict[Hashable, tuple[trio.Lock, int]] = {}
 
     async def check(
@@ -151,21 +177,19 @@ class Attempts:
         # Of each pair one at a time: else all that arrive at once were free.
         async with self._pair((source_of(address), login)):
             await trio.sleep(self._check_wait(address, login, HOLD_S))
+            network, now = widest_of(address), trio.current_time()
             priority = Priority(
                 stranger=not self.throttle.is_known(address, login),
+                crowd=self.throttle.crowd(address, now),
                 waiting=self._logins[login],
-                suspicion=self.throttle.suspicion(address, login, trio.current_time()),
+                suspicion=self.throttle.suspicion(address, login, now),
+                beside=self._networks[network],
             )
-            self._logins[login] += 1
-            try:
+            with _counted(self._logins, login), _counted(self._networks, network):
                 async with turns.turn(priority):
                     # Others from there may have been wrong meanwhile: else all that arrive at once were free.
                     self._check_wait(address, login, HOLD_S)
                     right = await trio.to_thread.run_sync(verify)
-            finally:
-                self._logins[login] -= 1
-                if not self._logins[login]:
-                    del self._logins[login]
             if right:
                 self.throttle.succeeded(address, login)
             else:

@@ -2,13 +2,17 @@
 
 Failures are counted for each pair of address and login, and for each address. An address that goes on guessing waits
 longer and longer; nobody else does, whatever login it guesses at: one attacker must not lock others out. Of IPv6 a /64
-counts as one address, since whoever has one of its addresses has them all (RFC 6177). Pure: the time is a parameter.
-Bounded: under a million addresses those that have been quiet for longest are forgotten.
+counts as one address, since whoever has one of its addresses has them all, and a customer gets a /56 or a /48 of them
+(RFC 6177): so these are counted as well. More of them are free, and there is no more than one wait: customers of one
+provider may share a /48. Of IPv4 nothing larger is: 256 addresses get nobody far, and belong to nobody together.
+
+Pure: the time is a parameter. Bounded: under a million addresses those that have been quiet for longest are forgotten.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -21,6 +25,11 @@ FREE_AT_LOGIN = 4
 FREE_OF_ADDRESS = 20
 """Failures of an address at any logins that cost nothing: behind one address may be an office."""
 
+FREE_OF_NETWORK = {56: 60, 48: 240}
+"""Failures within FORGET_S of all addresses of an IPv6 network that cost nothing, by the length of its prefix.
+
+One address alone, which waits a minute between two guesses before long, does not use them up."""
+
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 """The delay after the first failure that costs something, in seconds; it doubles with each up to the longest."""
 
@@ -28,7 +37,7 @@ FORGET_S = 1800.0
 """Failures are forgotten when there has been none for so many seconds."""
 
 ENTRIES_MAX = 20_000
-"""Pairs, and addresses, that are remembered: some 10 MB."""
+"""Pairs, addresses, and networks of each length, that are remembered: some 15 MB."""
 
 
 @dataclass(slots=True)
@@ -69,6 +78,32 @@ class _Counts:
         self._known.pop(key, None)
 
 
+class _Rates:
+    """Failures by key, which are forgotten one after the other: `free` of them in FORGET_S. The longest quiet come
+    first."""
+
+    def __init__(self, free: int) -> None:
+        self._one_s = FORGET_S / free
+        self._free = free
+        # When all failures of a key will be forgotten.
+        self._until: OrderedDict[int, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def count(self, key: int, now: float) -> float:
+        return max(0.0, self._until.get(key, now) - now) / self._one_s
+
+    def wait_s(self, key: int, now: float) -> float:
+        return max(0.0, self.count(key, now) - self._free) * self._one_s
+
+    def failed(self, key: int, now: float) -> None:
+        self._until[key] = max(self._until.get(key, now), now) + self._one_s
+        self._until.move_to_end(key)
+        while len(self._until) > ENTRIES_MAX:
+            self._until.popitem(last=False)
+
+
 class Throttle:
     """The failures of all addresses. Every `now` is in seconds of a clock that never goes back.
 
@@ -78,23 +113,34 @@ class Throttle:
     def __init__(self) -> None:
         self._pairs = _Counts(FREE_AT_LOGIN)
         self._sources = _Counts(FREE_OF_ADDRESS)
+        self._networks = {length: _Rates(free) for length, free in FREE_OF_NETWORK.items()}
         self._let_in: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def wait_s(self, address: Address | None, login: str, now: float) -> float:
         """How many seconds the next guess from there at that login has to wait; 0: none."""
         source = source_of(address)
-        return max(self._pairs.wait_s((source, login), now), self._sources.wait_s(source, now))
+        own_s = max(self._pairs.wait_s((source, login), now), self._sources.wait_s(source, now))
+        if self.is_known(address, login):
+            return own_s  # whoever else is in that network
+        return max([own_s, *(self._networks[length].wait_s(key, now) for length, key in _networks_of(address))])
 
     def suspicion(self, address: Address | None, login: str, now: float) -> int:
         """How many failures there were from there lately: at that login, or, when more, at all logins."""
         source = source_of(address)
         return max(self._pairs.count((source, login), now), self._sources.count(source, now))
 
+    def crowd(self, address: Address | None, now: float) -> int:
+        """How many more failures than an address has free there were lately in a network around it; 0: not so many."""
+        counts = (self._networks[length].count(key, now) for length, key in _networks_of(address))
+        return max(0, math.ceil(max(counts, default=0.0)) - FREE_OF_ADDRESS)
+
     def failed(self, address: Address | None, login: str, now: float) -> None:
         """A guess was wrong."""
         source = source_of(address)
         self._pairs.failed((source, login), now)
         self._sources.failed(source, now)
+        for length, key in _networks_of(address):
+            self._networks[length].failed(key, now)
 
     def is_known(self, address: Address | None, login: str) -> bool:
         """Whether somebody was let in from there at that login, since this process was started."""
@@ -115,3 +161,15 @@ def source_of(address: Address | None) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
     return "" if address is None else str(address)
+
+
+def widest_of(address: Address | None) -> Hashable:
+    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the address."""
+    return min(_networks_of(address), default=source_of(address))
+
+
+def _networks_of(address: Address | None) -> list[tuple[int, int]]:
+    """Length and bits of the prefixes of the networks around `address` that are counted."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return []
+    return [(length, int(address) >> (128 - length)) for length in FREE_OF_NETWORK]

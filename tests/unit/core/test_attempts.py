@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -391,7 +392,88 @@ async def test_an_owner_who_mistyped_takes_no_suspects_place(monkeypatch: pytest
     assert refused == []
 
 
-ORDINARY = Priority(stranger=True, waiting=0, suspicion=0)
+CHECK_S = 0.08
+"""How long one check takes where time is virtual: of those of a real machine a slow one."""
+
+
+class Simulation:
+    """Guesses in virtual time: each check takes CHECK_S. What became of them, by name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def run_sync(verify: Callable[[], bool]) -> bool:
+            await trio.sleep(CHECK_S)
+            return verify()
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+        self.attempts = Attempts()
+        self.checked: Counter[str] = Counter()
+        self.unchecked: Counter[str] = Counter()
+        self.took_s: dict[str, float] = {}
+
+    async def guess(self, name: str, address: str, login: str, verify: Callable[[], bool] = wrong) -> None:
+        began = trio.current_time()
+        try:
+            if await self.attempts.check(addresses.address(address), login, verify):
+                self.took_s[login] = trio.current_time() - began
+            self.checked[name] += 1
+        except UncheckedError:
+            self.unchecked[name] += 1
+
+    async def flood(
+        self, rate: float, seconds: float, address: Callable[[int], str], login: Callable[[int], str]
+    ) -> None:
+        """Guess `rate` times a second, whatever becomes of it."""
+        async with trio.open_nursery() as nursery:
+            for number in range(int(rate * seconds)):
+                nursery.start_soon(self.guess, "flood", address(number), login(number))
+                await trio.sleep(1 / rate)
+
+    async def owners(self, many: int, login: Callable[[int], str]) -> None:
+        """Log in for the first time, one a second, each from elsewhere."""
+        async with trio.open_nursery() as nursery:
+            for number in range(many):
+                await trio.sleep(1.0)
+                address = f"192.0.2.{number}" if number % 2 else f"2001:db8:{number + 100:x}::1"
+                nursery.start_soon(self.guess, "owner", address, login(number), right)
+
+
+@pytest.mark.parametrize("at_owners", [False, True])
+async def test_ever_new_networks_of_one_prefix_keep_no_owner_out(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, at_owners: bool
+) -> None:
+    """80 guesses a second, more than three times what can be checked, each from another /64 of one /48: at logins
+    nobody has, or at the owners' own."""
+    sim, seconds = Simulation(monkeypatch), 30
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            sim.flood,
+            80.0,
+            float(seconds),
+            lambda number: f"2001:db8:0:{number * 257 % 65536:x}::1",
+            lambda number: f"owner-{number % 25}" if at_owners else f"unknown-{number}",
+        )
+        nursery.start_soon(sim.owners, 25, lambda number: f"owner-{number}")
+    assert len(sim.took_s) == 25, "all of them"
+    assert max(sim.took_s.values()) < 2.0
+    # What the /48 has free, one in 7.5 s, and what was being looked at.
+    assert 200 < sim.checked["flood"] <= 240 + seconds / 7.5 + 5
+    assert sim.checked["flood"] + sim.unchecked["flood"] == 80 * seconds
+    assert not sim.attempts._networks
+
+
+async def test_what_waits_of_one_network_lets_others_go_first_before_any_of_it_was_wrong(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = Simulation(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        for number in range(WAITING_MAX + 50):
+            nursery.start_soon(sim.guess, "flood", f"2001:db8:0:{number:x}::1", f"unknown-{number}")
+        await trio.sleep(CHECK_S / 2)
+        nursery.start_soon(sim.guess, "owner", "192.0.2.1", "web", right)
+    assert sim.took_s["web"] < 2 * CHECK_S
+
+
+ORDINARY = Priority(stranger=True, crowd=0, waiting=0, suspicion=0, beside=0)
 WORSE, WORST = ORDINARY._replace(waiting=1), ORDINARY._replace(waiting=2)
 
 

@@ -110,6 +110,72 @@ def test_a_network_of_ipv6_is_one_address() -> None:
     assert seen.wait_s(addresses.address("::ffff:192.0.2.1"), "web", 0.0) == 0.0
 
 
+def of_64(number: int, network: str = "2001:db8::") -> ipaddress.IPv6Address:
+    """An address in the /64 of that number from `network` on."""
+    return ipaddress.IPv6Address(int(ipaddress.IPv6Address(network)) + (number << 64) + 1)
+
+
+def guess_from_ever_new(seen: Throttle, many: int, network: str, now: float = 0.0) -> int:
+    """One guess at a login of its own from each of so many /64s. How many of them were free."""
+    free = 0
+    for number in range(many):
+        address = of_64(number, network)
+        if seen.wait_s(address, f"login-{number}", now) == 0.0:
+            seen.failed(address, f"login-{number}", now)
+            free += 1
+    return free
+
+
+def test_who_has_a_whole_network_of_ipv6_has_not_a_free_guess_from_each_of_its_64s() -> None:
+    """As docs/security.md has it: 60 of a /56, 240 of a /48, and then one in 30 and 7.5 seconds."""
+    seen = Throttle()
+    assert guess_from_ever_new(seen, 256, "2001:db8::") == 61, "the first /56"
+    assert seen.wait_s(of_64(300), "web", 0.0) == 0.0, "the next one"
+    assert seen.wait_s(of_64(1), "web", 0.0) == 30.0
+    assert guess_from_ever_new(seen, 65_536, "2001:db8::") == 241 - 61, "the whole /48"
+    assert seen.wait_s(of_64(65_535), "web", 0.0) == 7.5
+    assert seen.wait_s(of_64(65_535), "web", 7.5) == 0.0
+    assert seen.wait_s(of_64(65_536), "web", 0.0) == 0.0, "another /48"
+    assert seen.wait_s(HERE, "web", 0.0) == 0.0
+    assert guess_from_ever_new(seen, 65_536, "2001:db8::", 1800.0) == 240, "that often in each half an hour, no more"
+
+
+def test_from_where_somebody_was_let_in_their_network_keeps_nobody_waiting() -> None:
+    seen = Throttle()
+    seen.succeeded(of_64(7), "web")
+    guess_from_ever_new(seen, 65_536, "2001:db8::")
+    assert seen.wait_s(of_64(7), "web", 0.0) == 0.0
+    assert seen.wait_s(of_64(7), "db", 0.0) > 0.0
+
+
+def test_one_address_alone_does_not_use_up_what_its_network_has_free() -> None:
+    seen, now = Throttle(), 0.0
+    while now < 24 * 3600:
+        now += seen.wait_s(of_64(1), "web", now)
+        seen.failed(of_64(1), "web", now)
+        assert seen.wait_s(of_64(2), "web", now) == 0.0
+
+
+def test_a_network_is_crowded_by_more_failures_than_one_address_has_free() -> None:
+    seen = Throttle()
+    guess_from_ever_new(seen, FREE_OF_ADDRESS, "2001:db8::")
+    assert seen.crowd(of_64(100), 0.0) == 0
+    guess_from_ever_new(seen, 5, "2001:db8:0:100::")
+    assert seen.crowd(of_64(100), 0.0) == 5, "of the /48"
+    assert seen.crowd(of_64(65_536), 0.0) == seen.crowd(HERE, 0.0) == seen.crowd(None, 0.0) == 0
+    assert seen.crowd(of_64(100), 60.0) == 0, "some are forgotten"
+
+
+def test_many_networks_take_no_more_room_than_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "ENTRIES_MAX", 10)
+    seen = Throttle()
+    for number in range(100):
+        seen.failed(of_64(number << 16), "web", float(number))
+        seen.failed(of_64(0), "db", float(number))
+    assert [len(rates) for rates in seen._networks.values()] == [10, 10]
+    assert seen.wait_s(of_64(1), "web", 99.0) > 0.0, "who goes on is not forgotten"
+
+
 def test_a_million_addresses_take_no_more_room_than_some() -> None:
     seen = Throttle()
     tracemalloc.start()
