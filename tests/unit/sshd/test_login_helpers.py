@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -261,6 +262,54 @@ def test_no_is_no(core: FakeCore, stage: str) -> None:
     core.says(b"no\n")
     done = pam(core.path, stage)
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+MONITOR = "hatchway-sshd: shop-web-1 [priv]"
+
+
+@pytest.mark.parametrize(
+    ("parent", "stage", "reply", "ended"),
+    [
+        (MONITOR, "open_session", b"no\n", True),
+        (MONITOR, "open_session", None, True),
+        (MONITOR, "open_session", b"ok\n", False),
+        (MONITOR, "account", b"no\n", False),
+        ("hatchway-sshd: shop-web-1", "open_session", b"no\n", False),
+    ],
+)
+def test_a_refused_session_ends_the_monitor_and_its_children(
+    core: FakeCore, parent: str, stage: str, reply: bytes | None, ended: bool
+) -> None:
+    """And nothing else. None: there is no core. The parent stays a while, as sshd with a master connection does."""
+    path = "/nonexistent" if reply is None else core.path
+    core.says(reply or b"")
+    shell = subprocess.Popen(
+        [parent], executable="/bin/bash", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={"PAM_TYPE": stage, "PAM_USER": "shop-web-1"},
+    )  # fmt: skip
+    try:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdin.write(f"/bin/sleep 30 & echo $!; {LIBEXEC}/pam {path}; echo $?; wait\n")
+        shell.stdin.flush()
+        child, status = int(shell.stdout.readline()), int(shell.stdout.readline())
+        assert status == (0 if reply == b"ok\n" else 1)
+        began = time.monotonic()
+        if ended:
+            assert shell.wait(5) == -signal.SIGKILL
+            assert 0.9 < time.monotonic() - began < 1.9
+            with pytest.raises(ProcessLookupError):
+                # One that nobody has waited for yet is there for a moment.
+                for _ in range(200):
+                    os.kill(child, 0)
+                    time.sleep(0.01)
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                shell.wait(1.5)
+            os.kill(child, signal.SIGKILL)
+    finally:
+        shell.kill()
+        shell.communicate()
 
 
 @pytest.mark.parametrize("reply", [*GARBAGE, b"ok\n" + b"x" * 4096])
