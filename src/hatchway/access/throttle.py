@@ -164,8 +164,10 @@ def source_of(address: Address | None) -> str:
 
 
 def widest_of(address: Address | None) -> Hashable:
-    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the address."""
-    return min(_networks_of(address), default=source_of(address))
+    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the /24."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return 24, int(address) >> 8
+    return min(_networks_of(address), default=None)
 
 
 def _networks_of(address: Address | None) -> list[tuple[int, int]]:

@@ -461,13 +461,14 @@ async def test_ever_new_networks_of_one_prefix_keep_no_owner_out(
     assert not sim.attempts._networks
 
 
+@pytest.mark.parametrize("network", ["2001:db8:0:{:x}::1", "203.0.113.{}"])
 async def test_what_waits_of_one_network_lets_others_go_first_before_any_of_it_was_wrong(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     sim = Simulation(monkeypatch)
     async with trio.open_nursery() as nursery:
         for number in range(WAITING_MAX + 50):
-            nursery.start_soon(sim.guess, "flood", f"2001:db8:0:{number:x}::1", f"unknown-{number}")
+            nursery.start_soon(sim.guess, "flood", network.format(number), f"unknown-{number}")
         await trio.sleep(CHECK_S / 2)
         nursery.start_soon(sim.guess, "owner", "192.0.2.1", "web", right)
     assert sim.took_s["web"] < 2 * CHECK_S
