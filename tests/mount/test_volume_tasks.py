@@ -36,7 +36,8 @@ async def test_a_volume_on_a_device(beneath: Beneath, mounted: bool) -> None:
     if not mounted:
         run("mount", device, source)
     assert (Path(source) / "id_container").read_bytes() == BEFORE
-    give(Path(source) / "authorized_keys", b"one")
+    # The new file system's root is root's.
+    os.chown(give(Path(source) / "authorized_keys", b"one"), 0, 0)
     if not mounted:
         run("umount", source)
     assert (await beneath.read(source)).files == (KeyFile(b"authorized_keys", b"one"),)

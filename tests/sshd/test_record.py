@@ -27,7 +27,7 @@ def entries(hatchway: Hatchway, *arguments: str) -> list[dict[str, Any]]:
 def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     assert "Nothing is recorded" in hatchway.cli("log").stdout
     hatchway.enable(INSTANCE, "/data")
-    hatchway.sftp(LOGIN, "ls\nput /etc/hostname data/name\n")
+    hatchway.sftp(LOGIN, "ls\nput /etc/hostname name\n")
     password = hatchway.password(INSTANCE)
     for _ in range(5):
         assert hatchway.sftp(LOGIN, "ls\n", password="a wrong guess", check=False).returncode == 255

@@ -208,6 +208,7 @@ class Admission:
         finally:
             # What was not done is due, and what expires may be another.
             self._tell()
+            self._look_at_volumes_soon(login)
 
     async def look_again(self, login: Login, done: str) -> None:
         """As `changed`, for whoever answers an operator: what was `done` holds, whether sessions could be ended or not.
@@ -277,8 +278,7 @@ class Admission:
     def opened(self, login: Login) -> None:
         """A session of `login` was opened, which may expire sooner than those there were."""
         self._tell()
-        self._looks.pop(login, None)
-        self._volume_news.set()
+        self._look_at_volumes_soon(login)
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
         """hostd is (again) there: first end what was revoked while nobody told it, by a core that died, say."""
@@ -352,6 +352,10 @@ class Admission:
 
     def _tell(self) -> None:
         self._news.set()
+
+    def _look_at_volumes_soon(self, login: Login) -> None:
+        self._looks.pop(login, None)
+        self._volume_news.set()
 
     async def _end_strangers(self) -> None:
         for session, login in list(self._strangers.items()):

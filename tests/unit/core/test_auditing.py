@@ -238,7 +238,7 @@ async def test_why_a_session_ended_is_recorded(tmp_path: Path) -> None:
             session = await enter(stage, **more)
             if request is not None:
                 await stage.do(request)
-            await stage.core.session_ended(session, by_hostd)
+            await stage.core.session_ended(session, by_hostd=by_hostd)
             del stage.host.sessions[session]
             return (await told(stage, EventKind.END))[-1].partition(" s")[2]
 

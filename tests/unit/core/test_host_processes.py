@@ -83,9 +83,9 @@ async def test_paused_sessions_stand_still_and_then_go_on(tmp_path: Path) -> Non
             (tmp_path / name).mkdir()
             command = [sys.executable, "-c", _FORKING, str(tmp_path / name), "0"]
             programs.append(stack.enter_context(subprocess.Popen(command)))
-            while not (tmp_path / name / str(programs[-1].pid)).exists():
+            # Until it has forked some times.
+            while len(list((tmp_path / name).iterdir())) < 10:
                 time.sleep(0.001)
-        time.sleep(0.05)
         monitors = [Process(program.pid) for program in programs]
         try:
             async with processes.paused(monitors) as family:
