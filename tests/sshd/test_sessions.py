@@ -346,6 +346,18 @@ def stopped_monitors(login: str) -> list[int]:
     return [seen.pid for seen in processes.everyone() if seen.state == "T" and f"{login} [priv]" in seen.title]
 
 
+def is_stopped(login: str) -> bool:
+    """Whether a session of that login has been stopped, with all its processes: the monitor is the first."""
+    running = processes.everyone()
+    line = stopped_monitors(login)
+    for pid in line:
+        below = [seen for seen in running if seen.parent == pid]
+        if any(seen.state != "T" for seen in below):
+            return False
+        line += [seen.pid for seen in below]
+    return bool(line)
+
+
 def test_the_next_hostd_ends_what_one_was_ending_that_was_killed(hatchway: Hatchway) -> None:
     place = Place(hatchway)
     with uploading(place, "ended", "other") as (ended, other):
@@ -356,7 +368,7 @@ def test_the_next_hostd_ends_what_one_was_ending_that_was_killed(hatchway: Hatch
         os.kill(worker, signal.SIGSTOP)
         core = Core(hatchway, EndSessions(place.login, (session,)))
         try:
-            wait_until(lambda: stopped_monitors(place.login), "it is stopped")
+            wait_until(lambda: is_stopped(place.login), "it is stopped")
         finally:
             os.kill(hostd, signal.SIGKILL)
             os.kill(worker, signal.SIGCONT)
