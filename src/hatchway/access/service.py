@@ -193,10 +193,13 @@ class Gate:
             return self._refused(login, address, Denial.UNKNOWN_LOGIN)
         method, key = used_credential(fields.get("authinfo", b""))
         proved = self._proved.take(_connection(fields)) if method == "password" else None
-        denial = decide_login(await self._facts(record, fields))
-        if denial is not None:
-            return self._refused(login, address, denial)
-        in_volumes = await self._admission.in_volumes(record, key) if key is not None else NOTHING
+        in_volumes = NOTHING
+        if key is not None and record.conditions.volume_keys:
+            # Nobody has a volume read who is refused anyway.
+            denial = decide_login(await self._facts(record, fields))
+            if denial is not None:
+                return self._refused(login, address, denial)
+            in_volumes = await self._admission.in_volumes(record, key)
         async with self._core.turn(record.login):
             # Again, now that nothing can be taken away before hostd has heard of this session.
             record = await self._record(fields)

@@ -168,6 +168,8 @@ class Admission:
     async def in_volumes(self, record: InstanceRecord, key: str | None = None) -> InVolumes:
         """The keys its instance keeps in volumes, for `valid`; with `key`, a fingerprint, no more than tells whether
         that one is valid. Not to be called within a turn: a volume may take its time."""
+        if not record.conditions.volume_keys:
+            return NOTHING
         if key is not None and any(one.public.fingerprint == key for one in (await self._own(record)).keys):
             return NOTHING
         return await self._volume_keys.read(record)

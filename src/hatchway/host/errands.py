@@ -66,7 +66,6 @@ class Errands:
         `spec` takes its uid and its scratch directory. It is given copies of `fds`, then its end of the socket.
         Raises HostError.
         """
-        self.check(source)
         uid = self._uids.take()
         process: Process | None = None
         ends: list[socket.socket] = []

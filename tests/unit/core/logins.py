@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 
-from tests.unit.core.stage import Stage
+from tests.unit.core.stage import Stage, snapshot, volume
 
 from hatchway.credentials import keys
+from hatchway.credentials.keys import KeyPair
 from hatchway.wire.admin import Enable
-from hatchway.wire.entry import ExportKey, ShowPassword
+from hatchway.wire.entry import AllowVolumeKeys, ExportKey, ShowPassword
+from hatchway.wire.host import KeyFile, KeyFiles
 
 INSTANCE = "shop/web/1"
 LOGIN = "shop-web-1"
+SSH = volume("/home/u/.ssh")
 
 
 async def shared(stage: Stage) -> str:
@@ -58,3 +61,22 @@ def in_hardware(comment: str) -> str:
     kind = b"sk-ssh-ed25519@openssh.com"
     blob = b"".join(len(part).to_bytes(4, "big") + part for part in (kind, point, b"ssh:"))
     return f"{kind.decode()} {base64.b64encode(blob).decode()} {comment}"
+
+
+def key_files(*lines: str, name: bytes = b"authorized_keys") -> KeyFiles:
+    return KeyFiles(token=b"1", files=(KeyFile(name, "\n".join(lines).encode()),))
+
+
+async def with_a_volume(stage: Stage) -> None:
+    """Let the instance have a volume for keys, and share its other one."""
+    await stage.core.feed(snapshot(volume("/data"), SSH))
+    await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+
+
+async def with_a_key(stage: Stage) -> KeyPair:
+    """The same, with a key in that volume that counts."""
+    await with_a_volume(stage)
+    pair = keys.generate_ed25519("in the volume")
+    stage.host.key_files[SSH.source or ""] = key_files(pair.public)
+    await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+    return pair

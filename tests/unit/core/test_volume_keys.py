@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, in_hardware, newest, own_key, shared
+from tests.unit.core.logins import (
+    INSTANCE,
+    LOGIN,
+    SSH,
+    by_key,
+    by_password,
+    in_hardware,
+    key_files,
+    newest,
+    own_key,
+    shared,
+    with_a_key,
+    with_a_volume,
+)
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
 from hatchway.admin import admission, volume_keys
@@ -32,23 +45,18 @@ from hatchway.wire.entry import (
     SetConditions,
     Unlock,
 )
-from hatchway.wire.host import HostStatus, KeyFile, KeyFiles, Skip, Skipped
+from hatchway.wire.host import HostStatus, KeyFiles, Skip, Skipped
 
 pytestmark = pytest.mark.usefixtures("no_host_keys")
 
-SSH, OTHER_SSH = volume("/home/u/.ssh"), volume("/root/.ssh")
-
-
-def key_files(*lines: str, name: bytes = b"authorized_keys") -> KeyFiles:
-    return KeyFiles(token=b"1", files=(KeyFile(name, "\n".join(lines).encode()),))
+OTHER_SSH = volume("/root/.ssh")
 
 
 async def test_keys_in_a_volume_count_where_that_is_allowed(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         pair, other = keys.generate_ed25519("in the volume"), keys.generate_ed25519("another")
         stage.host.key_files[SSH.source or ""] = key_files(
             "# my keys", f'from="192.0.2.0/24" {pair.public}', f'command="rsync" {other.public}'
@@ -95,11 +103,7 @@ async def test_an_unchanged_volume_is_not_judged_again_and_a_silent_one_not_beli
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
-        pair = keys.generate_ed25519("in the volume")
-        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
-        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        pair = await with_a_key(stage)
         read = len(stage.host.read)
         assert await by_key(stage, pair.public)
         assert len(stage.host.read) == read, "one look a second is enough"
@@ -138,8 +142,7 @@ async def test_a_key_that_ended_is_not_brought_back_by_a_volume(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         old, added = await own_key(stage), keys.generate_ed25519("added")
         await stage.do(AddKey(instance=INSTANCE, public=added.public))
         stage.host.key_files[SSH.source or ""] = key_files(old, added.public)
@@ -167,11 +170,7 @@ async def test_sessions_by_a_volumes_key_outlive_what_nobody_can_look_at(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
-        pair = keys.generate_ed25519("in the volume")
-        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
-        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        pair = await with_a_key(stage)
         assert await by_key(stage, pair.public)
         session = newest(stage)
         # The container is made anew.
@@ -214,8 +213,7 @@ async def test_a_key_of_ours_that_is_gone_asks_no_volume(
 ) -> None:
     """Else whoever controls the volume kept the session of a stolen key by making it unreadable."""
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         in_volume = keys.generate_ed25519("in the volume")
         stage.host.key_files[SSH.source or ""] = key_files(in_volume.public)
         await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
@@ -254,8 +252,7 @@ async def test_of_very_many_keys_the_first_count(tmp_path: Path) -> None:
 
 async def test_exactly_so_many_keys_all_count(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         publics = [keys.generate_ed25519("one of many").public for _ in range(KEYS_MAX)]
         stage.host.key_files[SSH.source or ""] = key_files(*publics)
         found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
@@ -265,8 +262,7 @@ async def test_exactly_so_many_keys_all_count(tmp_path: Path) -> None:
 
 async def test_a_line_says_that_a_pin_must_be_asked_for(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         with_pin, without = in_hardware("with"), in_hardware("without")
         stage.host.key_files[SSH.source or ""] = key_files(f"verify-required {with_pin}", without)
         found = await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
@@ -283,8 +279,7 @@ async def test_a_line_says_that_a_pin_must_be_asked_for(tmp_path: Path) -> None:
 
 async def test_a_volume_that_no_instance_has_any_more_is_forgotten(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         for one in (SSH, OTHER_SSH):
             stage.host.key_files[one.source or ""] = key_files(keys.generate_ed25519("x").public)
         allowed = await allowed_record(stage)
@@ -304,8 +299,7 @@ async def test_a_volume_that_no_instance_has_any_more_is_forgotten(tmp_path: Pat
 
 async def test_a_volume_has_one_reading_at_a_time_also_when_it_was_gone_meanwhile(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         for one in (SSH, OTHER_SSH):
             stage.host.key_files[one.source or ""] = key_files(keys.generate_ed25519("x").public)
         allowed = await allowed_record(stage)
@@ -369,8 +363,7 @@ async def test_only_so_many_logins_are_looked_at_at_once(tmp_path: Path) -> None
 
 async def test_a_line_is_good_for_the_second_it_names_and_no_longer(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         pair = keys.generate_ed25519("in the volume")
         stage.host.key_files[SSH.source or ""] = key_files(f'expiry-time="19700112134640Z" {pair.public}')
         await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
@@ -399,11 +392,7 @@ async def test_nothing_waits_for_a_volume(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(volume_keys, "FRESH_S", 0.0)
     monkeypatch.setattr(volume_keys, "ANSWER_S", 0.1)
     async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
-        pair = keys.generate_ed25519("in the volume")
-        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
-        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        pair = await with_a_key(stage)
         assert await by_key(stage, await own_key(stage))
         by_ours = newest(stage)
         assert await by_key(stage, pair.public)
@@ -432,8 +421,7 @@ async def test_nothing_waits_for_a_volume(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_who_is_refused_anyway_has_no_volume_read(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         stage.host.key_files[SSH.source or ""] = key_files()
         await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
         await stage.do(Lock(instance=INSTANCE))
@@ -459,8 +447,7 @@ async def test_whoever_waits_for_a_volume_shares_what_came_of_it(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with staged(tmp_path) as stage:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         stage.host.key_files[SSH.source or ""] = HostError("the volume does not answer")
         allowed = await allowed_record(stage)
         seen = VolumeKeys(stage.core)
@@ -491,11 +478,7 @@ async def test_a_session_does_not_outlive_its_volume_for_ever(tmp_path: Path, mo
     for name in ("FRESH_S", "FAILED_S", "KEPT_S"):
         monkeypatch.setattr(volume_keys, name, 0.0)
     async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
-        pair = keys.generate_ed25519("in the volume")
-        stage.host.key_files[SSH.source or ""] = key_files(pair.public)
-        await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
+        pair = await with_a_key(stage)
         assert await by_key(stage, pair.public)
         nursery.start_soon(stage.admission.run)
 
@@ -526,8 +509,7 @@ async def test_a_session_ends_when_its_line_expires(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(admission, "LOOK_EVERY_S", 1000.0)
     async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
         stage.core.now = lambda: 1_000_000.5
-        await stage.core.feed(snapshot(volume("/data"), SSH))
-        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        await with_a_volume(stage)
         pair = keys.generate_ed25519("in the volume")
         stage.host.key_files[SSH.source or ""] = key_files(f'expiry-time="19700112134640Z" {pair.public}')
         await stage.do(AllowVolumeKeys(instance=INSTANCE, allow=True))
