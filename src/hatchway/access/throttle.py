@@ -37,7 +37,7 @@ FORGET_S = 1800.0
 """Failures are forgotten when there has been none for so many seconds."""
 
 ENTRIES_MAX = 20_000
-"""Pairs, addresses, and networks of each length, that are remembered: some 15 MB."""
+"""Pairs, addresses, networks of each length and who was let in, that are remembered: 23 MB when all are full."""
 
 
 @dataclass(slots=True)
