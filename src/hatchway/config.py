@@ -164,6 +164,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.paths.run_dir}/hostd.sock"
 
     @property
+    def workers_socket(self) -> str:
+        """Where hostd has workers started."""
+        return f"{self.paths.run_dir}/workers.sock"
+
+    @property
     def catalog_socket(self) -> str:
         """Where the catalog feeds the core."""
         return f"{self.paths.run_dir}/catalog.sock"
@@ -311,7 +316,7 @@ def _check(config: Config, origin: str) -> None:
             getattr(config.paths, key),
             "a path without spaces",
         )
-    # sun_path holds 108 bytes (unix(7)); the longest name below run_dir is hostd.sock.
+    # sun_path holds 108 bytes (unix(7)); the longest name below run_dir is notify-workers.sock.
     require(len(config.paths.run_dir) <= 80, "paths.run_dir", config.paths.run_dir, "at most 80 characters")
     require(1 <= config.sshd.port <= 65535, "sshd.port", config.sshd.port, "a port from 1 to 65535")
     require(config.sshd.port != 22, "sshd.port", 22, "any port but 22, which belongs to the host's own sshd")

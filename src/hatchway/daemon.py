@@ -100,6 +100,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(reconciler.run)
                 nursery.start_soon(measuring.run)
                 nursery.start_soon(_keep_reserve, core)
+                nursery.start_soon(notify.stay_well)
                 log.get().info("ready")
                 notify.ready()
                 async for _ in signals:

@@ -70,12 +70,18 @@ def room() -> int:
 
 
 class Messages:
-    """The messages of one process on the datagram socket `incoming`; calls `ready` when it says that it is."""
+    """The messages of one process on the datagram socket `incoming`.
 
-    def __init__(self, incoming: socket.socket, kept: Kept, ready: Callable[[], None]) -> None:
+    Calls `ready` when it says that it is, `well` whenever it says that it is well.
+    """
+
+    def __init__(
+        self, incoming: socket.socket, kept: Kept, ready: Callable[[], None], well: Callable[[], None] = lambda: None
+    ) -> None:
         self._incoming = incoming
         self._kept = kept
         self._ready = ready
+        self._well = well
 
     async def follow(self) -> None:
         """Act on messages until cancelled."""
@@ -110,3 +116,5 @@ class Messages:
             self._kept.drop(name)
         if fields.get(b"READY") == b"1":
             self._ready()
+        if fields.get(b"WATCHDOG") == b"1":
+            self._well()

@@ -23,7 +23,7 @@ from hatchway.errors import ConfigError, ConflictError, HostError
 from hatchway.host.records import Records
 from hatchway.kernel import mounts
 
-_SERVICES = ("hostd", "core", "catalog", "sshd")
+_SERVICES = ("workers", "hostd", "core", "catalog", "sshd")
 RUN_FILES = frozenset(
     {
         "lock",
@@ -32,6 +32,7 @@ RUN_FILES = frozenset(
         "admin.sock",
         "hostd.sock",
         "catalog.sock",
+        "workers.sock",
         *(f"notify-{name}.sock" for name in _SERVICES),
     }
 )
@@ -143,13 +144,30 @@ def run_directory(config: Config) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConflictError(f"another 'hatchway run' uses {directory}") from None
+            raise ConflictError(
+                f"another 'hatchway run', or its units (systemctl stop hatchway), use {directory}"
+            ) from None
+        for name in sorted(RUN_FILES):
+            if _listening(f"{directory}/{name}"):
+                raise ConflictError(
+                    f"somebody listens at {directory}/{name}; if it is the units: systemctl stop hatchway"
+                )
         try:
             yield
         finally:
             _remove_run_directory(config)
     finally:
         os.close(lock)
+
+
+def _listening(path: str) -> bool:
+    """Whether a process or systemd listens at the stream socket `path`."""
+    if not path.endswith(".sock"):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        error = sock.connect_ex(path)
+    # Full (EAGAIN), or of another kind (EPROTOTYPE): somebody does. What was left behind refuses the connection.
+    return error in (0, errno.EAGAIN, errno.EPROTOTYPE)
 
 
 def _remove_run_directory(config: Config) -> None:
@@ -183,11 +201,13 @@ def sockets(config: Config, accounts: dict[str, Account]) -> Iterator[dict[str, 
         "admin": (config.admin_socket, 0),
         "hostd": (config.hostd_socket, accounts["core"].gid),
         "catalog": (config.catalog_socket, accounts["catalog"].gid),
+        "workers": (config.workers_socket, 0),
     }
     made: dict[str, socket.socket] = {}
     try:
         for name, (path, gid) in wanted.items():
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # One request to the workers' parent is one packet, with descriptors.
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if name == "workers" else socket.SOCK_STREAM)
             made[name] = sock
             bind(sock, path, 0, gid)
             os.chmod(path, 0o660 if gid else 0o600)

@@ -8,6 +8,7 @@ what it made. Nothing of what it does itself is on the way of a login.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -36,6 +37,9 @@ RESTART_AFTER_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 LOG_LINE_MAX = 65536
 """Bytes. A longer line of a process's log is broken."""
 
+WATCHDOG_S = 60.0
+"""Longest a process may say nothing of being well; then it is killed, and started again."""
+
 STEADY_S = 60.0
 """A process that ran this long starts again at once when it dies."""
 
@@ -44,7 +48,10 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running. `notifies`: it says when it is ready. `hands_over`: it leaves descriptors."""
+    """One process to keep running.
+
+    `notifies`: it says when it is ready, and, again and again, that it is well. `hands_over`: it leaves descriptors.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -133,6 +140,7 @@ def _services(
         return (sys.executable, "-I", "-m", module, *option)
 
     return [
+        Service("workers", python("hatchway.host.zygote"), accounts["root"], sockets=("workers",)),
         Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",), hands_over=True),
         Service("core", python("hatchway.daemon"), accounts["core"], sockets=("auth", "admin", "catalog")),
         Service(
@@ -173,6 +181,7 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
         environment = dict(_ENVIRONMENT)
         if service.notifies:
             environment["NOTIFY_SOCKET"] = address
+            environment["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1e6))
         # Not our own standard error: that may be a terminal, which whoever breaks into a process could read from.
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
@@ -193,12 +202,16 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             os.close(write_end)
         trio.lowlevel.spawn_system_task(_copy_log, service.name, read_end)
         async with trio.open_nursery() as nursery:
-            messages = Messages(incoming, one.kept, one.ready.set)
+            watch = processes.Process(process.pid)
             if service.notifies:
+                well = trio.CancelScope()
+                messages = Messages(
+                    incoming, one.kept, functools.partial(_is_ready, one, well), functools.partial(_put_off, well)
+                )
                 nursery.start_soon(messages.follow)
+                nursery.start_soon(_watch_over, one, well, watch)
             else:
                 one.ready.set()
-            watch = processes.Process(process.pid)
             try:
                 await watch.wait()
             finally:
@@ -207,6 +220,24 @@ async def _run_once(config: Config, one: Running, listeners: dict[str, socket.so
             # What it said last; not whether it is ready, now that it has ended.
             Messages(incoming, one.kept, lambda: None).drain()
             nursery.cancel_scope.cancel()
+
+
+def _is_ready(one: Running, well: trio.CancelScope) -> None:
+    one.ready.set()
+    _put_off(well)
+
+
+def _put_off(well: trio.CancelScope) -> None:
+    well.deadline = trio.current_time() + WATCHDOG_S
+
+
+async def _watch_over(one: Running, well: trio.CancelScope, process: processes.Process) -> None:
+    """Kill `process` when `well` ends, which its messages put off."""
+    with well:
+        await trio.sleep_forever()
+    if not _stopping(one):
+        log.get().error("process killed, it does not say that it is well", service=one.service.name)
+        process.signal(signal.SIGKILL)
 
 
 async def _copy_log(name: str, read_end: int) -> None:

@@ -35,7 +35,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 async def beneath(bench: Bench) -> AsyncIterator[Beneath]:
     made = Beneath(bench)
-    made.zygote.start()
+    await made.zygote.start()
     # It is ready when it has forked once; its imports are not what a test measures.
     await made.read(made.volume("warm"))
     yield made

@@ -44,14 +44,33 @@ CORE = Peer(1, 0, 0)
 class OwnZygote(Zygote):
     """The package under test, whether it is installed or not."""
 
-    def start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = "import sys; sys.path[:0] = sys.argv[2:]; from hatchway.host.zygote import main; main()"
-        with theirs:
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory / "workers.sock"))
+        self._config = directory / "workers.toml"
+        self._config.write_text(f'[paths]\nrun_dir = "{directory}"\n')
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        program = (
+            "import os, sys; os.dup2(0, 3); config, *sys.path[:0] = sys.argv[1:];"
+            "sys.argv[1:] = ['--config', config]; from hatchway.host.zygote import main; main()"
+        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(self._address)
+            listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program, "info", *sys.path], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+                [sys.executable, "-c", program, str(self._config), *sys.path],
+                stdin=listener.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "workers"},
             )
-        self._socket = trio.socket.from_stdlib_socket(ours)
+        await super().start()
+
+    async def stop(self) -> None:
+        self.close()
+        if self._process is not None:
+            self._process.kill()
+            await trio.to_thread.run_sync(self._process.wait)
 
     @property
     def pid(self) -> int:
@@ -65,7 +84,7 @@ class Beneath:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         Path(bench.config.mount_dir).mkdir(parents=True)
-        self.zygote = OwnZygote("info")
+        self.zygote = OwnZygote(Path(bench.config.paths.run_dir))
         self.uids = WorkerUids(FIRST_UID, LAST_UID)
         patience = Patience()
         errands = Errands(bench.config, self.zygote, self.uids, patience)

@@ -45,7 +45,12 @@ def hatchway() -> Iterator[Hatchway]:
 def daemons(hatchway: Hatchway) -> dict[str, int]:
     """The pid of each of our daemons."""
     assert hatchway.process is not None
-    modules = {"core": "hatchway.daemon", "hostd": "hatchway.host.main", "run": "hatchway.cli.main"}
+    modules = {
+        "core": "hatchway.daemon",
+        "hostd": "hatchway.host.main",
+        "workers": "hatchway.host.zygote",
+        "run": "hatchway.cli.main",
+    }
     found = {"run": hatchway.process.pid}
     for child in Path(f"/proc/{hatchway.process.pid}/task/{hatchway.process.pid}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_text().split("\0")

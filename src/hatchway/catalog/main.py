@@ -40,6 +40,7 @@ async def _until_told(config: Config) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, config)
+            nursery.start_soon(notify.stay_well)
             notify.ready()
             async for _ in signals:
                 break

@@ -59,11 +59,11 @@ class Errands:
 
     @asynccontextmanager
     async def process(
-        self, source: str, spec: Callable[[int, str], Count | Perform], fds: tuple[int, ...]
+        self, source: str, spec: Callable[[int], Count | Perform], fds: tuple[int, ...]
     ) -> AsyncIterator[trio.socket.SocketType]:
         """Our end of the control socket of a new process, which ends with the block.
 
-        `spec` takes its uid and its scratch directory. It is given copies of `fds`, then its end of the socket.
+        `spec` takes its uid. It is given copies of `fds`, then its end of the socket.
         Raises HostError.
         """
         uid = self._uids.take()
@@ -73,7 +73,7 @@ class Errands:
             ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours, theirs = ends
             take_descriptors(ours, False)
-            process = await self._zygote.spawn(spec(uid, self._config.mount_dir), (*fds, theirs.fileno()))
+            process = await self._zygote.spawn(spec(uid), (*fds, theirs.fileno()))
             theirs.close()
             with trio.socket.from_stdlib_socket(ours.dup()) as control:
                 yield control

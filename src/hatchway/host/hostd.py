@@ -69,7 +69,7 @@ class Hostd:
         self._nursery = nursery
         self._gid = gid
         self._records = Records(config.paths.userdb_dir, config.paths.run_dir)
-        self._zygote = Zygote(config.log.level)
+        self._zygote = Zygote(config.workers_socket)
         self._patience = Patience()
         self._handover = Handover(config.handover_dir)
         self._uids = WorkerUids(*config.ids.worker_uids)
@@ -104,14 +104,14 @@ class Hostd:
         }
 
     async def start(self) -> None:
-        """Take over from an earlier hostd what goes on, clean up the rest, start the zygote."""
+        """Take over from an earlier hostd what goes on, clean up the rest, find the zygote."""
         try:
             mounts.try_nosymfollow()
         except OSError as exc:
             raise HostError(f"no mount can be made that follows no symlink ({exc}); Linux 5.14 or newer can") from exc
         await self._take_over()
         prepare_mount_directory(self._config)
-        self._zygote.start()
+        await self._zygote.start()
 
     async def stop(self) -> None:
         """End all sessions, take all mounts and records away."""
@@ -120,8 +120,21 @@ class Hostd:
             for root in self._roots.values():
                 nursery.start_soon(root.close)
         self._roots.clear()
-        await self._zygote.stop()
+        self._zygote.close()
         await clean_up(self._config, self._records)
+        self._withdraw_all()
+
+    async def end_everything(self) -> None:
+        """As `stop`, of what a hostd that is gone has left. Instead of `start`."""
+        self._handover.open()
+        logins = {kept.login for kept in self._handover.roots()}
+        self._handover.discard()
+        await clean_up(self._config, self._records, failed=logins)
+        self._withdraw_all()
+        if any(entry.target == self._config.mount_dir for entry in mounts.mount_table()):
+            mounts.unmount(self._config.mount_dir)
+
+    def _withdraw_all(self) -> None:
         for login in self._records.logins(*self._config.ids.login_uids):
             self._records.withdraw_user(login)
         self._handover.close()

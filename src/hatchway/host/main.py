@@ -1,11 +1,13 @@
 """The process `hatchway-hostd`: gives up what it does not need, takes over or cleans up, serves the core.
 
-SIGTERM ends everything. SIGHUP ends hostd alone: workers and sessions go on for the next one, as after a SIGKILL.
+SIGTERM ends everything. SIGHUP ends hostd alone: workers and sessions go on for the next one, as after a SIGKILL; what
+is then to end after all is ended by `--end`. So a unit can be restarted without anybody noticing.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import grp
 import os
 import pwd
@@ -18,7 +20,7 @@ import trio
 from hatchway import config as configuration
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import HatchwayError, HostError, plain_errors
+from hatchway.errors import ConflictError, HatchwayError, HostError, plain_errors
 from hatchway.host.hostd import Hostd
 from hatchway.kernel import limits, privileges
 from hatchway.wire import notify
@@ -42,6 +44,7 @@ async def run(config: Config) -> None:
             nursery.start_soon(serve, "hostd", listener, hostd.table(core_uid))
             nursery.start_soon(hostd.unmount_idle)
             nursery.start_soon(hostd.count_volumes)
+            nursery.start_soon(notify.stay_well)
             log.get().info("ready")
             notify.ready()
             number = await anext(aiter(signals))
@@ -53,10 +56,37 @@ async def run(config: Config) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def end(config: Config) -> None:
+    """End all sessions, take all mounts and records away. No hostd may run."""
+    async with trio.open_nursery() as nursery:
+        try:
+            gid = grp.getgrnam(config.ids.session_group).gr_gid
+        except KeyError:
+            gid = -1  # nobody is let in any more, and that is all it is for
+        await Hostd(config, nursery, gid=gid).end_everything()
+
+
+def _lock(run_dir: str) -> int | None:
+    """Hold the run directory, so that no `hatchway run` starts beside the units. Raises ConflictError.
+
+    None when it is held already by the `hatchway run` that has started us.
+    """
+    lock = os.open(f"{run_dir}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        if "INVOCATION_ID" in os.environ:  # systemd.exec(5)
+            raise ConflictError(f"a 'hatchway run' uses {run_dir}; stop it first") from None
+        return None
+    return lock
+
+
 def main() -> None:
-    """Entry point: `python -I -m hatchway.host.main --config FILE`."""
+    """Entry point: `python -I -m hatchway.host.main --config FILE [--end]`."""
     parser = argparse.ArgumentParser(prog="hatchway-hostd")
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--end", action="store_true", help="end all sessions, take mounts and records away, and exit")
     arguments = parser.parse_args()
     try:
         config = configuration.load(arguments.config)
@@ -68,8 +98,11 @@ def main() -> None:
         privileges.bound(privileges.HOSTD_CAPS)
         privileges.no_new_privileges()
         privileges.not_dumpable()
+        lock = _lock(config.paths.run_dir)
         with plain_errors():
-            trio.run(run, config)
+            trio.run(end if arguments.end else run, config)
+        if lock is not None:
+            os.close(lock)
     except HatchwayError as exc:
         sys.stderr.write(f"hatchway-hostd: {exc}\n")
         sys.exit(exc.exit_code)

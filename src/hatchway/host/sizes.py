@@ -449,5 +449,5 @@ class Accounts:
             account.ledger.close()
 
 
-def _counter(source: str, uid: int, scratch: str) -> Count:
-    return Count(source=source, worker_uid=uid, scratch=scratch)
+def _counter(source: str, uid: int) -> Count:
+    return Count(source=source, worker_uid=uid)

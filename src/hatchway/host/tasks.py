@@ -158,8 +158,8 @@ class Tasks:
             raise HostError(f"the task for {source} failed: {exc}") from exc
 
 
-def _task(kind: TaskKind, source: str, uid: int, scratch: str) -> Perform:
-    return Perform(kind=kind, source=source, worker_uid=uid, scratch=scratch)
+def _task(kind: TaskKind, source: str, uid: int) -> Perform:
+    return Perform(kind=kind, source=source, worker_uid=uid)
 
 
 async def _ask(control: trio.socket.SocketType, message: ReadKeyFiles | Put | Take, answer: type[T]) -> T | TaskFailed:

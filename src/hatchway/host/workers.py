@@ -9,8 +9,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Collection
 from typing import TypeVar
@@ -68,56 +66,62 @@ Answer = TypeVar("Answer", WorkerState, CallersState)
 
 
 class Zygote:
-    """The process that forks workers; started again when it dies. One request at a time.
+    """The process that forks workers, at the socket `address`. One request at a time.
 
-    `log_level` is its log's and its workers', as in the configuration.
+    Whoever has started it starts it again when it dies or hangs.
     """
 
-    def __init__(self, log_level: str) -> None:
-        self._log_level = log_level
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._lock = trio.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
         self._socket: trio.socket.SocketType | None = None
 
-    def start(self) -> None:
-        """Start the process. Blocks only for the fork; its imports go on while we do other things."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "hatchway.host.zygote", self._log_level],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                close_fds=True,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-            )
-        self._socket = trio.socket.from_stdlib_socket(ours)
+    async def start(self) -> None:
+        """Connect. Raises HostError when nobody listens there."""
+        try:
+            await self._connect()
+        except OSError as exc:
+            raise HostError(f"no workers can be started: {self._address}: {exc.strerror or exc}") from exc
 
-    async def restart(self) -> None:
-        """End the process, and start another."""
-        await self.stop()
-        self.start()
+    async def _connect(self) -> None:
+        self.close()
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with trio.fail_after(START_TIMEOUT_S):
+                await sock.connect(self._address)
+        except trio.TooSlowError:
+            sock.close()
+            raise OSError(errno.ETIMEDOUT, "it does not answer") from None
+        except BaseException:
+            sock.close()
+            raise
+        self._socket = sock
 
-    async def stop(self) -> None:
-        """End the process. Workers are not its business any more. It holds nothing that a SIGKILL could spoil."""
+    def close(self) -> None:
+        """Let go of it. Workers are not its business any more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            self._process.kill()
-            await trio.to_thread.run_sync(self._process.wait)
-            self._process = None
 
     async def spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
         """Fork a worker, a counter or a task with copies of the descriptors it is to have. Raises HostError."""
         async with self._lock:
             for last in (False, True):
                 try:
+                    if self._socket is None:
+                        await self._connect()
                     return await self._spawn(spec, fds)
                 except (OSError, ProtocolError, trio.BrokenResourceError) as exc:
-                    log.get().error("the zygote failed and is started again", error=str(exc))
-                    await self.restart()
+                    # What is in that connection is of no use any more; its other end, if it lives, sees it end.
+                    self.close()
+                    log.get().error("the parent of the workers failed", error=str(exc), again=not last)
                     if last:
                         raise HostError(f"no worker could be started: {exc}") from exc
+                except HostError:
+                    raise
+                except BaseException:
+                    self.close()  # an answer may be on its way
+                    raise
         raise AssertionError("unreachable")
 
     async def _spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
@@ -415,7 +419,6 @@ def spawn_of(config: Config, placement: Placement, *, login: str, uid: int, gid:
         uid=uid,
         gid=gid,
         read_only=view.read_only,
-        scratch=config.mount_dir,
         places=placement.places,
         owner=view.owner,
         real=view.real,

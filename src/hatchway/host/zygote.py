@@ -1,41 +1,58 @@
-"""The zygote: a small process with everything a worker needs already imported, which forks workers on request.
+"""The process `hatchway-workers`, the zygote: everything a worker needs is imported, and it forks workers on request.
 
 A fresh Python with trio and pyfuse3 costs some 170 ms and 23 MB; a fork shares its memory and takes a few.
-It is started by hostd with no descriptors but its request socket (standard input) and standard error, holds no
-copy of any FUSE connection (a copy would make clients hang for ever after a worker's death), and has no state. What
-is the same for every worker (the log, the system call filter) is prepared here: each page a worker writes is its own.
-Concurrency: one thread, one request at a time.
+It serves hostd, one connection and one request at a time, on a socket that only root can reach, and outlives it: the
+workers are its children and none of hostd's. It has no state, holds no copy of any FUSE connection (a copy would make
+clients hang for ever after a worker's death), and lets go of all files of the host before it serves. What is the same
+for every worker (the log, the system call filter) is prepared here: each page a worker writes is its own.
+Concurrency: one thread.
 """
 
 from __future__ import annotations
 
+import argparse
 import array
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import trio  # noqa: F401 - imported for the workers
 
+from hatchway import config as configuration
 from hatchway import log
-from hatchway.kernel import privileges, seccomp
+from hatchway.errors import HatchwayError, HostError
+from hatchway.kernel import mounts, privileges, seccomp
 from hatchway.kernel.libc import MACHINE
 from hatchway.volumefs import counter, task, worker
+from hatchway.volumefs.confinement import SCRATCH
+from hatchway.wire import notify
+from hatchway.wire.service import inherited_socket, peer_of
 from hatchway.wire.task import Perform, TaskKind
 from hatchway.wire.worker import Count, Spawn, Spawned, SpawnFailed, pack, receive_with_fds
 
 
 def main() -> None:
-    """Serve spawn requests from standard input until it is closed. The one argument is the log's level."""
-    requests = socket.socket(fileno=os.dup(0))
-    requests.set_inheritable(False)
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
-    log.configure("zygote", sys.argv[1])
-    logger = log.get()
+    """Entry point: `python -I -m hatchway.host.zygote --config FILE`. Serves until it is killed."""
+    parser = argparse.ArgumentParser(prog="hatchway-workers")
+    parser.add_argument("--config", type=Path)
+    arguments = parser.parse_args()
+    try:
+        config = configuration.load(arguments.config)
+        log.configure("workers", config.log.level)
+        if os.geteuid() != 0:
+            raise HostError("the parent of the workers must be started as root")
+        _serve(config.paths.run_dir)
+    except (HatchwayError, OSError) as exc:
+        sys.stderr.write(f"hatchway-workers: {exc}\n")
+        sys.exit(exc.exit_code if isinstance(exc, HatchwayError) else 1)
+
+
+def _serve(scratch: str) -> None:
+    listener = inherited_socket("workers")
     privileges.bound(privileges.ZYGOTE_CAPS)
     privileges.no_new_privileges()
     privileges.not_dumpable()
@@ -44,19 +61,64 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Ctrl-C in the terminal of `hatchway run` is for the supervisor, which ends us in the right order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    notify.hold()
+    _let_go(scratch)
     # What is allocated now stays shared: a collection in a worker would touch, and so copy, every page of it.
     gc.collect()
     gc.freeze()
     gc.disable()
+    notify.ready()
     while True:
+        _wait(listener)
+        requests, _address = listener.accept()
+        with requests:
+            if (peer := peer_of(requests)).uid != 0:
+                log.get().error("refused to serve somebody who is not root", uid=peer.uid, pid=peer.pid)
+                continue
+            _answer_all(requests)
+
+
+def _let_go(scratch: str) -> None:
+    """Leave the host's mounts: copies of them, in a name space of our own, would keep alive what is unmounted there.
+
+    `scratch` is any directory, to mount a root on that has what `confine` needs and no more.
+    """
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    mounts.unshare(mounts.CLONE_NEWNS)
+    mounts.make_private("/", recursive=True)
+    mounts.enter_bare_root(scratch, SCRATCH)
+
+
+def _wait(sock: socket.socket) -> None:
+    """Wait until there is something to read, and tell whoever watches over us that we are well."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    every = notify.watchdog_s()
+    while not poll.poll(None if every is None else every * 1000):
+        notify.well()
+    notify.well()
+
+
+def _answer_all(requests: socket.socket) -> None:
+    """Serve hostd until it hangs up."""
+    while True:
+        _wait(requests)
         try:
             spec, fds = receive_with_fds(requests, Spawn | Count | Perform, 4)
+        except ConnectionError:
+            return
         except Exception as exc:
-            logger.error("bad spawn request", error=str(exc))
+            log.get().error("bad spawn request", error=str(exc))
             continue
         if spec is None:
             return
-        _spawn(requests, spec, fds)
+        try:
+            _spawn(requests, spec, fds)
+        except (BrokenPipeError, ConnectionError):
+            return  # it has gone meanwhile; whoever comes after it ends workers that it does not know
 
 
 def _expected(spec: Spawn | Count | Perform) -> int:

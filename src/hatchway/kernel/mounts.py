@@ -52,6 +52,7 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REC = 0x4000
+MS_BIND = 0x1000
 MS_PRIVATE = 1 << 18
 
 MNT_FORCE = 1
@@ -214,7 +215,22 @@ def enter_empty_root(scratch: str) -> None:
     end the worker that serves them.
     """
     mount("none", scratch, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=0555")
-    os.chdir(scratch)
+    _enter_root(scratch)
+
+
+def enter_bare_root(scratch: str, empty: str) -> None:
+    """As `enter_empty_root`, but with /proc, /dev/null and the empty directory `empty` in it (an absolute path)."""
+    mount("none", scratch, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=16k,nr_inodes=8,mode=0755")
+    for directory in (empty, "/proc", "/dev"):
+        os.mkdir(f"{scratch}{directory}", 0o555)
+    os.close(os.open(f"{scratch}/dev/null", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    for path in ("/proc", "/dev/null"):
+        mount(path, f"{scratch}{path}", "", MS_BIND)
+    _enter_root(scratch)
+
+
+def _enter_root(directory: str) -> None:
+    os.chdir(directory)
     # With both arguments "." the old root is stacked on the new one and can be detached there (pivot_root(2), NOTES).
     syscall(_PIVOT_ROOT[MACHINE], "pivot_root", b".", b".")
     unmount(".", MNT_DETACH)

@@ -53,8 +53,9 @@ WORKER_EFFECTIVE = WORKER_CAPS - {Cap.FSETID}
 ZYGOTE_CAPS = WORKER_CAPS | {Cap.SYS_ADMIN, Cap.SETUID, Cap.SETGID, Cap.SETPCAP}
 """What the zygote keeps: SYS_ADMIN for namespaces and pivot_root, the SET* to become a worker."""
 
-HOSTD_CAPS = ZYGOTE_CAPS | {Cap.KILL}
-"""What hostd keeps: besides what it must hand to the zygote, KILL to end processes of a session's uid."""
+HOSTD_CAPS = frozenset({Cap.SYS_ADMIN, Cap.DAC_OVERRIDE, Cap.KILL})
+"""What hostd keeps: SYS_ADMIN to mount, DAC_OVERRIDE to find a volume beneath directories that are not root's, KILL to
+end processes of sessions and workers."""
 
 
 class _Header(ctypes.Structure):
@@ -160,8 +161,11 @@ _last_cap_number: int | None = None
 def _last_cap() -> int:
     global _last_cap_number
     if _last_cap_number is None:
-        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-            _last_cap_number = int(file.read())
+        # Not /proc/sys/kernel/cap_last_cap: a unit may have no /proc/sys. The kernel says EINVAL beyond its last one.
+        number = 0
+        while LIBC.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number + 1), 0, 0, 0) >= 0:
+            number += 1
+        _last_cap_number = number
     return _last_cap_number
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConfigError, HostError
 from hatchway.sshd import hostkeys, render, trust, version
@@ -71,10 +72,12 @@ def prepare(
     pid_file: str | None = None,
     privsep_dir: str = PRIVSEP_DIR,
     require: Callable[[str, bool], None] = lambda path, executable: trust.require(path, executable=executable),
+    write_pam: bool = True,
 ) -> Prepared:
     """Write everything the dedicated sshd needs and have it checked by `sshd -t`.
 
-    `require(path, executable)` raises when somebody but root can change `path`.
+    `require(path, executable)` raises when somebody but root can change `path`. With `write_pam` False the PAM service
+    file is somebody else's to write, and must be there.
     Raises ConfigError when the PAM service file is there and not ours, HostError when a path cannot be trusted, a
     file cannot be written, or sshd refuses the result (with sshd's own words).
     """
@@ -95,7 +98,8 @@ def prepare(
         raise HostError(f"cannot write the files of sshd: {exc}") from exc
     keys = hostkeys.ensure(config.sshd.host_key_dir)
     check(config)
-    return Prepared(argv(config), known, keys, pam_path(config), _put_pam_service(config))
+    created = _put_pam_service(config) if write_pam else _look_at_pam_service(config, require)
+    return Prepared(argv(config), known, keys, pam_path(config), created)
 
 
 def check(config: Config, timeout_s: float = 20.0) -> None:
@@ -116,6 +120,11 @@ def is_ours(path: str) -> bool:
     return render.MARKER in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
+def _rules(text: str) -> list[list[str]]:
+    """What PAM reads in a service file: its lines without comments (pam.conf(5)), in words."""
+    return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+
+
 def _put_pam_service(config: Config) -> bool:
     """Write the PAM file; whether it was not there before."""
     path = pam_path(config)
@@ -123,6 +132,9 @@ def _put_pam_service(config: Config) -> bool:
     try:
         try:
             found = is_ours(path)
+            # A package's, for example: it does what ours would.
+            if not found and _rules(Path(path).read_text(encoding="utf-8", errors="replace")) == _rules(text):
+                return False
         except FileNotFoundError:
             replace(path, text, 0o644)
             return True
@@ -135,6 +147,18 @@ def _put_pam_service(config: Config) -> bool:
         return False
     except OSError as exc:
         raise HostError(f"cannot write the PAM service: {exc}") from exc
+
+
+def _look_at_pam_service(config: Config, require: Callable[[str, bool], None]) -> bool:
+    """Make sure that the PAM file is there and root's: without it PAM asks /etc/pam.d/other. False: it was there."""
+    path = pam_path(config)
+    require(path, False)
+    try:
+        if _rules(Path(path).read_text(encoding="utf-8", errors="replace")) != _rules(render.pam_service(config)):
+            log.get().warning("the PAM service is not as Hatchway would have it", file=path)
+    except OSError as exc:
+        raise HostError(f"cannot read the PAM service: {exc}") from exc
+    return False
 
 
 def withdraw(prepared: Prepared) -> None:

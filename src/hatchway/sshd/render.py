@@ -204,15 +204,21 @@ def _per_source(config: Config) -> int:
     return min(PER_SOURCE, max(10, int(config.sshd.max_startups.split(":")[0]) // 3))
 
 
-def pam_service(config: Config) -> str:
-    """The PAM service file: <pam_dir>/<pam_service>. No account of the host can be used through it."""
+PACKAGED_PAM = "# A configuration file of the package hatchway: what you change here stays."
+
+
+def pam_service(config: Config, marker: str = MARKER) -> str:
+    """The PAM service file: <pam_dir>/<pam_service>. No account of the host can be used through it.
+
+    `marker` is its first line: MARKER, or PACKAGED_PAM for the file that a package brings.
+    """
     helper = f"{config.paths.libexec_dir}/pam {config.auth_socket}"
 
     def rule(why: str, *lines: str) -> None:
         text.extend(_rule(why, *lines))
 
     text = [
-        MARKER,
+        marker,
         "# PAM for Hatchway's sshd. Every stage asks Hatchway; no password file, module or rule of the host takes",
         "# part, and nothing is included. `quiet`: the helper's path and status are not told to the client.",
     ]

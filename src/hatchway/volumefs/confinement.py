@@ -15,6 +15,9 @@ from hatchway.kernel import mounts, privileges, seccomp
 MAX_OPEN_FILES = 4096
 """Descriptors: of a worker open handles of all sessions of one login on one volume, and directories in use."""
 
+SCRATCH = "/empty"
+"""A directory to mount an empty root on, in the root of whoever forks us (`host.zygote`)."""
+
 MAX_MEMORY = 2 * 1024**3
 """Bytes of address space. One tenant's listing must not use up the host's memory."""
 
@@ -23,7 +26,7 @@ def confine(
     keep: Collection[int],
     *,
     uid: int,
-    scratch: str,
+    scratch: str = SCRATCH,
     permitted: Collection[privileges.Cap],
     effective: Collection[privileges.Cap],
 ) -> int:

@@ -158,7 +158,6 @@ def run(spec: Count, volume_fd: int, ledger_fd: int, control_fd: int) -> None:
         confine(
             {volume_fd, ledger_fd, control_fd},
             uid=spec.worker_uid,
-            scratch=spec.scratch,
             permitted=needed,
             effective=needed,
         )

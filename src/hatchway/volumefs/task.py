@@ -162,9 +162,7 @@ def run(spec: Perform, volume_fd: int, *rest: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         structlog.contextvars.bind_contextvars(process="task", task=spec.kind.value, source=spec.source)
         row = _TABLE[spec.kind]
-        proc_fd = confine(
-            {volume_fd, *rest}, uid=spec.worker_uid, scratch=spec.scratch, permitted=row.caps, effective=row.caps
-        )
+        proc_fd = confine({volume_fd, *rest}, uid=spec.worker_uid, permitted=row.caps, effective=row.caps)
         packet = control.recv(MAX_PACKET)
         if packet:  # else hostd is gone, or has thought better of it
             request = decode(packet, row.request)

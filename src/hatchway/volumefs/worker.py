@@ -68,7 +68,6 @@ def run(spec: Spawn, volume_fd: int, fuse_fd: int, control_fd: int, ledger_fd: i
         proc_fd = confine(
             {volume_fd, fuse_fd, control_fd, ledger_fd},
             uid=spec.worker_uid,
-            scratch=spec.scratch,
             permitted=privileges.WORKER_CAPS,
             effective=privileges.WORKER_EFFECTIVE,
         )

@@ -10,6 +10,8 @@ import os
 import re
 import socket
 
+import trio
+
 FIRST = 3
 """SD_LISTEN_FDS_START."""
 
@@ -22,6 +24,31 @@ SEND_S = 0.2
 def ready() -> None:
     """Say that we are ready."""
     _send(b"READY=1")
+
+
+def well() -> None:
+    """Say that we are well: whoever started us ends us when that is not said often enough (WATCHDOG_USEC)."""
+    _send(b"WATCHDOG=1")
+
+
+def watchdog_s() -> float | None:
+    """How often, in seconds, to say that we are well; None when nobody wants to know (sd_watchdog_enabled(3))."""
+    wanted = os.environ.get("WATCHDOG_USEC", "")
+    if not wanted.isascii() or not wanted.isdigit() or int(wanted) == 0:
+        return None
+    # `hatchway run` cannot know the pid before it starts us and leaves it out, as it does LISTEN_PID.
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(wanted) / 1e6 / 3
+
+
+async def stay_well() -> None:
+    """Say that we are well, as often as whoever started us wants to hear it, until cancelled."""
+    if (every := watchdog_s()) is None:
+        return
+    while True:
+        well()
+        await trio.sleep(every)
 
 
 def valid_name(name: str) -> bool:
@@ -38,7 +65,9 @@ def keep(name: str, descriptor: int) -> bool:
     Whether it was taken. It is not when nobody listens, or who does has not read for a while. Raises ValueError when
     `name` is no valid name.
     """
-    return _send(b"FDSTORE=1\nFDNAME=" + _checked(name), descriptor)
+    # FDPOLL=0: what is kept is dropped when we say so, not when its other end hangs up: the next hostd must hear of
+    # a worker that died meanwhile.
+    return _send(b"FDSTORE=1\nFDPOLL=0\nFDNAME=" + _checked(name), descriptor)
 
 
 def forget(name: str) -> None:
@@ -63,19 +92,35 @@ def _checked(name: str) -> bytes:
 
 
 _patience_s = SEND_S
+_held: socket.socket | None = None
+
+
+def hold() -> None:
+    """From now on tell it by a socket that is connected now: for who will have another root. Raises OSError."""
+    global _held
+    if os.environ.get("NOTIFY_SOCKET"):
+        _held = _connected()
+
+
+def _connected() -> socket.socket:
+    address = os.environ["NOTIFY_SOCKET"]
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(_patience_s)
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _send(message: bytes, descriptor: int | None = None) -> bool:
     global _patience_s
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
+    if not os.environ.get("NOTIFY_SOCKET"):
         return False
-    if address.startswith("@"):
-        address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        with _connected() if _held is None else _held.dup() as sock:
             sock.settimeout(_patience_s)
-            sock.connect(address)
             if descriptor is None:
                 sock.send(message)
             else:

@@ -124,8 +124,17 @@ def inherited_listener(name: str) -> trio.SocketListener:
     Sockets are made by whoever starts us, so that their owner and mode are right before anybody can connect, and so
     that connections queue instead of failing while a process restarts. Raises ProtocolError when there is none.
     """
+    return trio.SocketListener(trio.socket.from_stdlib_socket(inherited_socket(name)))
+
+
+def inherited_socket(name: str) -> socket.socket:
+    """As `inherited_listener`, without trio, in blocking mode."""
     descriptor = dict(reversed(notify.passed())).get(name)
     if descriptor is None:
-        raise ProtocolError(f"no listening socket {name!r} was passed to this process; start it with 'hatchway run'")
+        raise ProtocolError(
+            f"no listening socket {name!r} was passed to this process; start it by its unit, or with 'hatchway run'"
+        )
     os.set_inheritable(descriptor, False)
-    return trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(True)
+    return listener

@@ -44,7 +44,6 @@ class Perform(msgspec.Struct, frozen=True, kw_only=True, tag="perform"):
     kind: TaskKind
     source: str
     worker_uid: int
-    scratch: str
 
 
 class ReadKeyFiles(msgspec.Struct, frozen=True, tag="read-key-files"):

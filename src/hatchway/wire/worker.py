@@ -35,8 +35,8 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     the volume's ledger.
 
     `worker_uid` is what the worker runs as (uid and gid); `uid` and `gid` are what the session sees as owner of
-    everything; `owner`, `real` and `umask` are as in wire.host.View. `scratch` is a directory to mount an empty root
-    on. `places` are paths in the volume, relative to its root, at which other volumes stand.
+    everything; `owner`, `real` and `umask` are as in wire.host.View. `places` are paths in the volume, relative to its
+    root, at which other volumes stand.
     """
 
     login: str
@@ -45,7 +45,6 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     uid: int
     gid: int
     read_only: bool
-    scratch: str
     umask: int
     places: tuple[str, ...] = ()
     owner: IdPair | None = None
@@ -60,7 +59,6 @@ class Count(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
 
     source: str
     worker_uid: int
-    scratch: str
 
 
 class Counting(msgspec.Struct, frozen=True, tag="counting"):
