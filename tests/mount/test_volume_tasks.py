@@ -118,7 +118,9 @@ async def test_a_task_has_only_what_it_needs(
 def status_of(pid: str, status: dict[str, str]) -> dict[str, Any]:
     links = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     known = ("/dev/null", "socket:", "pipe:", "/memfd:hatchway-ledger", "/tmp/", "/dev/pts", "/proc/")
-    volumes = [fd for fd, link in links.items() if link == "/"]
+    # Beside the volume it has the directory of its own descriptors, a mount of its own as well.
+    detached = {fd: os.stat(f"/proc/{pid}/fd/{fd}").st_dev for fd, link in links.items() if link == "/"}
+    volumes = [fd for fd, device in detached.items() if device != os.stat("/proc").st_dev]
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
     (core,) = [line.split()[4:6] for line in limits if line.startswith("Max core")]
     mount_flags = [bool(os.statvfs(f"/proc/{pid}/fd/{fd}").f_flag & os.ST_RDONLY) for fd in volumes]
@@ -127,7 +129,7 @@ def status_of(pid: str, status: dict[str, str]) -> dict[str, Any]:
         "mounts": len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
         "root": os.listdir(f"/proc/{pid}/root/"),
         "owner": os.stat(f"/proc/{pid}/mem").st_uid,
-        "volume": mount_flags[0],
+        "volume": mount_flags[0] if len(mount_flags) == 1 else None,
         "ledgers": sum(link.startswith("/memfd:hatchway-ledger") for link in links.values()),
         "others": [link for fd, link in links.items() if int(fd) > 2 and link != "/" and not link.startswith(known)],
         "core": core,

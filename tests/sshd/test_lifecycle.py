@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,15 +32,17 @@ def mounted(hatchway: Hatchway) -> list[str]:
 
 
 def children(hatchway: Hatchway, module: str) -> list[int]:
-    """Pids of the processes that run a module of ours for this Hatchway."""
+    """Pids of the processes that run a module of ours for this Hatchway; not of workers, which the zygote forked."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                uid = re.search(r"^Uid:\t(\d+)", Path(f"/proc/{entry}/status").read_text(), re.MULTILINE)
             except OSError:
                 continue
-            if module.encode() in words and str(hatchway.config_path).encode() in words:
+            worker = module == "hatchway.host.zygote" and uid is not None and uid[1] != "0"
+            if module.encode() in words and str(hatchway.config_path).encode() in words and not worker:
                 found.append(int(entry))
     return found
 
@@ -317,6 +320,32 @@ def test_everything_is_killed_and_starts_again(hatchway: Hatchway) -> None:
     hatchway.start()
     assert is_over(session)
     assert mounted(hatchway) == []
+    hatchway.sftp("shop-web-1", "ls\n")
+
+
+def test_what_is_left_is_ended_without_a_hostd(hatchway: Hatchway) -> None:
+    """As the last unit does that is stopped."""
+    hatchway.enable("shop/web/1")
+    hatchway.enable("shop/web/2")
+    sessions = [open_session(hatchway, login) for login in ("shop-web-1", "shop-web-2")]
+    workers = [worker_of(hatchway, login) for login in ("shop-web-1", "shop-web-2")]
+    hostd = children(hatchway, "hatchway.host.main")
+    assert hatchway.process is not None
+    for pid in (hatchway.process.pid, *hostd):
+        os.kill(pid, signal.SIGKILL)
+    hatchway.process.wait()
+    assert not any(gone(worker) for worker in workers)
+    command = [sys.executable, "-I", "-m", "hatchway.host.main", "--config", str(hatchway.config_path), "--end"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(is_over(session) for session in sessions)
+    wait_until(lambda: all(gone(worker) for worker in workers), "the workers' end")
+    assert mounted(hatchway) == []
+    assert not [path for path in Path("/run/userdb").iterdir() if "shop-web" in path.name]
+    assert not (hatchway.run_dir / "handover").exists()
+    hatchway.log_path.unlink()
+    wait_until(lambda: not listening(hatchway.port), "sshd ends with the supervisor")
+    hatchway.start()
     hatchway.sftp("shop-web-1", "ls\n")
 
 

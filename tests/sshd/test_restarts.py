@@ -33,7 +33,7 @@ def open_files(hatchway: Hatchway) -> Counter[str]:
     """Descriptors of each process of ours by what they are."""
     assert hatchway.process is not None
     pids = {"supervisor": hatchway.process.pid}
-    for module in ("hatchway.daemon", "hatchway.host.main", "hatchway.catalog.main"):
+    for module in ("hatchway.daemon", "hatchway.host.main", "hatchway.host.zygote", "hatchway.catalog.main"):
         (pids[module],) = children(hatchway, module)
     return Counter(
         f"{name} {os.readlink(path).partition(':[')[0]}"
@@ -96,7 +96,7 @@ def survive(hatchway: Hatchway, engine: PrivateDockerd, instance: str, big: Path
         upload.stdin.write(f"put {big} big\n".encode())
         upload.stdin.flush()
         wait_until(lambda: (backing / "big").exists(), "its begin")
-        for module in ("hatchway.daemon", "hatchway.host.main", "hatchway.catalog.main"):
+        for module in ("hatchway.daemon", "hatchway.host.main", "hatchway.host.zygote", "hatchway.catalog.main"):
             kill(hatchway, module)
             assert upload.poll() is None
             # Meanwhile others come in.

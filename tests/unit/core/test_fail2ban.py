@@ -118,9 +118,15 @@ def test_no_name_has_somebody_else_banned(capfd: pytest.CaptureFixture[str], tmp
     assert really_banned("".join(texts), tmp_path) == [WHO] * len(NAMES)
 
 
-def test_the_same_in_a_journal(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_same_in_a_journal(capfd: pytest.CaptureFixture[str], tmp_path: Path, unit: bool) -> None:
+    """As `hatchway run` writes it, and as the unit of the core does, which the journal has the name of."""
     line = forged(capfd)
-    texts = [f"host hatchway[12]: {lines(name.replace('{line}', line), capfd)}" for name in NAMES]
+    texts = [lines(name.replace("{line}", line), capfd) for name in NAMES]
+    texts = [
+        f"host hatchway-core[12]: {text.removeprefix('core: ')}" if unit else f"host hatchway[12]: {text}"
+        for text in texts
+    ]
     for name, text in zip(NAMES, texts, strict=True):
         assert banned(text) == [WHO], name
     assert really_banned("".join(texts), tmp_path) == [WHO] * len(NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from hatchway import kept as kept_module
 from hatchway.kept import Kept, Messages
@@ -48,6 +49,55 @@ async def test_ready(incoming: socket.socket, kept: Kept) -> None:
             await said.wait()
         nursery.cancel_scope.cancel()
     assert kept.all() == []
+
+
+async def test_who_is_watched_over_says_that_it_is_well(
+    incoming: socket.socket, kept: Kept, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    said: list[float] = []
+    with trio.move_on_after(61):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notify.stay_well)
+            while True:
+                await trio.sleep(0.5)
+                Messages(incoming, kept, lambda: None, lambda: said.append(trio.current_time())).drain()
+    assert len(said) == 4, "three times as often as it must be heard"
+
+
+@pytest.mark.parametrize(
+    ("environment", "every"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "x"}, None),
+        ({"WATCHDOG_USEC": "3000000"}, 1.0),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.0),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
+    ],
+)
+def test_how_often(environment: dict[str, str], every: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert notify.watchdog_s() == every
+
+
+def test_it_is_told_after_the_socket_cannot_be_found_any_more(
+    incoming: socket.socket, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_held", None)
+    notify.hold()
+    os.unlink(incoming.getsockname())
+    said: list[str] = []
+    notify.ready()
+    notify.well()
+    Messages(incoming, kept, lambda: said.append("ready"), lambda: said.append("well")).drain()
+    assert said == ["ready", "well"]
+    assert notify._held is not None
+    notify._held.close()
 
 
 def test_descriptors_are_kept_in_order_until_they_are_forgotten(incoming: socket.socket, kept: Kept) -> None:

@@ -45,6 +45,24 @@ def test_the_run_directory_goes_with_what_we_made(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_where_units_listen_nothing_is_taken_over(tmp_path: Path) -> None:
+    """systemd holds the sockets also while no process of ours runs: they must not be replaced."""
+    config = Config(paths=Paths(run_dir=str(tmp_path / "run")))
+    (tmp_path / "run").mkdir()
+    for name, kind in (("auth.sock", socket.SOCK_STREAM), ("workers.sock", socket.SOCK_SEQPACKET)):
+        path = tmp_path / "run" / name
+        with socket.socket(socket.AF_UNIX, kind) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            with pytest.raises(ConflictError, match=f"somebody listens at .*{name}"), provision.run_directory(config):
+                pytest.fail("entered")
+            assert path.exists()
+        # What somebody has left who is gone is in nobody's way.
+        with provision.run_directory(config):
+            pass
+        (tmp_path / "run").mkdir()
+
+
 def test_a_link_in_the_cores_directory_gives_away_nothing(tmp_path: Path) -> None:
     """The core may be broken into: it must not make us hand it a file of root's."""
     state = tmp_path / "state"

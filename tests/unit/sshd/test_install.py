@@ -76,6 +76,32 @@ def test_a_pam_file_of_somebody_else_is_left_alone(config: Config, tmp_path: Pat
     assert path.read_text() == "auth required pam_unix.so\n"
 
 
+def packaged(config: Config, tmp_path: Path) -> install.Prepared:
+    return install.prepare(config, privsep_dir=str(tmp_path / "privsep"), require=trusting, write_pam=False)
+
+
+def test_the_packages_pam_file_is_looked_at_and_not_written(
+    config: Config, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(install.pam_path(config))
+    with pytest.raises(HostError, match="cannot read the PAM service"):
+        packaged(config, tmp_path)
+    text = render.pam_service(config, render.PACKAGED_PAM)
+    assert text.splitlines()[0] == render.PACKAGED_PAM
+    path.write_text(text)
+    assert not packaged(config, tmp_path).pam_created
+    # A run in the foreground beside the package takes it as it is, too, and leaves it there.
+    install.withdraw(prepare(config, tmp_path))
+    assert path.read_text() == text
+    assert "not as Hatchway would have it" not in "".join(capfd.readouterr())
+    changed = text + "account required pam_time.so\n"
+    path.write_text(changed)
+    assert not packaged(config, tmp_path).pam_created
+    assert path.read_text() == changed
+    assert "not as Hatchway would have it" in "".join(capfd.readouterr())
+    path.unlink()
+
+
 def test_a_pam_file_replaced_meanwhile_is_not_removed(config: Config, tmp_path: Path) -> None:
     prepared = prepare(config, tmp_path)
     Path(prepared.pam_path).write_text("auth required pam_unix.so\n")
