@@ -109,6 +109,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine: needs the container engine that HATCHWAY_TEST_DOCKER names")
     config.addinivalue_line("markers", "leaves(reason): the check for leftovers does not apply, and why")
     leftovers.adopt_orphans()
+    # As in scripts/test: files that the group may write are not trusted, and some people's are the group's.
+    os.umask(0o022)
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:

@@ -1,23 +1,27 @@
 """The one configuration file, `/etc/hatchway/hatchway.toml`: read once, checked whole, then frozen.
 
 Every key is documented in `hatchway.toml.example`, which is also the shipped file. Unknown keys and bad values are
-errors that name the key, the value and what is allowed: a mistyped security setting must never be ignored.
+errors that name the key, the value and what is allowed: a mistyped security setting must never be ignored. Nor is a
+file used that anybody but root could have written, since root's processes do what it says.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import sys
 import tomllib
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from hatchway import trust
 from hatchway.errors import ConfigError
 from hatchway.model import SESSIONS_MAX, below, valid_login
 
@@ -25,9 +29,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 DEFAULT_PATH = Path("/etc/hatchway/hatchway.toml")
 
+PACKAGE_PREFIX = "/usr/lib/hatchway"
+"""`sys.prefix` of a Hatchway that Debian's package installed. Units and accounts are the package's there."""
+
 RESERVE_SUFFIX = "-reserve"
 RESERVE_SIZE = 8 << 20
 """What is added to the registry's name for the file beside it that holds room, and how much it holds, in bytes."""
+
+
+def default_libexec_dir(prefix: str) -> str:
+    """Where the login helpers are of a Hatchway installed in `prefix`."""
+    return "/usr/libexec/hatchway" if prefix == PACKAGE_PREFIX else f"{prefix}/libexec/hatchway"
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +47,7 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
 
     run_dir: str = "/run/hatchway"
     state_dir: str = "/var/lib/hatchway"
-    libexec_dir: str = f"{sys.prefix}/libexec/hatchway"
+    libexec_dir: str = default_libexec_dir(sys.prefix)
     userdb_dir: str = "/run/userdb"
     pam_dir: str = "/etc/pam.d"
 
@@ -208,33 +220,92 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.paths.state_dir}/sealing.key"
 
 
+class Problem(msgspec.Struct, frozen=True):
+    """Something that is wrong in a file. `key` is dotted, and None where it is no key's; `text` says all of it.
+
+    `value` as Python writes it, and what is `allowed`, are empty where it is not a value that is wrong.
+    """
+
+    key: str | None
+    text: str
+    value: str = ""
+    allowed: str = ""
+
+
+Report = Callable[[Problem], None]
+"""What is told of a problem: it raises, or has the rest looked at too."""
+
+_BAD = object()
+"""In place of a value that has been reported."""
+
+
 def load(path: Path | None = None) -> Config:
     """Read and check the configuration.
 
     `path` None means DEFAULT_PATH, and built-in defaults if that does not exist. A path given must exist.
-    Raises ConfigError naming file, key, value and what is allowed.
+    Raises ConfigError naming file, key, value and what is allowed, or who could change the file.
+    """
+    text = read(path)
+    return Config() if text is None else parse(text, str(path or DEFAULT_PATH))
+
+
+def read(path: Path | None = None) -> str | None:
+    """The text of the configuration file, None when `path` is None and there is none at DEFAULT_PATH.
+
+    Raises ConfigError when it cannot be read, or somebody but root and this process's user could have written it.
     """
     file = path or DEFAULT_PATH
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if path is None:
-            return Config()
-        raise ConfigError(f"{file}: no such file") from None
+        try:
+            os.lstat(file)
+        except FileNotFoundError:
+            if path is None:
+                return None
+            raise ConfigError(f"{file}: no such file") from None
+        if (found := untrusted(file)) is not None:
+            raise ConfigError(f"{file} is not used: {found}")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file}: {exc}") from exc
-    return parse(text, str(file))
+
+
+def untrusted(file: Path) -> str | None:
+    """Why the configuration in `file` is not obeyed, None when only root and this process's user can change it."""
+    # Where nobody can move what is not theirs, as in /tmp, others change nothing.
+    found = trust.flaw(str(file.absolute()), owners={0, os.geteuid()}, sticky=True)
+    return None if found is None else f"{found}; chown root:root and chmod go-w what is named, down to the file"
 
 
 def parse(text: str, origin: str = "configuration") -> Config:
     """Parse TOML text into a checked Config. `origin` names the text in errors. Raises ConfigError."""
+    config, problems = examine(text)
+    if problems:
+        raise ConfigError(f"{origin}: {problems[0].text}")
+    return config
+
+
+def examine(text: str) -> tuple[Config, list[Problem]]:
+    """The Config that is in TOML text, with defaults for what cannot be used, and all that is wrong with it."""
+    problems: list[Problem] = []
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{origin}: {exc}") from exc
-    config = decode(data, Config, origin)
-    _check(config, origin)
-    return config
+        return Config(), [Problem(None, str(exc))]
+    config = _decode(data, Config, "", problems.append)
+    unusable = {problem.key for problem in problems}
+
+    def report(problem: Problem) -> None:
+        # What is checked in place of a value that cannot be used is its default.
+        if problem.key not in unusable and problem not in problems:
+            problems.append(problem)
+
+    _check(config, report)
+    return config, problems
+
+
+def given(text: str) -> frozenset[str]:
+    """The dotted keys that a good configuration says, also where it says what is the default anyway."""
+    return frozenset(f"{section}.{key}" for section, keys in tomllib.loads(text).items() for key in keys)
 
 
 def decode(data: object, cls: type[T], origin: str, at: str = "") -> T:
@@ -242,8 +313,18 @@ def decode(data: object, cls: type[T], origin: str, at: str = "") -> T:
 
     `at` is the dotted key of `data`. Raises ConfigError naming key, value and what is allowed.
     """
+
+    def report(problem: Problem) -> NoReturn:
+        raise ConfigError(f"{origin}: {problem.text}")
+
+    return _decode(data, cls, at, report)
+
+
+def _decode(data: object, cls: type[T], at: str, report: Report) -> T:
+    """As `decode`. Where `report` returns, all fields of `cls` must have defaults."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{origin}: {at or 'the file'} must be a table of keys, not {data!r}")
+        report(Problem(at or None, f"{at or 'the file'} must be a table of keys, not {data!r}"))
+        return cls()
     fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
     values: dict[str, Any] = {}
     for key, value in data.items():
@@ -251,17 +332,18 @@ def decode(data: object, cls: type[T], origin: str, at: str = "") -> T:
         if key not in fields:
             close = difflib.get_close_matches(key, fields, 1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ConfigError(f"{origin}: unknown key {name!r}{hint} Allowed here: {', '.join(sorted(fields))}")
-        values[fields[key].name] = _value(value, fields[key].type, origin, name)
+            report(Problem(name, f"unknown key {name!r}{hint} Allowed here: {', '.join(sorted(fields))}"))
+        elif (found := _value(value, fields[key].type, name, report)) is not _BAD:
+            values[fields[key].name] = found
     for key, field in fields.items():
         if field.required and field.name not in values:
-            raise ConfigError(f"{origin}: {f'{at}.{key}' if at else key} is missing")
+            report(Problem(f"{at}.{key}" if at else key, f"{f'{at}.{key}' if at else key} is missing"))
     return cls(**values)
 
 
-def _value(value: object, kind: Any, origin: str, name: str) -> Any:
+def _value(value: object, kind: Any, name: str, report: Report) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return decode(value, kind, origin, name)
+        return _decode(value, kind, name, report)
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         inner = typing.get_args(kind)
         if (
@@ -270,11 +352,16 @@ def _value(value: object, kind: Any, origin: str, name: str) -> Any:
             and isinstance(inner[0], type)
             and issubclass(inner[0], msgspec.Struct)
         ):
-            return tuple(decode(item, inner[0], origin, f"{name}[{n}]") for n, item in enumerate(value))
+            return tuple(_decode(item, inner[0], f"{name}[{n}]", report) for n, item in enumerate(value))
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
-        raise ConfigError(f"{origin}: {name} = {value!r} is not allowed: expected {_allowed(kind)}") from None
+        report(_not_allowed(name, value, _allowed(kind)))
+        return _BAD
+
+
+def _not_allowed(key: str, value: object, allowed: str) -> Problem:
+    return Problem(key, f"{key} = {value!r} is not allowed: expected {allowed}", repr(value), allowed)
 
 
 def _allowed(kind: Any) -> str:
@@ -292,12 +379,12 @@ def _allowed(kind: Any) -> str:
     )
 
 
-def _check(config: Config, origin: str) -> None:
+def _check(config: Config, report: Report) -> None:
     """Ranges and forms that types cannot express."""
 
     def require(ok: bool, key: str, value: object, allowed: str) -> None:
         if not ok:
-            raise ConfigError(f"{origin}: {key} = {value!r} is not allowed: expected {allowed}")
+            report(_not_allowed(key, value, allowed))
 
     def absolute(key: str, value: str) -> None:
         ok = re.fullmatch(r"/[^\0\n\"\\]*[^\0\n\"\\/]", value) is not None and ".." not in value.split("/")
@@ -396,7 +483,7 @@ def _check(config: Config, origin: str) -> None:
     names = [config.ids.core_user, config.ids.catalog_user, config.ids.keys_user, config.ids.session_group]
     require(len(set(names)) == 4, "ids", names, "four different names: each separates one process from the others")
     ranges = {key: getattr(config.ids, key) for key in ("service_uids", "login_uids", "worker_uids")}
-    for key, (first, last) in ranges.items():
+    for place, (key, (first, last)) in enumerate(ranges.items()):
         # systemd's UIDS-GIDS document: below 65536 lie system, human and dynamic users and 16-bit nobody; 524288 to
         # 1879048191 are container ranges; from 2^31 on programs misread the sign.
         free = 65536 <= first <= last < 524288 or 1879048192 <= first <= last < 2**31
@@ -406,9 +493,9 @@ def _check(config: Config, origin: str) -> None:
             [first, last],
             "first and last uid, both in 65536-524287 or 1879048192-2147483647",
         )
-        for other, (low, high) in ranges.items():
+        for other, (low, high) in list(ranges.items())[place + 1 :]:
             require(
-                other == key or last < low or first > high,
+                last < low or first > high,
                 f"ids.{key}",
                 [first, last],
                 f"no overlap with ids.{other}",

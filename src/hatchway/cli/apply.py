@@ -45,7 +45,7 @@ def apply(app: App, dry_run: bool) -> int:
 def read(directory: str) -> tuple[AccessRule, ...]:
     """The rules of the access files in `directory`. Raises HatchwayError, also when not only root can change them."""
     # Here, not above: only this command needs sshd's package.
-    from hatchway.sshd import trust
+    from hatchway import trust
 
     files = rulefiles.names(directory)
     for path in (directory, *files):

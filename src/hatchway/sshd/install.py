@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hatchway import log
+from hatchway import log, trust
 from hatchway.config import Config
 from hatchway.errors import ConfigError, HostError
-from hatchway.sshd import hostkeys, render, trust, version
+from hatchway.sshd import hostkeys, render, version
 from hatchway.sshd.files import replace, replace_link
 from hatchway.wire.admin import HostKey
 

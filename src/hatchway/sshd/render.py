@@ -12,13 +12,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from hatchway.config import Config, Paths
+from hatchway.config import PACKAGE_PREFIX, Config, Paths, default_libexec_dir
 from hatchway.sshd.version import Version
 
 MARKER = "# Written by Hatchway; changes are lost."
 """The line by which we know a file in the PAM directory as our own."""
 
-PACKAGED = Config(paths=Paths(libexec_dir="/usr/libexec/hatchway"))
+PACKAGED = Config(paths=Paths(libexec_dir=default_libexec_dir(PACKAGE_PREFIX)))
 """What sshd_config.d/hatchway.conf in the source tree is rendered from: all defaults, installed as a package."""
 PACKAGED_VERSION: Version = (9, 2)
 """The OpenSSH that file is for: Debian 12's, the oldest we test."""

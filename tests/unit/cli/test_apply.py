@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hatchway import trust
 from hatchway.model import AccessRule, InstanceKey, Mode, Origin
-from hatchway.sshd import trust
 from hatchway.wire.admin import Access, AccessChange, Applied, Apply, Changed, ChangeKind, Confirm, SourceStatus
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from hatchway import trust
 from hatchway.cli.sizes import amount, in_decimal, limits_text, size_remarks, whole
 from hatchway.fullness import BLOCK, Full, fullness
 from hatchway.model import NO_LIMITS, SIZE_MAX, SIZE_MIN, InstanceKey, Limits, Mode, NewLimits, Origin, parse_size
-from hatchway.sshd import trust
 from hatchway.wire.admin import (
     Access,
     AccessChange,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from hatchway import config
+from hatchway import config, trust
+from hatchway.config import Problem
 from hatchway.errors import ConfigError
 
 
@@ -67,3 +70,124 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     file.write_text("[sshd]\nport = 2222\nlisten = ['127.0.0.1']\n")
     loaded = config.load(file)
     assert (loaded.sshd.port, loaded.sshd.listen) == (2222, ("127.0.0.1",))
+
+
+def test_there_need_be_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "hatchway.toml")
+    assert config.read() is None
+    assert config.load() == config.Config()
+    # That is another thing than one that cannot be read.
+    (tmp_path / "hatchway.toml").symlink_to(tmp_path / "none")
+    with pytest.raises(ConfigError, match="none: No such file"):
+        config.load()
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_file_others_can_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "hatchway.toml"
+    file.write_text("")
+    file.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    assert str(caught.value) == (
+        f"{file} is not used: {file} can be written by group or others (mode {mode:04o}); "
+        "chown root:root and chmod go-w what is named, down to the file"
+    )
+
+
+def test_a_file_others_can_put_another_in_place_of_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    file = tmp_path / "etc" / "hatchway.toml"
+    file.write_text("")
+    (tmp_path / "etc").chmod(0o777)
+    with pytest.raises(ConfigError, match=r"etc can be written by group or others \(mode 0777\)"):
+        config.load(file)
+    # As /tmp is: what is there can be moved by its owner only.
+    (tmp_path / "etc").chmod(0o1777)
+    assert config.load(file) == config.Config()
+
+
+def test_a_link_to_a_file_others_can_write_is_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "hatchway.toml"
+    (tmp_path / "real.toml").write_text("")
+    file.symlink_to("real.toml")
+    assert config.load(file) == config.Config()
+    (tmp_path / "real.toml").chmod(0o666)
+    with pytest.raises(ConfigError, match=r"real\.toml can be written"):
+        config.load(file)
+
+
+def test_whose_file_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(trust, "flaw", lambda path, **more: asked.append((path, more)))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert config.untrusted(tmp_path / "hatchway.toml") is None
+    assert asked == [(str(tmp_path / "hatchway.toml"), {"owners": {0, 4711}, "sticky": True})]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: a file cannot be given to somebody")
+def test_somebody_elses_file_is_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "hatchway.toml"
+    file.write_text("")
+    os.chown(file, 4711, 4711)
+    with pytest.raises(ConfigError, match="belongs to uid 4711, not to root"):
+        config.load(file)
+
+
+def test_everything_that_is_wrong() -> None:
+    text = """
+        nothing = 1
+        log = "debug"
+        [sshd]
+        port = 22
+        listen = ["127.0.0.1", "localhost", "here"]
+        login_grace_s = "long"
+        [ids]
+        login_uids = [1900100000, 1901000000]
+        core_user = "hatchway-keys"
+        [host]
+        umask = "22"
+    """
+    found, problems = config.examine(text)
+    assert [(problem.key, problem.value) for problem in problems] == [
+        ("nothing", ""),
+        ("log", ""),
+        ("sshd.login_grace_s", "'long'"),
+        ("sshd.port", "22"),
+        ("sshd.listen", "'localhost'"),
+        ("sshd.listen", "'here'"),
+        ("host.umask", "'22'"),
+        ("ids", "['hatchway-keys', 'hatchway-catalog', 'hatchway-keys', 'hatchway-sftp']"),
+        ("ids.login_uids", "[1900100000, 1901000000]"),
+    ]
+    assert problems[3] == Problem(
+        "sshd.port",
+        "sshd.port = 22 is not allowed: expected any port but 22, which belongs to the host's own sshd",
+        "22",
+        "any port but 22, which belongs to the host's own sshd",
+    )
+    # What was wrong in kind is as by default, so that the rest can be looked at.
+    assert (found.log, found.sshd.login_grace_s) == (config.Log(), config.Sshd().login_grace_s)
+
+
+def test_the_first_thing_wrong_is_what_a_daemon_says() -> None:
+    text = "[sshd]\nport = 22\n[log]\nkeep_days = 0\n"
+    with pytest.raises(ConfigError, match=r"^here: sshd\.port = 22"):
+        config.parse(text, "here")
+
+
+def test_a_text_that_is_no_toml() -> None:
+    found, problems = config.examine("[sshd")
+    assert found == config.Config()
+    assert len(problems) == 1
+    assert problems[0].key is None
+
+
+def test_the_keys_a_file_says() -> None:
+    assert config.given("[sshd]\nport = 2022\n[log]\n[host]\numask = '002'\n") == {"sshd.port", "host.umask"}
+
+
+def test_where_the_login_helpers_are() -> None:
+    assert config.default_libexec_dir("/usr/lib/hatchway") == "/usr/libexec/hatchway"
+    assert config.default_libexec_dir("/opt/hatchway") == "/opt/hatchway/libexec/hatchway"
+    assert config.Config().paths.libexec_dir == config.default_libexec_dir(sys.prefix)

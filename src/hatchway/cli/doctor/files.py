@@ -8,14 +8,13 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hatchway import rulefiles
+from hatchway import rulefiles, trust
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.sizes import amount
 from hatchway.cli.text import count
 from hatchway.config import DEFAULT_PATH, RESERVE_SIZE, Config
 from hatchway.errors import HatchwayError
 from hatchway.model import AccessRule
-from hatchway.sshd import trust
 
 NEARLY_FULL = 256 << 20
 """Bytes that should be free where the registry is: the record of a busy host takes 100 MB, see log.keep_events."""

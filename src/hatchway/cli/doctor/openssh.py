@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from hatchway import trust
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.config import Config
 from hatchway.errors import HatchwayError
-from hatchway.sshd import hostkeys, install, render, trust, version
+from hatchway.sshd import hostkeys, install, render, version
 
 _LISTEN = "0A"
 """TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hatchway import trust
 from hatchway.errors import HostError
-from hatchway.sshd import trust
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def helper(tmp_path: Path) -> Path:
 
 
 def flaw(path: Path, tmp_path: Path, executable: bool = True) -> str | None:
-    return trust.flaw(str(path), executable=executable, owner=os.geteuid(), below=str(tmp_path))
+    return trust.flaw(str(path), executable=executable, owners=(os.geteuid(),), below=str(tmp_path))
 
 
 def test_a_good_path(helper: Path, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_writable_component(helper: Path, tmp_path: Path, component: str, mode
 
 def test_somebody_elses_component(helper: Path, tmp_path: Path) -> None:
     other = os.geteuid() + 1
-    found = trust.flaw(str(helper), owner=other, below=str(tmp_path))
+    found = trust.flaw(str(helper), owners=(other,), below=str(tmp_path))
     assert found == f"{tmp_path / 'usr'} belongs to uid {os.geteuid()}, not to {other}"
 
 
@@ -60,6 +60,39 @@ def test_what_a_link_leads_to_counts(helper: Path, tmp_path: Path) -> None:
     assert flaw(tmp_path / "link" / "program", tmp_path) == (
         f"{tmp_path / 'real'} can be written by group or others (mode 0777)"
     )
+
+
+def test_what_a_chain_of_links_leads_through_counts(helper: Path, tmp_path: Path) -> None:
+    # Where the first leads decides whoever can change the second.
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "second").symlink_to(helper.parent)
+    (tmp_path / "first").symlink_to("open/second")
+    (tmp_path / "open").chmod(0o755)
+    assert flaw(tmp_path / "first" / "helper", tmp_path) is None
+    assert flaw(tmp_path / "first" / ".." / "libexec" / "helper", tmp_path) is None
+    (tmp_path / "open").chmod(0o777)
+    assert flaw(tmp_path / "first" / "helper", tmp_path) == (
+        f"{tmp_path / 'open'} can be written by group or others (mode 0777)"
+    )
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert (flaw(tmp_path / "a", tmp_path) or "").endswith(": Too many levels of symbolic links")
+
+
+def test_a_sticky_directory_where_that_will_do(helper: Path, tmp_path: Path) -> None:
+    (tmp_path / "usr").chmod(0o1777)
+
+    def found() -> str | None:
+        return trust.flaw(str(helper), owners=(os.geteuid(),), below=str(tmp_path), sticky=True)
+
+    assert found() is None
+    helper.chmod(0o1666)
+    assert found() == f"{helper} can be written by group or others (mode 1666)"
+    (tmp_path / "usr").chmod(0o777)
+    assert found() == f"{tmp_path / 'usr'} can be written by group or others (mode 0777)"
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
