@@ -27,8 +27,8 @@ from docker.utils import convert_filters, version_lt
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from hatchway.catalog.container_users import FILE_MAX
-from hatchway.catalog.names import encodable, printable
 from hatchway.errors import EngineError
+from hatchway.names import encodable, printable
 
 T = TypeVar("T")
 

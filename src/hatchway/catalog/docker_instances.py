@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hatchway.catalog.container_users import numeric
-from hatchway.catalog.names import encodable, key_part, printable
 from hatchway.model import (
     ACCESS_LABEL,
     ANONYMOUS_PREFIX,
@@ -33,6 +32,7 @@ from hatchway.model import (
     VolumeKind,
     valid_volume_path,
 )
+from hatchway.names import encodable, key_part, printable
 
 DEFAULT_ENVIRONMENT = "default"
 """The environment of containers that Compose did not make."""

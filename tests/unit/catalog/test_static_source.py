@@ -9,10 +9,11 @@ import pytest
 import trio
 
 from hatchway.catalog import static_source
-from hatchway.catalog.static_source import StaticSource, parse, refusal
+from hatchway.catalog.static_source import StaticSource, refusal
 from hatchway.config import Config, Host, Static
 from hatchway.errors import ConfigError
 from hatchway.model import IdPair, InstanceInfo, InstanceKey, InstanceState, VolumeInfo, VolumeKind
+from hatchway.staticfile import parse
 
 from .conftest import Heard
 

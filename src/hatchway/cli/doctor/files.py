@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hatchway import rulefiles, trust
+from hatchway import rulefiles, staticfile, trust
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.sizes import amount
 from hatchway.cli.text import count
 from hatchway.config import DEFAULT_PATH, RESERVE_SIZE, Config
-from hatchway.errors import HatchwayError
+from hatchway.errors import ConfigError, HatchwayError
 from hatchway.model import AccessRule
 
 NEARLY_FULL = 256 << 20
@@ -37,11 +36,13 @@ def static(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Fi
     if not file:
         return ok("static instances", "none configured")
     try:
-        tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        staticfile.parse(Path(file).read_text(encoding="utf-8"), file)
     except OSError as exc:
         return failed("static instances", f"{file}: {exc.strerror}", "make the file, or empty static.file")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except UnicodeDecodeError as exc:
         return failed("static instances", f"{file}: {exc}", "mend the file")
+    except ConfigError as exc:
+        return failed("static instances", str(exc), "mend the file")
     found = flaw(file)
     if found is not None:
         return failed("static instances", found, f"chown root:root and chmod go-w what is named, down to {file}")

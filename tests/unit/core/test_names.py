@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hatchway.catalog.names import KEY_PART_MAX, encodable, key_part, printable
 from hatchway.model import InstanceKey, parse_instance_key
+from hatchway.names import KEY_PART_MAX, encodable, key_part, printable
 
 
 @pytest.mark.parametrize("text", ["shop", "Größe 2", "a.b_c-d", "", "x" * KEY_PART_MAX])
