@@ -249,10 +249,10 @@ def load(path: Path | None = None) -> Config:
     return Config() if text is None else parse(text, str(path or DEFAULT_PATH))
 
 
-def read(path: Path | None = None) -> str | None:
+def read(path: Path | None = None, *, anybodys: bool = False) -> str | None:
     """The text of the configuration file, None when `path` is None and there is none at DEFAULT_PATH.
 
-    Raises ConfigError when it cannot be read, or somebody but root and this process's user could have written it.
+    Raises ConfigError when it cannot be read or, unless it may be `anybodys`, is `untrusted`.
     """
     file = path or DEFAULT_PATH
     try:
@@ -262,7 +262,7 @@ def read(path: Path | None = None) -> str | None:
             if path is None:
                 return None
             raise ConfigError(f"{file}: no such file") from None
-        if (found := untrusted(file)) is not None:
+        if not anybodys and (found := untrusted(file)) is not None:
             raise ConfigError(f"{file} is not used: {found}")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:

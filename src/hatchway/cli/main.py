@@ -14,6 +14,7 @@ import click
 from hatchway.cli.access import access
 from hatchway.cli.app import App, json_option
 from hatchway.cli.apply import apply
+from hatchway.cli.config import config
 from hatchway.cli.doctor.command import doctor
 from hatchway.cli.enable import confirm, disable, enable
 from hatchway.cli.forget import forget
@@ -104,6 +105,7 @@ for _command in (
     log,
     status,
     rotate_key,
+    config,
     doctor,
 ):
     cli.add_command(_command)

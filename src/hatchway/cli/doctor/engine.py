@@ -54,18 +54,26 @@ def data_root(path: str, timeout_s: float = TIMEOUT_S) -> str:
     return found
 
 
+def absent(config: Config) -> Finding | None:
+    """What to say when the engine's socket is not there; does not ask it."""
+    path = config.engine.url.removeprefix("unix://")
+    if not config.engine.enabled or os.path.exists(path):
+        return None
+    return warning(
+        "engine",
+        f"there is no socket {path}: only instances of static.file are shown",
+        "install or start a container engine, set engine.url, or set engine.enabled = false",
+    )
+
+
 def check(config: Config, ask: Callable[[str], str] = data_root) -> Finding:
     """Whether the engine answers and keeps its volumes where hostd may open them."""
     name = "engine"
     if not config.engine.enabled:
         return ok(name, "switched off by engine.enabled")
     path = config.engine.url.removeprefix("unix://")
-    if not os.path.exists(path):
-        return warning(
-            name,
-            f"there is no socket {path}: only instances of static.file are shown",
-            "install or start a container engine, set engine.url, or set engine.enabled = false",
-        )
+    if (nothing := absent(config)) is not None:
+        return nothing
     if not os.access(path, os.W_OK):
         return warning(name, f"{path} may not be used by this user", "run 'hatchway doctor' as root")
     try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hatchway.cli.app import App
-from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, sockets
+from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, settings, sockets
 from hatchway.cli.doctor.finding import Finding, failed
 from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
 from hatchway.wire.admin import DaemonStatus, Status
+
+_MEND = "mend the file: 'hatchway config check' says all that is wrong in it, hatchway.toml.example explains every key"
 
 
 def examine(app: App) -> Iterator[Finding]:
@@ -17,7 +19,7 @@ def examine(app: App) -> Iterator[Finding]:
     try:
         config = app.config
     except ConfigError as exc:
-        yield failed("configuration", str(exc), "mend the file; hatchway.toml.example explains every key")
+        yield failed("configuration", str(exc), _MEND)
         return
     told: list[Finding] = []
     running = False
@@ -37,6 +39,7 @@ def examine(app: App) -> Iterator[Finding]:
     told = list(_guarded("daemon", ask))
     checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("configuration", lambda: files.configuration(app.config_path)),
+        ("settings", lambda: list(settings.examine(config))),
         ("kernel", kernel.version),
         ("containment", kernel.containment),
         ("/dev/fuse", kernel.fuse_device),

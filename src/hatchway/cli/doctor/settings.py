@@ -1,0 +1,188 @@
+"""Settings that are allowed, but will not do what whoever wrote them wants. Findings are named after the key."""
+
+from __future__ import annotations
+
+import glob
+import ipaddress
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hatchway import trust
+from hatchway.cli.doctor.finding import Finding, warning
+from hatchway.config import PACKAGE_PREFIX, Config
+from hatchway.host.policy import private_directories
+from hatchway.model import below
+
+HOSTD_UNIT = "hatchway-hostd.service"
+"""The unit whose process opens devices."""
+
+UNIT_DIRECTORIES = tuple(f"{root}/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
+"""Where systemd looks for units and what is added to them (systemd.unit(5))."""
+
+
+def examine(
+    config: Config,
+    *,
+    prefix: str = sys.prefix,
+    units: tuple[str, ...] = UNIT_DIRECTORIES,
+    proc: str = "/proc",
+    flaw: Callable[[str], str | None] = trust.flaw,
+) -> Iterator[Finding]:
+    """What is to be said of `config`. `prefix` is where Hatchway is installed, `proc` where proc(5) is mounted."""
+    yield from _sources(config)
+    yield from _directories(config, flaw)
+    yield from _addresses(config)
+    if prefix == PACKAGE_PREFIX:
+        yield from _fixed(config)
+        yield from _devices(config, units, proc)
+
+
+def _sources(config: Config) -> Iterator[Finding]:
+    engine, static = config.engine, config.static
+    if not engine.enabled and not static.file:
+        yield warning(
+            "engine.enabled",
+            "there is no engine, and static.file names no file: there is nothing to share",
+            "set engine.enabled = true, or list instances in a file and set static.file",
+        )
+    if static.file and not config.host.bind_prefixes:
+        yield warning(
+            "static.file",
+            "no directory it lists can be shared: host.bind_prefixes is empty",
+            "name in host.bind_prefixes the directories beneath which they are",
+        )
+    if not engine.enabled:
+        for key, value in (("access.labels", config.access.labels), ("engine.container_users", engine.container_users)):
+            if value:
+                yield warning(key, "it does nothing while engine.enabled = false", f"take {key} out")
+
+
+def _directories(config: Config, flaw: Callable[[str], str | None]) -> Iterator[Finding]:
+    named = [("host.bind_prefixes", path) for path in config.host.bind_prefixes]
+    if config.engine.enabled:
+        named = [*(("host.volume_roots", path) for path in config.host.volume_roots), *named]
+    for key, path in named:
+        own = next((own for own in private_directories(config) if below(path, own)), None)
+        if own is not None:
+            yield warning(key, f"nothing in {path} is ever shared: it is in {own}, Hatchway's own", f"take {path} out")
+        elif _missing(path):
+            yield warning(key, f"there is no directory {path}: nothing can be shared from there", "make it, or mend it")
+        elif key == "host.bind_prefixes" and (found := flaw(os.path.dirname(path))) is not None:
+            yield warning(
+                key,
+                f"somebody but root decides where {path} leads: {found}",
+                "chown root:root and chmod go-w what is named, or share from elsewhere",
+            )
+
+
+def _missing(path: str) -> bool:
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return False  # root sees
+    except OSError:
+        return True
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    seen: list[str] = []
+    for address in map(ipaddress.ip_address, config.sshd.listen):
+        every = "0.0.0.0" if address.version == 4 else "::"
+        text = str(address)
+        if text in seen or (text != every and every in map(str, map(ipaddress.ip_address, config.sshd.listen))):
+            why = "is listed twice" if text in seen else f"is one of {every}, which is listed too"
+            yield warning("sshd.listen", f"{text} {why}: sshd complains at each start", f"take {text} out")
+        seen.append(text)
+    host, colon, port = config.connect.host.rpartition(":")
+    if colon and ":" not in host and re.fullmatch(r"[0-9]{1,5}", port):
+        yield warning(
+            "connect.host",
+            f"{config.connect.host} ends in a port, but what clients are told is sshd.port, {config.sshd.port}: "
+            "as a name of a host it leads nowhere",
+            f'set connect.host = "{host}", and sshd.port = {port} if that is the port',
+        )
+
+
+def _fixed(config: Config) -> Iterator[Finding]:
+    """What the package's units have decided."""
+    usual = Config()
+    if config.paths.run_dir != usual.paths.run_dir:
+        yield warning(
+            "paths.run_dir",
+            f"the package's units have their sockets in {usual.paths.run_dir}, not in {config.paths.run_dir}",
+            "take it out",
+        )
+    for key in ("core_user", "catalog_user"):
+        given, expected = getattr(config.ids, key), getattr(usual.ids, key)
+        if given != expected:
+            yield warning(f"ids.{key}", f"the package's units run as {expected}, not as {given}", "take it out")
+
+
+def _devices(config: Config, units: tuple[str, ...], proc: str) -> Iterator[Finding]:
+    """The unit of the process that opens devices allows none but those it names (systemd.resource-control(5))."""
+    allowed = _allowed(units)
+    missing: list[str] = []
+    for pattern in config.host.volume_devices:
+        for wanted in _specifiers(pattern, proc):
+            there = wanted in allowed
+            if wanted == _ANY_NAME:
+                there = any(one.startswith("block-") for one in allowed)
+            if not there and wanted not in missing:
+                missing.append(wanted)
+    if missing:
+        lines = ", ".join(f"'DeviceAllow={one} rw'" for one in missing)
+        unknown = ", where NAME is the device's kind in /proc/devices" if _ANY_NAME in missing else ""
+        yield warning(
+            "host.volume_devices",
+            f"{HOSTD_UNIT} may not open all of them",
+            f"write to /etc/systemd/system/{HOSTD_UNIT}.d/devices.conf, each on a line of its own: '[Service]', "
+            f"{lines}{unknown}; then say 'systemctl daemon-reload' and 'systemctl restart {HOSTD_UNIT}'",
+        )
+
+
+_ANY_NAME = "block-NAME"
+"""What stands for devices of which there is none yet."""
+
+
+def _specifiers(pattern: str, proc: str) -> list[str]:
+    """What DeviceAllow= must name for the devices that `pattern` does: only kinds of them may be patterns there."""
+    if not glob.has_magic(pattern):
+        return [pattern]
+    kinds = set()
+    for path in glob.glob(pattern):
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue
+        if stat.S_ISBLK(found.st_mode) and (kind := _kinds(proc).get(os.major(found.st_rdev))) is not None:
+            kinds.add(f"block-{kind}")
+    return sorted(kinds) or [_ANY_NAME]
+
+
+def _kinds(proc: str) -> dict[int, str]:
+    """Names of the kernel's kinds of block devices by their major number (proc_devices(5))."""
+    try:
+        text = Path(proc, "devices").read_text(encoding="ascii")
+    except OSError:
+        return {}
+    lines = (line.split() for line in text.partition("Block devices:")[2].splitlines())
+    return {int(words[0]): words[1] for words in lines if len(words) == 2}
+
+
+def _allowed(units: tuple[str, ...]) -> set[str]:
+    """What the unit and what is added to it let it open for writing."""
+    found = set()
+    for directory in units:
+        for path in (f"{directory}/{HOSTD_UNIT}", *glob.glob(f"{directory}/{HOSTD_UNIT}.d/*.conf")):
+            try:
+                text = Path(path).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            for name, mode in re.findall(r"^\s*DeviceAllow\s*=\s*(\S+)(?:\s+([rwm]+))?\s*$", text, re.MULTILINE):
+                if not mode or {"r", "w"} <= set(mode):
+                    found.add(name)
+    return found

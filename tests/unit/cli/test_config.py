@@ -1,0 +1,299 @@
+"""`hatchway config`: what is wrong with a configuration, what will not work, and what it comes to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from hatchway import config as configuration
+from hatchway import trust
+from hatchway.cli.config import toml
+from hatchway.cli.doctor import settings
+from hatchway.cli.doctor.finding import Finding, Level
+from hatchway.cli.main import cli
+from hatchway.config import PACKAGE_PREFIX, Access, Config, Connect, Engine, Host, Ids, Paths, Sshd, Static
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Cli
+
+QUIET = "[engine]\nenabled = false\n[static]\nfile = '{0}/instances.toml'\n[host]\nbind_prefixes = ['{0}/srv']\n"
+
+
+@pytest.fixture
+def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration about which there is nothing to say."""
+    owners = (0, os.geteuid())
+    monkeypatch.setattr(trust, "flaw", functools.partial(trust.flaw, owners=owners, below=str(tmp_path)))
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "instances.toml").write_text("")
+    (tmp_path / "access.d").mkdir()
+    file = tmp_path / "good.toml"
+    file.write_text(QUIET.format(tmp_path) + f"[access]\ndir = '{tmp_path}/access.d'\n")
+    return file
+
+
+# --- check ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_file_is_named(run: Cli, good: Path) -> None:
+    done = run("config", "check", str(good))
+    assert (done.exit_code, done.stdout) == (0, f"{good} is right\n")
+    assert run.json("config", "check", str(good)) == {"file": str(good), "right": True, "problems": [], "warnings": []}
+
+
+def test_the_file_of_the_option_is_checked(run: Cli) -> None:
+    done = run("config", "check")
+    assert done.exit_code == 0
+    assert f"{run.config} is right" in done.stdout
+
+
+def test_no_file(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hatchway.config.DEFAULT_PATH", tmp_path / "none.toml")
+    done = run.runner.invoke(cli, ["config", "check"])
+    assert done.exit_code == 0
+    assert "built-in defaults are used" in done.stdout
+    done = run("config", "check", str(tmp_path / "none.toml"))
+    assert (done.exit_code, done.stderr) == (3, f"hatchway: {tmp_path}/none.toml: no such file\n")
+
+
+def test_everything_wrong_is_named(run: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text("[sshd]\nport = 22\nlisten = ['here']\n[log]\nlevel = 'loud'\n")
+    file.chmod(0o666)
+    done = run("config", "check", str(file))
+    assert done.exit_code == 3
+    words = " ".join(done.stdout.split())
+    assert f"{file} can be written by group or others (mode 0666)" in words
+    assert "sshd.port = 22 is not allowed: expected any port but 22" in words
+    assert "sshd.listen = 'here' is not allowed: expected IPv4 or IPv6 addresses" in words
+    assert "log.level = 'loud' is not allowed: expected one of 'debug', 'info', 'warning', 'error'" in words
+    assert done.stdout.endswith(f"{file} is not right: 4 problems\n")
+    answer = run.json("config", "check", str(file))
+    assert [(one["key"], one["value"]) for one in answer["problems"]] == [
+        (None, ""),
+        ("log.level", "'loud'"),
+        ("sshd.port", "22"),
+        ("sshd.listen", "'here'"),
+    ]
+    assert answer["right"] is False
+
+
+def test_a_file_that_is_no_toml(run: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text("[sshd\n")
+    done = run("config", "check", str(file))
+    assert done.exit_code == 3
+    assert "line 1" in done.stdout
+
+
+def test_what_will_not_work_is_a_warning(run: Cli, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "instances.toml").write_text("[[instance]]\nenvironment = 'shop'\n")
+    (tmp_path / "access.d" / "a.toml").write_text("[[access]]\n")
+    (tmp_path / "srv").rmdir()
+    done = run("config", "check", str(good))
+    assert done.exit_code == 0
+    words = " ".join(done.stdout.split())
+    assert "instance[0].container is missing" in words
+    assert "access.d/a.toml, rule 1: project is missing" in words
+    assert f"host.bind_prefixes: there is no directory {tmp_path}/srv" in words
+    assert done.stdout.endswith(f"{good} is right; 3 warnings\n")
+    assert {one["level"] for one in run.json("config", "check", str(good))["warnings"]} == {"warning", "failed"}
+
+
+# --- what will not work --------------------------------------------------------------------------------------------
+
+
+def look(config: Config, **more: object) -> list[Finding]:
+    return list(settings.examine(config, flaw=lambda _: None, **more))  # type: ignore[arg-type]
+
+
+def of(findings: list[Finding]) -> list[tuple[str, str]]:
+    assert all(one.level is Level.WARNING and one.fix for one in findings)
+    return [(one.name, one.text) for one in findings]
+
+
+NO_ENGINE = Config(engine=Engine(enabled=False), static=Static(file="/x"), host=Host(bind_prefixes=("/usr/share",)))
+
+
+def test_nothing_to_share() -> None:
+    found = of(look(Config(engine=Engine(enabled=False, container_users=True), access=Access(labels=True))))
+    assert [key for key, _ in found] == ["engine.enabled", "access.labels", "engine.container_users"]
+    assert look(NO_ENGINE) == []
+    found = of(look(structs.replace(NO_ENGINE, host=Host())))
+    assert found == [("static.file", "no directory it lists can be shared: host.bind_prefixes is empty")]
+
+
+def test_directories(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    missing = f"{tmp_path}/none"
+    config = Config(
+        host=Host(volume_roots=(str(tmp_path), missing), bind_prefixes=(f"{tmp_path}/file", "/var/lib/hatchway/x"))
+    )
+    assert of(look(config)) == [
+        ("host.volume_roots", f"there is no directory {missing}: nothing can be shared from there"),
+        ("host.bind_prefixes", f"there is no directory {tmp_path}/file: nothing can be shared from there"),
+        (
+            "host.bind_prefixes",
+            "nothing in /var/lib/hatchway/x is ever shared: it is in /var/lib/hatchway, Hatchway's own",
+        ),
+    ]
+    # Without an engine nobody looks there.
+    assert not [key for key, _ in of(look(structs.replace(config, engine=Engine(enabled=False)))) if "roots" in key]
+
+
+def test_who_decides_where_a_prefix_leads() -> None:
+    found = list(settings.examine(NO_ENGINE, flaw=lambda path: f"{path} is everybody's"))
+    assert of(found) == [
+        ("host.bind_prefixes", "somebody but root decides where /usr/share leads: /usr is everybody's")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "texts"),
+    [
+        (("0.0.0.0", "::"), []),
+        (("127.0.0.1", "::"), []),
+        (("127.0.0.1", "0.0.0.0"), ["127.0.0.1 is one of 0.0.0.0, which is listed too"]),
+        (("::", "0:0:0:0:0:0:0:1"), ["::1 is one of ::, which is listed too"]),
+        (("192.0.2.1", "192.0.2.1"), ["192.0.2.1 is listed twice"]),
+    ],
+)
+def test_addresses(listen: tuple[str, ...], texts: list[str]) -> None:
+    found = of(look(structs.replace(NO_ENGINE, sshd=Sshd(listen=listen))))
+    assert found == [("sshd.listen", f"{text}: sshd complains at each start") for text in texts]
+
+
+@pytest.mark.parametrize("host", ["", "sftp.example.org", "2001:db8::2022", "192.0.2.1", "::1"])
+def test_a_host_without_a_port(host: str) -> None:
+    assert look(structs.replace(NO_ENGINE, connect=Connect(host=host))) == []
+
+
+def test_a_host_with_a_port() -> None:
+    found = look(structs.replace(NO_ENGINE, connect=Connect(host="sftp.example.org:2222")))
+    assert [key for key, _ in of(found)] == ["connect.host"]
+    assert "sshd.port, 2022" in found[0].text
+    assert (found[0].fix or "").startswith('set connect.host = "sftp.example.org", and sshd.port = 2222')
+
+
+def test_what_the_package_has_decided() -> None:
+    config = structs.replace(
+        NO_ENGINE, paths=Paths(run_dir="/run/other"), ids=Ids(core_user="mine", catalog_user="hatchway-catalog")
+    )
+    assert look(config, prefix="/opt/hatchway") == []
+    assert of(look(config, prefix=PACKAGE_PREFIX)) == [
+        ("paths.run_dir", "the package's units have their sockets in /run/hatchway, not in /run/other"),
+        ("ids.core_user", "the package's units run as hatchway, not as mine"),
+    ]
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    (tmp_path / "units" / "hatchway-hostd.service.d").mkdir(parents=True)
+    (tmp_path / "units" / "hatchway-hostd.service").write_text("[Service]\nDeviceAllow=/dev/fuse rw\n")
+    return tmp_path / "units"
+
+
+def devices(units: Path, *patterns: str, proc: str = "/proc") -> list[Finding]:
+    config = structs.replace(NO_ENGINE, host=structs.replace(NO_ENGINE.host, volume_devices=patterns))
+    return look(config, prefix=PACKAGE_PREFIX, units=(str(units), f"{units}/none"), proc=proc)
+
+
+def test_devices_the_unit_may_not_open(units: Path) -> None:
+    assert devices(units) == []
+    found = devices(units, "/dev/vg0/data", "/dev/vg0/logs")
+    assert of(found) == [("host.volume_devices", "hatchway-hostd.service may not open all of them")]
+    fix = found[0].fix or ""
+    assert "/etc/systemd/system/hatchway-hostd.service.d/devices.conf" in fix
+    assert "'[Service]', 'DeviceAllow=/dev/vg0/data rw', 'DeviceAllow=/dev/vg0/logs rw'; then" in fix
+    more = units / "hatchway-hostd.service.d" / "devices.conf"
+    more.write_text("[Service]\nDeviceAllow=/dev/vg0/data rw\nDeviceAllow=/dev/vg0/logs r\n")
+    fix = devices(units, "/dev/vg0/data", "/dev/vg0/logs")[0].fix or ""
+    assert "/dev/vg0/data" not in fix
+    assert "/dev/vg0/logs" in fix
+    more.write_text("[Service]\nDeviceAllow=/dev/vg0/data\nDeviceAllow=/dev/vg0/logs rwm\n")
+    assert devices(units, "/dev/vg0/data", "/dev/vg0/logs") == []
+
+
+def test_patterns_of_devices_that_are_not_there(units: Path, tmp_path: Path) -> None:
+    fix = devices(units, f"{tmp_path}/none*")[0].fix or ""
+    assert "'DeviceAllow=block-NAME rw', where NAME is the device's kind in /proc/devices" in fix
+    (units / "hatchway-hostd.service.d" / "devices.conf").write_text("[Service]\nDeviceAllow=block-loop rw\n")
+    assert devices(units, f"{tmp_path}/none*") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: no device can be made")
+def test_patterns_of_devices_become_their_kind(units: Path, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "devices").write_text("Character devices:\n  7 vcs\n\nBlock devices:\n  7 loop\n253 dm\n")
+    os.mknod(tmp_path / "loop90", 0o600 | 0o060000, os.makedev(7, 90))
+    fix = devices(units, f"{tmp_path}/loop*", proc=f"{tmp_path}/proc")[0].fix or ""
+    assert "'DeviceAllow=block-loop rw';" in fix
+
+
+# --- show ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shown_is_a_configuration_again(run: Cli, tmp_path: Path) -> None:
+    text = (
+        "[sshd]\nport = 2222\n[sizes]\nindex_reserve = 5\n[host]\nvolume_devices = ['/dev/vg0/t-*']\numask = '022'\n"
+        "[engine]\nenabled = false\n[ids]\nlogin_uids = [100000, 200000]\n[connect]\nhost = 'sftp.example.org'\n"
+    )
+    run.config.write_text(text)
+    done = run("config", "show")
+    assert done.exit_code == 0
+    assert configuration.parse(done.stdout) == configuration.parse(text)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"# {run.config}"
+    assert "port = 2222  # set; default 2022" in lines
+    assert "index_reserve = 5.0  # set; default 7.5" in lines
+    assert 'umask = "022"  # set' in lines
+    assert "login_grace_s = 30  # default" in lines
+    shown = tmp_path / "shown.toml"
+    shown.write_text(done.stdout)
+    assert run("config", "check", str(shown)).exit_code == 0
+    changed = run("config", "show", "--changed").stdout
+    assert configuration.parse(changed) == configuration.parse(text)
+    assert "umask" not in changed
+    assert "[log]" not in changed
+
+
+def test_what_is_shown_for_programs(run: Cli) -> None:
+    run.config.write_text("[sshd]\nport = 2222\n[host]\numask = '022'\n")
+    answer = run.json("config", "show")
+    assert answer["file"] == str(run.config)
+    assert answer["settings"]["sshd.port"] == {"value": 2222, "default": 2022, "given": True}
+    assert answer["settings"]["host.umask"] == {"value": "022", "default": "022", "given": True}
+    assert answer["settings"]["log.level"] == {"value": "info", "default": "info", "given": False}
+    assert list(run.json("config", "show", "--changed")["settings"]) == ["sshd.port"]
+
+
+def test_nothing_to_show(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hatchway.config.DEFAULT_PATH", tmp_path / "none.toml")
+    done = run.runner.invoke(cli, ["config", "show", "--changed"])
+    assert done.exit_code == 0
+    assert "defaults" in done.stdout
+    assert configuration.parse(done.stdout) == Config()
+    run.config.write_text("[sshd]\nport = 22\n")
+    assert run("config", "show").exit_code == 3
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_shown_as_toml(text: str) -> None:
+    shown = toml(("x", text))
+    assert tomllib.loads(f"key = {shown}") == {"key": ["x", text]}
+    assert shown.isprintable()
+
+
+def test_neither_asks_a_daemon(tmp_path: Path, run: Cli) -> None:
+    # There is no socket in the run directory of these tests.
+    for command in ("check", "show"):
+        assert run("config", command).exit_code == 0
+    assert not list((tmp_path / "run").iterdir())
