@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
+from msgspec.structs import fields
 
 from hatchway import config as configuration
 from hatchway.cli.guard import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from hatchway.cli.main import cli
-from hatchway.config import Config
+from hatchway.config import Config, Ids, Paths
 from hatchway.errors import BY_CODE
 
 ROOT = Path(__file__).parents[3]
@@ -68,14 +69,52 @@ def test_the_example_parses_and_changes_nothing() -> None:
     assert configuration.parse(EXAMPLE) == Config()
 
 
+def sections() -> dict[str, str]:
+    """What the example says beneath each [section]."""
+    return dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", EXAMPLE, re.MULTILINE | re.DOTALL))
+
+
 def test_the_example_has_every_key_with_its_default() -> None:
     prefix = Config().paths.libexec_dir.removesuffix("/libexec/hatchway")
     text = re.sub(r"^#(\w+ = )", r"\1", EXAMPLE, flags=re.MULTILINE).replace("{prefix}", prefix)
     assert configuration.parse(text) == Config()
+    assert list(sections()) == [section.name for section in msgspec.structs.fields(Config)]
     for section in msgspec.structs.fields(Config):
-        part = re.search(rf"^\[{section.name}\]\n(.*?)(?=^\[|\Z)", EXAMPLE, re.MULTILINE | re.DOTALL)
-        assert part is not None, section.name
+        part = sections()[section.name]
         keys = [field.name for field in msgspec.structs.fields(section.type)]
-        assert re.findall(r"^#(\w+) = ", part[1], re.MULTILINE) == keys
+        assert re.findall(r"^#(\w+) = ", part, re.MULTILINE) == keys
         for key in keys:
-            assert re.search(rf"^# .*\n#{key} = ", part[1], re.MULTILINE), f"{section.name}.{key} has no comment"
+            assert re.search(rf"^# .*\n#{key} = ", part, re.MULTILINE), f"{section.name}.{key} has no comment"
+
+
+def takes_effect(comment: str) -> str | None:
+    """What a comment says of when a change takes effect."""
+    found = re.search(r"^# Takes effect: (.+?)[,.]?(?: |$)", comment, re.MULTILINE)
+    return None if found is None else found[1]
+
+
+def test_the_example_says_when_each_key_takes_effect() -> None:
+    for name, part in sections().items():
+        introduction, *_ = part.partition("\n\n")
+        usual = takes_effect(introduction)
+        assert usual in ("restart", "stop", "see"), f"[{name}] does not say when a change takes effect"
+        for comment, key in re.findall(r"((?:^# .*\n)+)#(\w+) = ", part, re.MULTILINE):
+            own = takes_effect(comment)
+            assert own in (None, "restart", "stop", "the"), f"{name}.{key}"
+            assert own or usual != "see", f"{name}.{key} does not say when a change takes effect"
+
+
+def test_only_these_keys_need_hatchway_to_be_stopped() -> None:
+    # They are what tells a daemon that starts what the earlier one has left: sockets, mounts, processes, records.
+    stopped = set()
+    for name, part in sections().items():
+        usual = takes_effect(part.partition("\n\n")[0])
+        for comment, key in re.findall(r"((?:^# .*\n)+)#(\w+) = ", part, re.MULTILINE):
+            if (takes_effect(comment) or usual) == "stop":
+                stopped.add(f"{name}.{key}")
+    expected = {f"{name}.{key.name}" for name, cls in (("paths", Paths), ("ids", Ids)) for key in fields(cls)}
+    assert stopped == {*expected, "sshd.pam_service"}
+
+
+def test_where_the_package_has_the_login_helpers_stands_in_the_example() -> None:
+    assert configuration.default_libexec_dir(configuration.PACKAGE_PREFIX) in sections()["paths"]
