@@ -43,6 +43,76 @@ def test_every_command_and_option(path: str, command: click.Command) -> None:
                 assert re.search(rf"`{option}( [A-Z]+)?`", text), f"{path} {option}"
 
 
+def documented() -> dict[str, str]:
+    """What docs/cli.md says beneath the heading of each command."""
+    found = re.findall(r"^### `(hatchway [a-z -]+[a-z])\b[^\n]*`\n(.*?)(?=^##|\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    assert len(found) == len(dict(found)), "a command has two headings"
+    return dict(found)
+
+
+def test_no_other_command() -> None:
+    assert set(documented()) == {path for path, _ in commands(cli)}
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(cli)), ids=lambda value: str(value))
+def test_no_other_option(path: str, command: click.Command) -> None:
+    rows = re.findall(r"^\| (`-.*?) \|", documented()[path], re.MULTILINE)
+    named = {option for row in rows for option in re.findall(r"`(--?[a-z][a-z-]*)", row)}
+    assert named <= {option for parameter in command.params for option in parameter.opts}
+
+
+def options_of(*more: click.Command) -> set[str]:
+    return {option for command in (cli, *more) for parameter in command.params for option in parameter.opts}
+
+
+def test_the_text_names_no_option_that_is_none() -> None:
+    every = options_of(*(command for _, command in commands(cli)))
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", DOCS):
+        assert option in {*every, "--help"}, option
+
+
+def test_a_command_that_is_none_is_found() -> None:
+    assert resolve(["key", "add", "shop/web/1"]).name == "add"
+    with pytest.raises(AssertionError, match="enabel"):
+        resolve(["--json", "enabel", "shop/web/1"])
+    with pytest.raises(AssertionError, match="ad"):
+        resolve(["key", "ad"])
+
+
+TEXTS = [
+    path.relative_to(ROOT)
+    for path in (
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "hatchway.toml.example",
+        *(ROOT / "src" / "hatchway").rglob("*.py"),
+    )
+]
+
+
+def resolve(words: list[str]) -> click.Command:
+    """The command that `words` begin with, behind "hatchway"."""
+    command: click.Command = cli
+    words = [word for word in words if not word.startswith("-")]
+    while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        assert words[0] in command.commands, f"there is no command {words[0]!r}"
+        command = command.commands[words.pop(0)]
+    return command
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=str)
+def test_commands_named_anywhere_exist(path: Path) -> None:
+    # In code, in quotes, or behind a prompt.
+    text = (ROOT / path).read_text()
+    found = re.findall(r"""(?:`|'|^\$ (?:sudo )?)hatchway ([^`'\n#]*)""", text, re.MULTILINE)
+    for words in map(str.split, found):
+        command = resolve(words)
+        for word in words:
+            if option := re.fullmatch(r"\[?(--[a-z][a-z-]*|-[a-z])\]?[.,]?", word):
+                assert option[1] in {*options_of(command), "-h", "--help"}, f"hatchway {' '.join(words)}"
+
+
 def test_every_command_takes_json() -> None:
     for path, command in commands(cli):
         assert any("--json" in parameter.opts for parameter in command.params), path
