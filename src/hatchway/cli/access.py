@@ -8,7 +8,7 @@ import time
 import click
 from msgspec import UNSET, UnsetType
 
-from hatchway.cli import moments
+from hatchway.cli import complete, moments
 from hatchway.cli.app import App, json_option
 from hatchway.cli.conditions import login_line, print_conditions
 from hatchway.cli.output import Terminal
@@ -26,7 +26,7 @@ def access() -> None:
 
 
 @access.command("show")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def show_access(app: App, instance: str) -> None:
@@ -36,7 +36,7 @@ def show_access(app: App, instance: str) -> None:
 
 
 @access.command("set")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option(
     "--from",
     "networks",

@@ -8,6 +8,7 @@ import click
 from msgspec import structs
 from rich.text import Text
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.listing import print_instance, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
@@ -33,8 +34,8 @@ NONE = "none"
 
 
 @click.command()
-@click.argument("instance")
-@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.argument("instance", shell_complete=complete.instances)
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...", shell_complete=complete.volumes)
 @click.option("--all", "every", is_flag=True, help="Every volume of the instance that can be shared.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed over SFTP.")
 @click.option(
@@ -94,8 +95,8 @@ def enable(
 
 
 @click.command()
-@click.argument("instance")
-@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.argument("instance", shell_complete=complete.instances)
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...", shell_complete=complete.volumes)
 @click.option("--all", "every", is_flag=True, help="Every volume that 'hatchway enable' gave access to.")
 @json_option
 @click.pass_obj
@@ -111,8 +112,8 @@ def disable(app: App, instance: str, volumes: tuple[str, ...], every: bool) -> N
 
 
 @click.command()
-@click.argument("instance")
-@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.argument("instance", shell_complete=complete.instances)
+@click.argument("volumes", nargs=-1, metavar="[VOLUME]...", shell_complete=complete.volumes)
 @json_option
 @click.pass_obj
 def confirm(app: App, instance: str, volumes: tuple[str, ...]) -> None:

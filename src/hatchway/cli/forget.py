@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
@@ -12,7 +13,7 @@ from hatchway.wire.admin import Forget, Forgotten
 
 
 @click.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def forget(app: App, instance: str) -> None:

@@ -8,7 +8,7 @@ import time
 import click
 from rich.text import Text
 
-from hatchway.cli import given, moments
+from hatchway.cli import complete, given, moments
 from hatchway.cli.app import App, json_option
 from hatchway.cli.key_file import require_free, write
 from hatchway.cli.output import Terminal, columns, document
@@ -45,7 +45,7 @@ def key() -> None:
 
 
 @key.command("list")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def list_keys(app: App, instance: str) -> None:
@@ -59,7 +59,7 @@ def list_keys(app: App, instance: str) -> None:
 
 
 @key.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; '-' is standard output.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @json_option
@@ -90,7 +90,7 @@ def export(app: App, instance: str, output: str | None, force: bool) -> None:
 
 
 @key.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option("--type", "kind", type=click.Choice(TYPES), help="Of which type; default: as configured.")
 @json_option
 @click.pass_obj
@@ -104,7 +104,7 @@ def renew(app: App, instance: str, kind: str | None) -> None:
 
 
 @key.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.argument("file", default=given.STDIN, metavar="[FILE]")
 @click.option(
     "--from",
@@ -144,7 +144,7 @@ def add(
 
 
 @key.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.argument("which", metavar="KEY")
 @json_option
 @click.pass_obj
@@ -158,7 +158,7 @@ def remove(app: App, instance: str, which: str) -> None:
 
 
 @key.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option("--allow", is_flag=True, help="They count.")
 @click.option("--deny", is_flag=True, help="They do not.")
 @json_option
@@ -176,8 +176,8 @@ def volumes(app: App, instance: str, allow: bool, deny: bool) -> None:
 
 
 @key.command()
-@click.argument("instance")
-@click.argument("volume")
+@click.argument("instance", shell_complete=complete.instances)
+@click.argument("volume", shell_complete=complete.volumes)
 @click.option("--dir", "directory", default="", metavar="DIR", help="A directory in the volume that is there already.")
 @json_option
 @click.pass_obj
@@ -193,7 +193,7 @@ def deliver(app: App, instance: str, volume: str, directory: str) -> None:
 
 
 @key.command("take-back")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def take_back(app: App, instance: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.conditions import login_line
 from hatchway.cli.output import Terminal
@@ -14,7 +15,7 @@ from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, ShowConditions,
 
 
 @click.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option("--reason", metavar="TEXT", default="", help="Why, for whoever looks.")
 @json_option
 @click.pass_obj
@@ -37,7 +38,7 @@ def lock(app: App, instance: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def unlock(app: App, instance: str) -> None:

@@ -11,7 +11,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from hatchway.cli import moments
+from hatchway.cli import complete, moments
 from hatchway.cli.app import App, flush, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.sizes import amount
@@ -30,7 +30,7 @@ _STYLE = {EventKind.REFUSED: "yellow", EventKind.LOCKED: "yellow", EventKind.LOS
 
 
 @click.command()
-@click.argument("instance", default="")
+@click.argument("instance", default="", shell_complete=complete.instances)
 @click.option("--since", metavar="WHEN", help="Only what happened since then: 2h, 30min, 7d, or a local date and time.")
 @click.option(
     "--kind",

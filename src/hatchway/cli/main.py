@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from hatchway.cli import complete
 from hatchway.cli.access import access
 from hatchway.cli.app import App, json_option
 from hatchway.cli.apply import apply
@@ -40,6 +41,8 @@ class Commands(click.Group):
         """Run the command line and exit. `args` None means this process's; click's other arguments are of no use."""
         arguments = list(sys.argv[1:] if args is None else args)
         app = App()
+        if args is None and (status := complete.answer(self, app)) is not None:
+            sys.exit(status)
 
         def command() -> object:
             with self.make_context("hatchway", list(arguments), obj=app) as context:
@@ -56,7 +59,7 @@ def _version() -> str:
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not context.resilient_parsing:
         click.echo(f"hatchway {_version()}")
         context.exit()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from hatchway.cli import given
+from hatchway.cli import complete, given
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
@@ -56,7 +56,7 @@ _stdin = click.option("--stdin", "from_stdin", is_flag=True, help="Read it from 
 
 
 @password.command("show")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def show_password(app: App, instance: str) -> None:
@@ -66,7 +66,7 @@ def show_password(app: App, instance: str) -> None:
 
 
 @password.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @_raw
 @_hashed
 @json_option
@@ -81,7 +81,7 @@ def reset(app: App, instance: str, raw: bool, hashed: bool) -> None:
 
 
 @password.command("set")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @_raw
 @_hashed
 @_stdin
@@ -100,7 +100,7 @@ def set_password(app: App, instance: str, raw: bool, hashed: bool, from_stdin: b
 
 
 @password.command("import")
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @_stdin
 @json_option
 @click.pass_obj
@@ -116,7 +116,7 @@ def import_password(app: App, instance: str, from_stdin: bool) -> None:
 
 
 @password.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def remove(app: App, instance: str) -> None:

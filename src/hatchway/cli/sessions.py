@@ -7,6 +7,7 @@ import time
 import click
 from rich.text import Text
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.sizes import amount
@@ -26,7 +27,7 @@ _HEADER = ("ID", "LOGIN", "ADDRESS", "SINCE", "IDLE", "DOWN", "UP")
 
 
 @click.command()
-@click.argument("instance", required=False)
+@click.argument("instance", required=False, shell_complete=complete.instances)
 @json_option
 @click.pass_obj
 def sessions(app: App, instance: str | None) -> None:
@@ -39,7 +40,7 @@ def sessions(app: App, instance: str | None) -> None:
 
 
 @click.command()
-@click.argument("instance", required=False)
+@click.argument("instance", required=False, shell_complete=complete.instances)
 @click.option(
     "--session",
     "ids",

@@ -6,6 +6,7 @@ import click
 import msgspec
 from rich.text import Text
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.conditions import print_conditions
 from hatchway.cli.listing import instance_line, remarks, volume_cells
@@ -21,7 +22,7 @@ from hatchway.wire.entry import PasswordKind
 
 
 @click.command()
-@click.argument("instance")
+@click.argument("instance", shell_complete=complete.instances)
 @click.option("--secrets", is_flag=True, help="Show the password too, where it is kept in a form that can be shown.")
 @json_option
 @click.pass_obj
