@@ -136,7 +136,9 @@ def become(uid: int, gid: int, *, permitted: Collection[Cap], effective: Collect
 
 def prove_unprivileged(uid: int, gid: int, *, permitted: Collection[Cap], effective: Collection[Cap]) -> None:
     """Try to get back what was dropped. Raises PrivilegeError when anything of it works."""
-    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or os.getgroups():
+    # Its own group may be among the others as well: initgroups(3), which systemd calls, puts it there.
+    others = set(os.getgroups()) - {gid}
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or others:
         raise PrivilegeError("user or group ids are not what they should be")
     if held() != (_mask(effective), _mask(permitted)):
         raise PrivilegeError("capabilities are not what they should be")
