@@ -12,7 +12,8 @@ def raise_open_files(most: int | None = None) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if most is None else max(soft, min(most, hard))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted != soft:  # a unit may have set it, and not allow setting it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def no_core_dumps() -> None:
