@@ -23,7 +23,7 @@ from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
-from hatchway.admin.secrets import seal_anew
+from hatchway.admin.secrets import seal_anew, unopened
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
 from hatchway.credentials import authorized
@@ -50,7 +50,8 @@ async def run(config: Config) -> None:
     limits.raise_open_files()
     registry = Registry.open(config.registry_path)
     try:
-        sealing = SealingKey.load(config.sealing_key_path, os.environ.get("CREDENTIALS_DIRECTORY"))
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        sealing = SealingKey.load(config.sealing_key_path, credentials, needed=bool(registry.sealed()))
         if sealing.rotating:
             # A core before us died while it did that, or the operator has given a new key.
             try:
@@ -59,6 +60,9 @@ async def run(config: Config) -> None:
             except HatchwayError as exc:
                 # With both keys everything that can be opened is; nobody must be locked out for one that cannot.
                 log.get().error("sealing key not rotated, both are used", error=str(exc))
+        if closed := unopened(registry, sealing):
+            problem = "the sealing key is missing" if sealing.lost else "secrets do not open with the sealing key"
+            log.get().error(problem, file=config.sealing_key_path, logins=len(closed), first=closed[0])
         inventory = Inventory()
         host = HostLink(config)
         core = Core(config, registry, sealing, inventory, host)

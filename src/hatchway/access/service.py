@@ -113,7 +113,12 @@ class Gate:
         """Which keys may log in. Asked for keys nobody has proved to hold, so nothing is counted here."""
         record = await self._record(fields)
         facts = self._admission.facts(record, address="")
-        if record is None or decide_keys(facts) is not None:
+        if record is None:
+            return NO
+        if (denial := decide_keys(facts)) is not None:
+            # To the client its key is wrong, and sshd knows no better: somebody must be able to find out why.
+            self._logger.info("keys withheld", login=record.login, reason=str(denial))
+            self._journal.refused(record.login, "", f"no key is looked at: {denial}")
             return NO
         # What sshd can tell by itself it need not ask us: the decision is the same, and made again when it is known.
         allowed = ",".join(record.conditions.allowed_from)

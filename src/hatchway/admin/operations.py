@@ -19,7 +19,7 @@ from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
-from hatchway.admin.secrets import of_kind, password_kind, unsealed
+from hatchway.admin.secrets import of_kind, password_kind, unopened, unsealed
 from hatchway.admin.volume_keys import InVolumes, VolumeKeys
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import DamagedSecretError
@@ -172,6 +172,7 @@ class Operations:
             full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
             locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),
             expired=tuple(instance.login for instance in instances if instance.expired and instance.login is not None),
+            unopened=await self._core.db(lambda registry: unopened(registry, self._core.sealing)),
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:

@@ -23,7 +23,7 @@ from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.credentials import imported, keys, passwords
 from hatchway.credentials.keys import PublicKey
 from hatchway.credentials.sealing import SealingKey
-from hatchway.credentials.secret import Secret
+from hatchway.credentials.secret import DamagedSecretError, Secret
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError, UsageError
 from hatchway.model import Login
 from hatchway.registry.records import (
@@ -375,6 +375,18 @@ def seal_anew(registry: Registry, sealing: SealingKey) -> int:
         return sealing.reseal(record.sealed, context_of(login, record.kind))
 
     return registry.reseal(anew)
+
+
+def unopened(registry: Registry, sealing: SealingKey) -> tuple[str, ...]:
+    """Logins of which a sealed secret does not open: the key is not the one it was sealed with, or it is damaged."""
+    closed = []
+    for login, record in registry.sealed():
+        assert record.sealed is not None
+        try:
+            sealing.unseal(record.sealed, context_of(login, record.kind))
+        except DamagedSecretError:
+            closed.append(login)
+    return tuple(dict.fromkeys(closed))
 
 
 def _password(

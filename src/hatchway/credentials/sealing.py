@@ -59,11 +59,14 @@ class SealingKey:
         self._credential = False
 
     @classmethod
-    def load_or_create(cls, path: str) -> SealingKey:
+    def load_or_create(cls, path: str, *, needed: bool = False) -> SealingKey:
         """The key in the file `path`, which is made (mode 0600) if there is none. Its directory must exist.
 
         Any number of processes may do this at once; all get the same key. Raises ConfigError, with what to do, when
         the file is not a regular file of 32 bytes that the running user alone may read, or cannot be made.
+
+        If there is none and it is `needed`, since something was sealed with it, none is made: another one would seal
+        what is then in the way of putting it back. The key returned is `lost`.
         """
         # In this order: whoever finishes a rotation in between leaves us with the new key twice, not with the old one.
         new = _loaded(path + _NEW)
@@ -73,6 +76,10 @@ class SealingKey:
                 f"{path}: missing, while {path}{_NEW} is there; put the sealing key back. If it is lost for good, move "
                 f"{path}{_NEW} to {path}: what was not sealed with that one yet must then be made anew"
             )
+        if key is None and needed:
+            lost = cls(bytes(Aead.KEY_SIZE))
+            lost._aeads, lost._path = (), path
+            return lost
         if key is None:
             with _named(path):
                 _create(path)
@@ -87,7 +94,7 @@ class SealingKey:
         return loaded
 
     @classmethod
-    def load(cls, path: str, credentials_directory: str | None) -> SealingKey:
+    def load(cls, path: str, credentials_directory: str | None, *, needed: bool = False) -> SealingKey:
         """The key that systemd gives us in `credentials_directory` ($CREDENTIALS_DIRECTORY), else `load_or_create`.
 
         A second credential, "hatchway-sealing-key.new", is the operator's way to another key: `rotating` is true then.
@@ -97,7 +104,7 @@ class SealingKey:
         given = None if credentials_directory is None else os.path.join(credentials_directory, CREDENTIAL)
         key = None if given is None else _loaded(given, private=False)
         if key is None or given is None:
-            return cls.load_or_create(path)
+            return cls.load_or_create(path, needed=needed)
         new = _loaded(given + _NEW, private=False)
         own = [found for name in (path, path + _NEW) if (found := _loaded(name)) is not None]
         if any(found not in (key, new) for found in own):
@@ -116,6 +123,20 @@ class SealingKey:
         """Whether there is a new key, and things sealed with the one before may be left: see the module."""
         return len(self._aeads) > 1
 
+    @property
+    def lost(self) -> bool:
+        """Whether there is none, although secrets were sealed with it: nothing is sealed and nothing opens."""
+        return not self._aeads
+
+    def _here(self) -> None:
+        if self.lost:
+            raise ConfigError(
+                f"{self._path}: missing, while the registry beside it has passwords and private keys sealed with it; "
+                "put the sealing key back, from where the registry came from, and restart hatchway. If it is lost for "
+                "good, put 32 random bytes there (mode 0600, the owner that of the registry), and renew keys and "
+                "passwords"
+            )
+
     def begin_rotation(self) -> None:
         """Make a new key, on disk, that seals from now on. Does nothing while `rotating`.
 
@@ -123,6 +144,7 @@ class SealingKey:
         """
         if self.rotating:
             return
+        self._here()
         if self._credential:
             raise ConfigError(
                 f"the sealing key is the systemd credential {CREDENTIAL}, which only you can change: give the new key, "
@@ -161,7 +183,11 @@ class SealingKey:
         self._aeads = self._aeads[:1]
 
     def seal(self, secret: Secret, context: str) -> bytes:
-        """`secret` sealed for `context`, such as "password:shop-web-1". The same secret never seals to the same."""
+        """`secret` sealed for `context`, such as "password:shop-web-1". The same secret never seals to the same.
+
+        Raises ConfigError, with what to do, when the key is `lost`.
+        """
+        self._here()
         return _FORMAT + bytes(self._aeads[0].encrypt(secret.reveal().encode(), _associated(context)))
 
     def unseal(self, sealed: bytes, context: str) -> Secret:

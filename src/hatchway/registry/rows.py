@@ -323,22 +323,29 @@ def credential_values(new: NewCredential, now: float) -> dict[str, Any]:
 def credentials(connection: Connection, login: str) -> tuple[CredentialRecord, ...]:
     """The credentials of `login`: the generated key, the password, the keys that were added, in this order."""
     of_login = select(t.credentials).join(t.logins).where(t.logins.c.name == login)
-    records = [
-        CredentialRecord(
-            id=row.id,
-            kind=CredentialKind(row.kind),
-            public=row.public,
-            sealed=row.sealed,
-            fingerprint=row.fingerprint,
-            created_at=row.created_at,
-            sources=row.sources,
-            expires_at=row.expires_at,
-            verify_required=row.verify_required,
-        )
-        for row in connection.execute(of_login)
-    ]
+    records = [_credential(row) for row in connection.execute(of_login)]
     order = list(CredentialKind)
     return tuple(sorted(records, key=lambda record: (order.index(record.kind), record.id)))
+
+
+def _credential(row: Row[Any]) -> CredentialRecord:
+    return CredentialRecord(
+        id=row.id,
+        kind=CredentialKind(row.kind),
+        public=row.public,
+        sealed=row.sealed,
+        fingerprint=row.fingerprint,
+        created_at=row.created_at,
+        sources=row.sources,
+        expires_at=row.expires_at,
+        verify_required=row.verify_required,
+    )
+
+
+def sealed(connection: Connection) -> list[tuple[str, CredentialRecord]]:
+    """Each credential with a sealed secret, and whose it is."""
+    query = select(t.credentials, t.logins.c.name).join(t.logins).where(t.credentials.c.sealed.is_not(None))
+    return [(row.name, _credential(row)) for row in connection.execute(query.order_by(t.credentials.c.id))]
 
 
 def delivery(row: Row[Any]) -> Delivery:

@@ -464,16 +464,16 @@ class Registry:
         """Seal every secret anew, all or none: `change` gives what is to be kept of a login's credential. Gives how
         many there were. Raises what `change` raises."""
         with self._write() as connection:
-            query = (
-                select(t.credentials.c.id, t.logins.c.name).join(t.logins).where(t.credentials.c.sealed.is_not(None))
-            )
-            sealed = {row.id: row.name for row in connection.execute(query)}
-            for login in sorted(set(sealed.values())):
-                for record in rows.credentials(connection, login):
-                    if record.id in sealed:
-                        anew = update(t.credentials).where(t.credentials.c.id == record.id)
-                        connection.execute(anew.values(sealed=change(login, record)))
+            sealed = rows.sealed(connection)
+            for login, record in sealed:
+                anew = update(t.credentials).where(t.credentials.c.id == record.id)
+                connection.execute(anew.values(sealed=change(login, record)))
             return len(sealed)
+
+    def sealed(self) -> list[tuple[str, CredentialRecord]]:
+        """Each credential with a sealed secret, and whose it is."""
+        with self._read() as connection:
+            return rows.sealed(connection)
 
     @storing(FOR_ACCESS)
     def open_session(

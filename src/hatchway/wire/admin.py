@@ -315,7 +315,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
     `waiting` instances and paths at which access is suspended or held back, `full` those to which nothing can be added.
-    `locked` and `expired` are logins.
+    `locked` and `expired` are logins, `unopened` those of which a secret does not open with the sealing key.
     """
 
     version: str
@@ -329,6 +329,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     full: tuple[str, ...] = ()
     locked: tuple[str, ...] = ()
     expired: tuple[str, ...] = ()
+    unopened: tuple[str, ...] = ()
     leftovers: Leftovers | None = None
 
 

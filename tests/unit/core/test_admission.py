@@ -18,6 +18,7 @@ from hatchway.access.attempts import FAILURE_S
 from hatchway.access.decision import Denial
 from hatchway.access.service import Flood, Proved
 from hatchway.admin.admission import LOOK_EVERY_S
+from hatchway.admin.attempts import Attempts
 from hatchway.credentials import keys
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import EventKind, Login, Snapshot
@@ -53,6 +54,11 @@ async def test_locked_means_nobody_and_the_sessions_end(tmp_path: Path) -> None:
         (listed,) = (await stage.do(ListInstances())).instances
         assert (listed.locked, listed.expired) == (True, False)
         assert (await stage.do(DaemonStatus())).locked == ("shop-web-1",)
+        # To a client its key is wrong; why it is not looked at the operator finds in the record.
+        assert await stage.ask("keys", login="shop-web-1") == (False, "")
+        stage.core.journal._attempts, ended = Attempts(0), stage.core.journal._attempts
+        why = "no key is looked at: the login is locked"
+        assert [event.login for event in ended.events() if why in event.what] == ["shop-web-1"]
         assert (await stage.do(Unlock(INSTANCE))).locked_at is None
         with pytest.raises(ConflictError, match="is not locked"):
             await stage.do(Unlock(INSTANCE))

@@ -17,6 +17,7 @@ from hatchway import log
 from hatchway.admin.core import Core
 from hatchway.admin.inventory import Inventory
 from hatchway.credentials import passwords
+from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import InstanceKey, Snapshot, VolumeKind
 from hatchway.registry.records import NewCredential
@@ -628,6 +629,15 @@ async def test_what_is_taken_away_while_a_session_opens_after_a_password_reset_i
             await wait_all_tasks_blocked(0.05)
             stage.host.opening.set()
         assert ("shop-web-1", ()) in stage.host.applied
+
+
+async def test_secrets_that_do_not_open_are_told(tmp_path: Path) -> None:
+    """As after a registry was put back without its sealing key."""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        assert (await stage.do(DaemonStatus())).unopened == ()
+        stage.core.sealing = SealingKey.load_or_create(str(tmp_path / "another.key"))
+        assert (await stage.do(DaemonStatus())).unopened == ("shop-web-1",)
 
 
 async def test_leftovers_are_looked_for_when_asked(tmp_path: Path) -> None:

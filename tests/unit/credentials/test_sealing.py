@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import pickle
@@ -106,6 +107,23 @@ def test_the_file_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
         assert path.stat().st_size == 32
         assert path.stat().st_nlink == 1
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_that_is_needed_is_never_made(tmp_path: Path) -> None:
+    """A registry that was put back without it must not go on with another: what is sealed then nobody could open."""
+    path = str(tmp_path / "sealing.key")
+    for load in (SealingKey.load_or_create, functools.partial(SealingKey.load, credentials_directory=None)):
+        lost = load(path, needed=True)
+        assert (lost.lost, lost.rotating) == (True, False)
+        for act in (lambda key=lost: key.seal(SECRET, CONTEXT), lost.begin_rotation):
+            with pytest.raises(ConfigError, match=r"sealing.key: missing, while the registry beside it has"):
+                act()
+        with pytest.raises(DamagedSecretError):
+            lost.unseal(SealingKey(bytes(32)).seal(SECRET, CONTEXT), CONTEXT)
+        assert list(tmp_path.iterdir()) == []
+    sealed = SealingKey.load_or_create(path).seal(SECRET, CONTEXT)
+    found = SealingKey.load_or_create(path, needed=True)
+    assert (found.lost, found.unseal(sealed, CONTEXT)) == (False, SECRET)
 
 
 def test_the_same_file_gives_the_same_key_and_another_file_another(tmp_path: Path) -> None:

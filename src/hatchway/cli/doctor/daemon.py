@@ -34,6 +34,16 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
         findings.append(ok("hostd", "answers"))
     else:
         findings.append(failed("hostd", answer.host_problem, "see the log of 'hatchway run'"))
+    if answer.unopened:
+        some = ", ".join(answer.unopened[:5]) + (", …" if len(answer.unopened) > 5 else "")
+        findings.append(
+            failed(
+                "sealing key",
+                f"secrets of {count(len(answer.unopened), 'login')} do not open with it: {some}",
+                "put back the sealing key that belongs to this registry, and restart; or, if it is lost, give them new "
+                "ones: 'hatchway key renew', 'hatchway password reset'",
+            )
+        )
     if answer.waiting:
         some = ", ".join(answer.waiting[:5]) + (", …" if len(answer.waiting) > 5 else "")
         findings.append(
