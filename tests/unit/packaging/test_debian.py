@@ -1,0 +1,175 @@
+"""debian/: what it says in several places says the same, and agrees with what Hatchway believes by default."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hatchway.config import Config
+from hatchway.sshd import install, render
+
+ROOT = Path(__file__).parents[3]
+DEBIAN = ROOT / "debian"
+SCRIPTS = ["postinst", "prerm", "postrm"]
+UNITS = {path.name for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket")}
+COPYRIGHT = ROOT / "packaging" / "copyright"
+RULES = (DEBIAN / "rules").read_text()
+
+
+def lines(name: str) -> list[list[str]]:
+    """The words of each line that is no comment."""
+    text = (DEBIAN / f"hatchway.{name}").read_text()
+    return [shlex.split(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def script(name: str) -> str:
+    return (DEBIAN / f"hatchway.{name}").read_text()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_maintainer_scripts_pass_shellcheck(name: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("no shellcheck")
+    done = subprocess.run(["shellcheck", "-s", "sh", DEBIAN / f"hatchway.{name}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_maintainer_scripts_end_at_the_first_failure_and_have_debhelpers_part(name: str) -> None:
+    text = script(name)
+    assert text.startswith("#!/bin/sh\n")
+    assert "\nset -e\n" in text
+    assert text.count("\n#DEBHELPER#\n") == 1
+
+
+def test_an_upgrade_restarts_every_daemon_and_ends_no_session() -> None:
+    matched = re.search(r"^DAEMONS='(.*)'$", script("postinst"), re.MULTILINE)
+    assert matched is not None
+    restarted = {f"{name}.service" for name in matched[1].split()}
+    services = {name for name in UNITS if name.endswith(".service")}
+    assert services - restarted == {"hatchway.service", "hatchway-sessions.service"}
+    assert set(re.findall(r"deb-systemd-invoke (\w+)", script("postinst"))) == {"start", "restart"}
+
+
+def test_removing_stops_every_unit() -> None:
+    assert set(re.findall(r"hatchway[a-z-]*\.(?:service|socket)", script("prerm"))) == UNITS
+
+
+def test_every_unit_is_installed() -> None:
+    assert "systemd/*.service systemd/*.socket" in RULES
+    others = {path.name for path in (ROOT / "systemd").iterdir()} - UNITS
+    assert all(f"systemd/{name}" in RULES for name in others)
+
+
+def test_only_the_umbrella_is_enabled() -> None:
+    enabled = {name for name in UNITS if "[Install]" in (ROOT / "systemd" / name).read_text()}
+    assert enabled == {"hatchway.service"}
+
+
+def test_accounts_are_those_of_the_configuration() -> None:
+    ids = Config().ids
+    users = {words[1] for words in lines("sysusers") if words[0] == "u"}
+    groups = {words[1] for words in lines("sysusers") if words[0] == "g"}
+    assert users == {ids.core_user, ids.catalog_user, ids.keys_user}
+    assert groups == {ids.session_group}
+    for words in lines("sysusers"):
+        if words[0] == "u":
+            # ":" ends the field in passwd(5), "," what finger(1) takes for the name.
+            assert not set(words[3]) & set(":,"), words
+    for name in users:
+        assert re.search(rf"\b{name}\b", script("postrm")), f"purge leaves {name}"
+
+
+def test_directories_are_those_of_the_configuration() -> None:
+    paths = Config().paths
+    made = {words[1]: words[2:5] for words in lines("tmpfiles")}
+    assert made == {
+        paths.run_dir: ["0755", "root", "root"],
+        paths.state_dir: ["0700", Config().ids.core_user, Config().ids.core_user],
+    }
+    for variable, value in (("RUN", paths.run_dir), ("STATE", paths.state_dir), ("RECORDS", paths.userdb_dir)):
+        assert f"\n{variable}={value}\n" in script("postrm")
+
+
+def test_the_helpers_are_where_the_packaged_configuration_says() -> None:
+    assert render.PACKAGED.paths.libexec_dir == "/usr/libexec/hatchway"
+    for name in install.HELPERS:
+        assert f"libexec/hatchway/{name}" in RULES
+    assert f"/etc/pam.d/{render.PACKAGED.sshd.pam_service}" in RULES
+
+
+def test_docker_is_noticed_under_both_names_of_its_unit() -> None:
+    assert {tuple(words) for words in lines("triggers")} == {
+        ("interest-noawait", "/lib/systemd/system/docker.service"),
+        ("interest-noawait", "/usr/lib/systemd/system/docker.service"),
+    }
+
+
+def test_each_lintian_override_says_why() -> None:
+    previous = ""
+    for line in (DEBIAN / "hatchway.lintian-overrides").read_text().splitlines():
+        assert line.startswith(("#", "hatchway: ")), line
+        if not line.startswith("#"):
+            assert previous.startswith("#"), f"no reason is given for {line}"
+        previous = line
+
+
+def copyright_of(tmp_path: Path, **files: str) -> subprocess.CompletedProcess[str]:
+    """packaging/copyright run on an environment with one distribution that has `files` (`__` for `/`)."""
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    info = site / "thing-1.dist-info"
+    info.mkdir(parents=True)
+    (site / "thing").mkdir()
+    (info / "RECORD").write_text("thing/__init__.py,,\nthing-1.dist-info/METADATA,,\n../../bin/thing,,\n")
+    (info / "METADATA").write_text("Name: thing\nVersion: 1\nLicense-Expression: MIT\nAuthor: Somebody\n\nText\n")
+    for name, text in files.items():
+        path = info / name.replace("__", "/")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    command = [sys.executable, "-I", str(COPYRIGHT), str(ROOT), str(site), "/usr/lib/hatchway"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_copyright_file_has_the_texts_of_what_is_bundled(tmp_path: Path) -> None:
+    done = copyright_of(tmp_path, licenses__LICENSE="Copyright (c) 2020 Her\n\nPermission is granted.\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith((DEBIAN / "copyright").read_text())
+    for line in (
+        "Files: usr/lib/hatchway/lib/python3.11/site-packages/thing/*",
+        " usr/lib/hatchway/lib/python3.11/site-packages/thing-1.dist-info/*",
+        "Copyright: 2020 Her",
+        "License: MIT-thing",
+        " Permission is granted.",
+    ):
+        assert f"\n{line}\n" in done.stdout
+
+
+def test_a_text_every_debian_has_is_named_only(tmp_path: Path) -> None:
+    done = copyright_of(tmp_path, LICENSE=(ROOT / "LICENSE").read_text())
+    assert "/usr/share/common-licenses/Apache-2.0" in done.stdout.split("Files: usr")[1]
+    assert "TERMS AND CONDITIONS" not in done.stdout
+
+
+def test_nothing_without_a_licence_is_bundled(tmp_path: Path) -> None:
+    done = copyright_of(tmp_path, licenses__AUTHORS="Her\n")
+    assert done.returncode == 1
+    assert "thing-1.dist-info has no licence text" in done.stderr
+
+
+def test_nothing_is_linked_in_under_a_licence_nobody_looked_at(tmp_path: Path) -> None:
+    part = {"name": "odd", "version": "3", "licenses": [{"expression": "SSPL-1.0"}]}
+    done = copyright_of(tmp_path, LICENSE="free", sboms__a_json="{}")
+    assert done.returncode == 0
+    info = next(tmp_path.rglob("*.dist-info"))
+    (info / "sboms" / "a.json").write_text(json.dumps({"components": [part]}))
+    command = [sys.executable, "-I", str(COPYRIGHT), str(ROOT), str(info.parent), "/usr/lib/hatchway"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "SSPL-1.0" in done.stderr
