@@ -105,10 +105,11 @@ def test_the_helpers_are_where_the_packaged_configuration_says() -> None:
     assert f"/etc/pam.d/{render.PACKAGED.sshd.pam_service}" in RULES
 
 
-def test_docker_is_noticed_under_both_names_of_its_unit() -> None:
+def test_docker_is_noticed_under_both_names_of_its_unit_and_a_new_sshd() -> None:
     assert {tuple(words) for words in lines("triggers")} == {
         ("interest-noawait", "/lib/systemd/system/docker.service"),
         ("interest-noawait", "/usr/lib/systemd/system/docker.service"),
+        ("interest-noawait", Config().sshd.binary),
     }
 
 
