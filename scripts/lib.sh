@@ -224,3 +224,50 @@ family() {
         mapfile -t -O "${#todo[@]}" todo < <(cat "/proc/$pid"/task/*/children 2>/dev/null | tr ' ' '\n' | grep .)
     done
 }
+
+# Print the path of a tar of a bare root of the Debian release $1. debootstrap makes it, once a week; HATCHWAY_ROOT_TAR
+# names one to use instead.
+root_tar() {
+    [[ -z ${HATCHWAY_ROOT_TAR-} ]] || {
+        [[ -r $HATCHWAY_ROOT_TAR ]] || die "there is no $HATCHWAY_ROOT_TAR"
+        echo "$HATCHWAY_ROOT_TAR"
+        return
+    }
+    local tar=$CACHE/root-$1.tar new
+    ensure_packages debootstrap >&2
+    ensure_cache
+    exec 7>"$tar.lock"
+    flock 7
+    if [[ -z $(find "$tar" -mtime -7 2>/dev/null) ]]; then
+        note "making a bare $1 root" >&2
+        new=$(mktemp -d "/var/tmp/hatchway-debootstrap.XXXXXX")
+        if debootstrap --variant=minbase "$1" "$new" >"$tar.log" 2>&1 7>&- &&
+            rm -rf "$new"/var/cache/apt/archives/*.deb && tar -C "$new" -cf "$tar.new" .; then
+            mv "$tar.new" "$tar"
+        else
+            tail_of "$tar.log"
+            rm -rf --one-file-system -- "$new" "$tar.new"
+            die "debootstrap could not make a $1 root"
+        fi
+        rm -rf --one-file-system -- "$new"
+    fi
+    exec 7>&-
+    echo "$tar"
+}
+
+# Unpack the tar $1 of a root into the directory $2, with the machine's names of hosts and name servers.
+unpack_root() {
+    local top
+    tar -C "$2" --numeric-owner -xpf "$1"
+    # A tar may hold the root in a directory of its own.
+    if [[ ! -d $2/etc ]]; then
+        top=("$2"/*)
+        [[ ${#top[@]} -eq 1 && -d ${top[0]}/etc ]] || die "$1 holds no root file system"
+        mv "${top[0]}"/* "$2" && rmdir "${top[0]}"
+    fi
+    # mktemp's 0700 would keep everybody but root from everything in it.
+    chmod 0755 "$2"
+    rm -f "$2/etc/resolv.conf"
+    cp -L /etc/resolv.conf "$2/etc/resolv.conf"
+    cp -L /etc/hosts "$2/etc/hosts"
+}
