@@ -57,7 +57,7 @@ def check(app: App, file: Path | None) -> int:
     effective, wrong = configuration.examine(text or "")
     problems += wrong
     if not wrong:
-        warnings = list(_warnings(effective))
+        warnings = list(_warnings(effective, None if text is None else where))
     answer = {
         "file": None if text is None else str(where),
         "right": not problems,
@@ -68,11 +68,15 @@ def check(app: App, file: Path | None) -> int:
     return ConfigError.exit_code if problems else 0
 
 
-def _warnings(effective: Config) -> Iterator[Finding]:
+def _warnings(effective: Config, file: Path | None) -> Iterator[Finding]:
     # Here, not above: they load the kernel's and sshd's packages.
     from hatchway.cli.doctor import engine, files, settings
 
     flaw = trust.flaw
+    if file is not None:
+        yield from settings.readable("configuration", str(file.absolute()))
+    if effective.static.file:
+        yield from settings.readable("static.file", effective.static.file)
     yield from settings.examine(effective, flaw=flaw)
     found = (engine.absent(effective), files.static(effective, flaw), files.access(effective, flaw=flaw))
     yield from (one for one in found if one is not None and one.level is not Level.OK)

@@ -31,6 +31,8 @@ QUIET = "[engine]\nenabled = false\n[static]\nfile = '{0}/instances.toml'\n[host
 def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration about which there is nothing to say."""
     owners = (0, os.geteuid())
+    # pytest's directories are its user's alone.
+    monkeypatch.setattr(settings, "readable", lambda _name, _path: ())
     monkeypatch.setattr(trust, "flaw", functools.partial(trust.flaw, owners=owners, below=str(tmp_path)))
     (tmp_path / "srv").mkdir()
     (tmp_path / "instances.toml").write_text("")
@@ -183,22 +185,94 @@ def test_a_host_with_a_port() -> None:
     assert (found[0].fix or "").startswith('set connect.host = "sftp.example.org", and sshd.port = 2222')
 
 
-def test_what_the_package_has_decided() -> None:
-    config = structs.replace(
-        NO_ENGINE, paths=Paths(run_dir="/run/other"), ids=Ids(core_user="mine", catalog_user="hatchway-catalog")
-    )
-    assert look(config, prefix="/opt/hatchway") == []
-    assert of(look(config, prefix=PACKAGE_PREFIX)) == [
-        ("paths.run_dir", "the package's units have their sockets in /run/hatchway, not in /run/other"),
-        ("ids.core_user", "the package's units run as hatchway, not as mine"),
-    ]
-
-
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     (tmp_path / "units" / "hatchway-hostd.service.d").mkdir(parents=True)
     (tmp_path / "units" / "hatchway-hostd.service").write_text("[Service]\nDeviceAllow=/dev/fuse rw\n")
     return tmp_path / "units"
+
+
+def packaged(units: Path, config: Config) -> list[tuple[str, str]]:
+    assert look(config, prefix="/opt/hatchway") == []
+    return of(look(config, prefix=PACKAGE_PREFIX, units=(str(units), f"{units}/none")))
+
+
+def test_what_the_package_has_decided(units: Path) -> None:
+    config = structs.replace(
+        NO_ENGINE,
+        paths=Paths(run_dir="/run/other", pam_dir="/etc/other"),
+        sshd=Sshd(pam_service="hatchway-other"),
+        ids=Ids(core_user="mine", catalog_user="hatchway-catalog"),
+    )
+    usual = "the units run as that"
+    assert packaged(units, config) == [
+        ("paths.run_dir", "with the package it is /run/hatchway, not /run/other: the units have their sockets there"),
+        ("paths.pam_dir", "with the package it is /etc/pam.d, not /etc/other: the PAM service is there"),
+        (
+            "sshd.pam_service",
+            "with the package it is hatchway-sshd, not hatchway-other: the unit of sshd starts it under that name",
+        ),
+        ("ids.core_user", f"with the package it is hatchway, not mine: {usual}"),
+    ]
+    assert packaged(units, NO_ENGINE) == []
+
+
+def test_accounts_that_nobody_makes(units: Path) -> None:
+    config = structs.replace(NO_ENGINE, ids=Ids(keys_user="no-such-user", session_group="no-such-group"))
+    assert packaged(units, config) == [
+        ("ids.keys_user", "there is no no-such-user, and nobody makes it"),
+        ("ids.session_group", "there is no no-such-group, and nobody makes it"),
+    ]
+    assert packaged(units, structs.replace(NO_ENGINE, ids=Ids(keys_user="nobody", session_group="nogroup"))) == []
+
+
+def test_where_the_core_may_not_write(units: Path) -> None:
+    config = structs.replace(NO_ENGINE, paths=Paths(state_dir="/srv/hatchway"))
+    assert packaged(units, config) == [("paths.state_dir", "hatchway-core.service may not write there")]
+    (units / "hatchway-core.service.d").mkdir()
+    (units / "hatchway-core.service.d" / "state.conf").write_text("[Service]\nReadWritePaths = /srv/hatchway \n")
+    assert packaged(units, config) == []
+
+
+@pytest.mark.parametrize("directory", ["/home/x", "/root", "/tmp"])
+def test_a_list_that_the_catalog_does_not_see(units: Path, directory: str) -> None:
+    config = structs.replace(NO_ENGINE, static=Static(file=f"{directory}/instances.toml"))
+    assert [key for key, _ in packaged(units, config)] == ["static.file"]
+
+
+def test_more_connections_than_descriptors(units: Path) -> None:
+    unit, more = units / "hatchway-sshd.service", units / "hatchway-sshd.service.d"
+    unit.write_text("[Service]\nLimitNOFILE=4096\n")
+    config = structs.replace(NO_ENGINE, sshd=Sshd(max_startups="400:30:5000"))
+    text = "hatchway-sshd.service may have 4096 descriptors, too few for 5000 connections"
+    assert packaged(units, config) == [("sshd.max_startups", text)]
+    assert packaged(units, structs.replace(NO_ENGINE, sshd=Sshd(max_startups="4000"))) == []
+    more.mkdir()
+    for limit in ("8192:524288", "infinity"):
+        (more / "limits.conf").write_text(f"[Service]\nLimitNOFILE={limit}\n")
+        assert packaged(units, config) == []
+
+
+def test_a_file_that_core_and_catalog_cannot_read(tmp_path: Path) -> None:
+    directory, file = tmp_path / "etc", tmp_path / "etc" / "file"
+    directory.mkdir()
+    file.write_text("")
+    (tmp_path / "link").symlink_to(file)
+
+    def found() -> list[tuple[str, str]]:
+        return of(list(settings.readable("configuration", f"{tmp_path}/link", within=str(directory))))
+
+    assert found() == []
+    why = f"core and catalog, which are not root, may not read {tmp_path}/link: "
+    file.chmod(0o640)
+    assert found() == [("configuration", f"{why}{file} has mode 0640")]
+    directory.chmod(0o750)
+    assert found() == [("configuration", f"{why}{directory} has mode 0750")]
+
+
+def test_files_that_can_be_read() -> None:
+    assert list(settings.readable("configuration", "/etc/passwd")) == []
+    assert list(settings.readable("configuration", "/none/such")) == []
 
 
 def devices(units: Path, *patterns: str, proc: str = "/proc") -> list[Finding]:
@@ -212,7 +286,7 @@ def test_devices_the_unit_may_not_open(units: Path) -> None:
     assert of(found) == [("host.volume_devices", "hatchway-hostd.service may not open all of them")]
     fix = found[0].fix or ""
     assert "/etc/systemd/system/hatchway-hostd.service.d/devices.conf" in fix
-    assert "'[Service]', 'DeviceAllow=/dev/vg0/data rw', 'DeviceAllow=/dev/vg0/logs rw'; then" in fix
+    assert "the lines '[Service]', 'DeviceAllow=/dev/vg0/data rw', 'DeviceAllow=/dev/vg0/logs rw' to /etc" in fix
     more = units / "hatchway-hostd.service.d" / "devices.conf"
     more.write_text("[Service]\nDeviceAllow=/dev/vg0/data rw\nDeviceAllow=/dev/vg0/logs r\n")
     fix = devices(units, "/dev/vg0/data", "/dev/vg0/logs")[0].fix or ""
@@ -224,7 +298,8 @@ def test_devices_the_unit_may_not_open(units: Path) -> None:
 
 def test_patterns_of_devices_that_are_not_there(units: Path, tmp_path: Path) -> None:
     fix = devices(units, f"{tmp_path}/none*")[0].fix or ""
-    assert "'DeviceAllow=block-NAME rw', where NAME is the device's kind in /proc/devices" in fix
+    assert "'DeviceAllow=block-NAME rw' to" in fix
+    assert fix.endswith("; NAME is the device's kind in /proc/devices")
     (units / "hatchway-hostd.service.d" / "devices.conf").write_text("[Service]\nDeviceAllow=block-loop rw\n")
     assert devices(units, f"{tmp_path}/none*") == []
 
@@ -235,7 +310,7 @@ def test_patterns_of_devices_become_their_kind(units: Path, tmp_path: Path) -> N
     (tmp_path / "proc" / "devices").write_text("Character devices:\n  7 vcs\n\nBlock devices:\n  7 loop\n253 dm\n")
     os.mknod(tmp_path / "loop90", 0o600 | 0o060000, os.makedev(7, 90))
     fix = devices(units, f"{tmp_path}/loop*", proc=f"{tmp_path}/proc")[0].fix or ""
-    assert "'DeviceAllow=block-loop rw';" in fix
+    assert "'DeviceAllow=block-loop rw' to" in fix
 
 
 # --- show ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from hatchway.cli.app import App
 from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, settings, sockets
 from hatchway.cli.doctor.finding import Finding, failed
+from hatchway.config import DEFAULT_PATH, Config
 from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
 from hatchway.wire.admin import DaemonStatus, Status
@@ -39,7 +40,7 @@ def examine(app: App) -> Iterator[Finding]:
     told = list(_guarded("daemon", ask))
     checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("configuration", lambda: files.configuration(app.config_path)),
-        ("settings", lambda: list(settings.examine(config))),
+        ("settings", lambda: _settings(app, config)),
         ("kernel", kernel.version),
         ("containment", kernel.containment),
         ("/dev/fuse", kernel.fuse_device),
@@ -67,6 +68,11 @@ def examine(app: App) -> Iterator[Finding]:
         "leftovers",
         lambda: leftovers.look(config, running, lambda: app.ask(DaemonStatus(leftovers=True), Status)),
     )
+
+
+def _settings(app: App, config: Config) -> list[Finding]:
+    file = str((app.config_path or DEFAULT_PATH).absolute())
+    return [*settings.readable("configuration", file), *settings.examine(config)]
 
 
 def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> Iterator[Finding]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import grp
 import ipaddress
 import os
+import pwd
 import re
 import stat
 import sys
@@ -18,7 +20,9 @@ from hatchway.host.policy import private_directories
 from hatchway.model import below
 
 HOSTD_UNIT = "hatchway-hostd.service"
-"""The unit whose process opens devices."""
+CORE_UNIT = "hatchway-core.service"
+CATALOG_UNIT = "hatchway-catalog.service"
+SSHD_UNIT = "hatchway-sshd.service"
 
 UNIT_DIRECTORIES = tuple(f"{root}/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
 """Where systemd looks for units and what is added to them (systemd.unit(5))."""
@@ -37,7 +41,7 @@ def examine(
     yield from _directories(config, flaw)
     yield from _addresses(config)
     if prefix == PACKAGE_PREFIX:
-        yield from _fixed(config)
+        yield from _fixed(config, units)
         yield from _devices(config, units, proc)
 
 
@@ -107,19 +111,82 @@ def _addresses(config: Config) -> Iterator[Finding]:
         )
 
 
-def _fixed(config: Config) -> Iterator[Finding]:
-    """What the package's units have decided."""
+def _fixed(config: Config, units: tuple[str, ...]) -> Iterator[Finding]:
+    """What the package and its units have decided."""
     usual = Config()
-    if config.paths.run_dir != usual.paths.run_dir:
-        yield warning(
-            "paths.run_dir",
-            f"the package's units have their sockets in {usual.paths.run_dir}, not in {config.paths.run_dir}",
-            "take it out",
-        )
-    for key in ("core_user", "catalog_user"):
-        given, expected = getattr(config.ids, key), getattr(usual.ids, key)
+    for key, why in _DECIDED.items():
+        section, _, name = key.partition(".")
+        given, expected = (getattr(getattr(one, section), name) for one in (config, usual))
         if given != expected:
-            yield warning(f"ids.{key}", f"the package's units run as {expected}, not as {given}", "take it out")
+            yield warning(key, f"with the package it is {expected}, not {given}: {why}", "take it out")
+    for key, look in (("keys_user", pwd.getpwnam), ("session_group", grp.getgrnam)):
+        name = getattr(config.ids, key)
+        if name != getattr(usual.ids, key) and not _known(look, name):
+            yield warning(f"ids.{key}", f"there is no {name}, and nobody makes it", "take it out, or make it")
+    state = config.paths.state_dir
+    if state != usual.paths.state_dir and state not in _said(units, CORE_UNIT, "ReadWritePaths"):
+        yield warning(
+            "paths.state_dir",
+            f"{CORE_UNIT} may not write there",
+            "take it out, or " + _add(CORE_UNIT, "state", f"ReadWritePaths={state}"),
+        )
+    file = config.static.file
+    if file and (hidden := next((one for one in _HIDDEN if below(file, one)), None)) is not None:
+        yield warning(
+            "static.file", f"{CATALOG_UNIT} does not see what is in {hidden}", "put it elsewhere, such as /etc/hatchway"
+        )
+    most = max(int(number) for number in config.sshd.max_startups.split(":")[::2])
+    limits = [value.partition(":")[0] for value in _said(units, SSHD_UNIT, "LimitNOFILE")]
+    limit = max((int(one) for one in limits if one.isdecimal()), default=0)
+    if limit and "infinity" not in limits and most + OWN_DESCRIPTORS > limit:
+        yield warning(
+            "sshd.max_startups",
+            f"{SSHD_UNIT} may have {limit} descriptors, too few for {most} connections",
+            f"take less than {limit - OWN_DESCRIPTORS}, or "
+            + _add(SSHD_UNIT, "limits", f"LimitNOFILE={most + OWN_DESCRIPTORS}"),
+        )
+
+
+_DECIDED = {
+    "paths.run_dir": "the units have their sockets there",
+    "paths.pam_dir": "the PAM service is there",
+    "sshd.pam_service": "the unit of sshd starts it under that name",
+    "ids.core_user": "the units run as that",
+    "ids.catalog_user": "the units run as that",
+}
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp= (systemd.exec(5))
+
+OWN_DESCRIPTORS = 96
+"""What sshd needs besides one for each connection before login: a guess on the safe side."""
+
+
+def _known(look: Callable[[str], object], name: str) -> bool:
+    try:
+        look(name)
+    except KeyError:
+        return False
+    return True
+
+
+def readable(name: str, path: str, within: str = "/") -> Iterator[Finding]:
+    """What to say, as `name`, where a process that is nobody special cannot read the file at `path`.
+
+    That core and catalog are. By modes only; a file that is not there is for others to find. Directories above `within`
+    are not looked at: for tests.
+    """
+    real = Path(os.path.realpath(path))
+    for step in (*reversed(real.parents), real):
+        try:
+            mode = os.stat(step).st_mode
+        except OSError:
+            return
+        if below(str(step), within) and not mode & (stat.S_IROTH if step == real else stat.S_IXOTH):
+            yield warning(
+                name,
+                f"core and catalog, which are not root, may not read {path}: {step} has mode {stat.S_IMODE(mode):04o}",
+                f"chmod o+{'r' if step == real else 'x'} {step}; there is no secret in it",
+            )
+            return
 
 
 def _devices(config: Config, units: tuple[str, ...], proc: str) -> Iterator[Finding]:
@@ -134,14 +201,19 @@ def _devices(config: Config, units: tuple[str, ...], proc: str) -> Iterator[Find
             if not there and wanted not in missing:
                 missing.append(wanted)
     if missing:
-        lines = ", ".join(f"'DeviceAllow={one} rw'" for one in missing)
-        unknown = ", where NAME is the device's kind in /proc/devices" if _ANY_NAME in missing else ""
+        kind = "; NAME is the device's kind in /proc/devices" if _ANY_NAME in missing else ""
         yield warning(
             "host.volume_devices",
             f"{HOSTD_UNIT} may not open all of them",
-            f"write to /etc/systemd/system/{HOSTD_UNIT}.d/devices.conf, each on a line of its own: '[Service]', "
-            f"{lines}{unknown}; then say 'systemctl daemon-reload' and 'systemctl restart {HOSTD_UNIT}'",
+            _add(HOSTD_UNIT, "devices", *(f"DeviceAllow={one} rw" for one in missing)) + kind,
         )
+
+
+def _add(unit: str, name: str, *lines: str) -> str:
+    """How `lines` come to be a part of a unit (systemd.unit(5))."""
+    text = ", ".join(f"'{line}'" for line in ("[Service]", *lines))
+    path = f"/etc/systemd/system/{unit}.d/{name}.conf"
+    return f"write the lines {text} to {path}; then 'systemctl daemon-reload' and 'systemctl restart {unit}'"
 
 
 _ANY_NAME = "block-NAME"
@@ -174,15 +246,19 @@ def _kinds(proc: str) -> dict[int, str]:
 
 
 def _allowed(units: tuple[str, ...]) -> set[str]:
-    """What the unit and what is added to it let it open for writing."""
-    found = set()
+    """What hostd's unit and what is added to it let it open for writing."""
+    rules = [line.split() for line in _said(units, HOSTD_UNIT, "DeviceAllow")]
+    return {words[0] for words in rules if words and (len(words) == 1 or {"r", "w"} <= set(words[1]))}
+
+
+def _said(units: tuple[str, ...], unit: str, key: str) -> list[str]:
+    """The values of `key` in what is added to a unit, and in a unit of the operator's own."""
+    found = []
     for directory in units:
-        for path in (f"{directory}/{HOSTD_UNIT}", *glob.glob(f"{directory}/{HOSTD_UNIT}.d/*.conf")):
+        for path in (f"{directory}/{unit}", *glob.glob(f"{directory}/{unit}.d/*.conf")):
             try:
                 text = Path(path).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 continue
-            for name, mode in re.findall(r"^\s*DeviceAllow\s*=\s*(\S+)(?:\s+([rwm]+))?\s*$", text, re.MULTILINE):
-                if not mode or {"r", "w"} <= set(mode):
-                    found.add(name)
+            found += re.findall(rf"^[ \t]*{key}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
     return found

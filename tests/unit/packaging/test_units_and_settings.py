@@ -1,0 +1,50 @@
+"""What `hatchway config check` says that the units have decided is what they say, and what the defaults are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hatchway.cli.doctor import settings
+from hatchway.config import Config
+
+SYSTEMD = Path(__file__).parents[3] / "systemd"
+
+
+def said(unit: str, key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", (SYSTEMD / unit).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["auth", "admin", "hostd", "catalog", "workers"])
+def test_sockets(name: str) -> None:
+    (path,) = said(f"hatchway-{name}.socket", r"Listen\w+")
+    assert path == getattr(Config(), f"{name}_socket")
+
+
+def test_users_and_directories() -> None:
+    config = Config()
+    assert said(settings.CORE_UNIT, "User") == [config.ids.core_user]
+    assert said(settings.CATALOG_UNIT, "User") == [config.ids.catalog_user]
+    assert [f"/var/lib/{name}" for name in said(settings.CORE_UNIT, "StateDirectory")] == [config.paths.state_dir]
+    assert said(settings.CORE_UNIT, "ProtectSystem") == ["strict"]
+    (command,) = said(settings.SSHD_UNIT, "ExecStart")
+    assert command.startswith(f"{config.paths.run_dir}/sshd/{config.sshd.pam_service} ")
+
+
+def test_what_is_hidden_from_the_catalog() -> None:
+    assert said(settings.CATALOG_UNIT, "ProtectHome") == ["yes"]
+    assert said(settings.CATALOG_UNIT, "PrivateTmp") == ["yes"]
+
+
+def test_limits() -> None:
+    assert said(settings.HOSTD_UNIT, "DevicePolicy") == ["closed"]
+    (limit,) = said(settings.SSHD_UNIT, "LimitNOFILE")
+    most = int(Config().sshd.max_startups.rpartition(":")[2])
+    assert most + settings.OWN_DESCRIPTORS <= int(limit)
+
+
+def test_the_defaults_are_right_with_these_units() -> None:
+    found = settings.examine(Config(), prefix="/usr/lib/hatchway", units=(str(SYSTEMD),), flaw=lambda _: None)
+    assert not [one for one in found if one.name != "host.volume_roots"]
