@@ -34,7 +34,7 @@ from hatchway.registry.store import Registry
 from hatchway.sshd import version as sshd_version
 from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
-from hatchway.wire.service import Peer, Request, Table, inherited_listener, serve
+from hatchway.wire.service import FINISH_S, Peer, Request, Table, Work, inherited_listener, serve
 
 RESERVE_EVERY_S = 600.0
 """How often it is looked whether the registry's reserve can be made (again)."""
@@ -89,12 +89,13 @@ async def run(config: Config) -> None:
         async def alive(message: Alive, _peer: Peer) -> None:
             inventory.alive(message.source)
 
+        work = Work()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
-                nursery.start_soon(serve, "admin", inherited_listener("admin"), admin)
-                nursery.start_soon(gate.serve, inherited_listener("auth"))
+                nursery.start_soon(serve, "admin", inherited_listener("admin"), admin, work)
+                nursery.start_soon(gate.serve, inherited_listener("auth"), work)
                 nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
                 nursery.start_soon(core.keep_note)
@@ -109,6 +110,8 @@ async def run(config: Config) -> None:
                 notify.ready()
                 async for _ in signals:
                     break
+                # Nobody who is just logging in is refused because of a restart.
+                await work.finish(FINISH_S)
                 nursery.cancel_scope.cancel()
     finally:
         registry.close()

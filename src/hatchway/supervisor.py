@@ -148,7 +148,6 @@ def _services(
             python("hatchway.catalog.main"),
             accounts["catalog"],
             groups=provision.engine_groups(config),
-            notifies=False,
         ),
         Service("sshd", sshd, accounts["root"], notifies=False),
     ]

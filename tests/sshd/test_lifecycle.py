@@ -67,6 +67,10 @@ def open_session(hatchway: Hatchway, login: str) -> subprocess.Popen[str]:
     return session
 
 
+def another_than(hatchway: Hatchway, module: str, pid: int) -> None:
+    wait_until(lambda: children(hatchway, module) not in ([], [pid]), f"another {module}")
+
+
 def is_over(session: subprocess.Popen[str]) -> bool:
     """Whether the server has ended this session. sftp notices when it is told to do something."""
     session.communicate("ls\nbye\n", timeout=30)
@@ -303,6 +307,26 @@ def test_logins_wait_for_a_hostd_that_starts_again(hatchway: Hatchway) -> None:
     begin = time.monotonic()
     hatchway.sftp("shop-web-1", "ls\n")
     assert time.monotonic() - begin < 10  # a loaded machine; by hand it is within two
+
+
+@pytest.mark.parametrize(
+    ("module", "how"),
+    [("hatchway.daemon", signal.SIGTERM), ("hatchway.host.main", signal.SIGHUP)],
+    ids=["core", "hostd"],
+)
+def test_nobody_who_is_just_logging_in_is_refused_by_a_restart(
+    hatchway: Hatchway, module: str, how: signal.Signals
+) -> None:
+    """What it has been asked it answers before it ends; the rest waits for the next one."""
+    hatchway.enable("shop/web/1")
+    hatchway.sftp("shop-web-1", "ls\n")
+    for moment in range(6):
+        session = hatchway.open_sftp("shop-web-1")
+        time.sleep(0.06 * moment)
+        (pid,) = children(hatchway, module)
+        os.kill(pid, how)
+        assert not is_over(session), f"at {moment}"
+        another_than(hatchway, module, pid)
 
 
 def test_everything_is_killed_and_starts_again(hatchway: Hatchway) -> None:

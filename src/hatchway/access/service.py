@@ -24,7 +24,7 @@ from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
 from hatchway.model import EventKind, Login, valid_login
 from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewEvent
-from hatchway.wire.service import Peer, peer_of, serve_connections
+from hatchway.wire.service import Peer, Work, peer_of, serve_connections
 
 MAX_REQUEST = 32 * 1024
 """Bytes. SSH_AUTH_INFO_0 holds the key used: an RSA key of 16384 bits is 2.8 kB."""
@@ -80,9 +80,15 @@ class Gate:
             b"open": Question((0,), self._open),
         }
 
-    async def serve(self, listener: trio.SocketListener) -> None:
+    async def serve(self, listener: trio.SocketListener, work: Work | None = None) -> None:
         """Answer helpers until cancelled."""
-        await serve_connections(self._logger, listener, self._connection)
+        work = Work() if work is None else work
+
+        async def connection(stream: trio.SocketStream) -> None:
+            with work:
+                await self._connection(stream)
+
+        await serve_connections(self._logger, listener, connection, work)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         peer = peer_of(stream.socket)

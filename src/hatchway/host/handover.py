@@ -9,7 +9,9 @@ cleaned up, which is always safe.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -142,7 +144,8 @@ class Handover:
         self._directory.rmdir()
 
 
-# Short: all of them together are one variable of the next hostd's environment.
+# Short: all of them together are one variable of the next hostd's environment, which holds 128 KiB (execve(2)). So many
+# may its unit keep (FileDescriptorStoreMax=), not more: with one too many it could not be started any more.
 
 
 def control_name(uid: int) -> str:
@@ -166,8 +169,8 @@ def worker_names(uid: int) -> tuple[str, str, str]:
 
 
 def session_name(session: str) -> str:
-    """What the pidfd of a session's monitor is kept under."""
-    return f"s{session}"
+    """What the pidfd of a session's monitor is kept under: 13 characters, for some 9,000 at once."""
+    return f"s{base64.urlsafe_b64encode(hashlib.sha256(session.encode()).digest()[:9]).decode()}"
 
 
 def kept_names(root: KeptRoot) -> list[str]:

@@ -22,9 +22,9 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError, plain_errors
 from hatchway.host.hostd import Hostd
-from hatchway.kernel import limits, privileges
+from hatchway.kernel import limits, mounts, privileges
 from hatchway.wire import notify
-from hatchway.wire.service import inherited_listener, serve
+from hatchway.wire.service import FINISH_S, Work, inherited_listener, serve
 
 STOP_TIMEOUT_S = 20.0
 
@@ -37,11 +37,12 @@ async def run(config: Config) -> None:
     except KeyError as exc:
         raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
     listener = inherited_listener("hostd")
+    work = Work()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             hostd = Hostd(config, nursery, gid=gid)
             await hostd.start()
-            nursery.start_soon(serve, "hostd", listener, hostd.table(core_uid))
+            nursery.start_soon(serve, "hostd", listener, hostd.table(core_uid), work)
             nursery.start_soon(hostd.unmount_idle)
             nursery.start_soon(hostd.count_volumes)
             nursery.start_soon(notify.stay_well)
@@ -49,6 +50,7 @@ async def run(config: Config) -> None:
             notify.ready()
             number = await anext(aiter(signals))
             if number == signal.SIGHUP:
+                await work.finish(FINISH_S)
                 log.get().info("leaving everything to the next hostd")
             else:
                 with trio.move_on_after(STOP_TIMEOUT_S):
@@ -64,6 +66,15 @@ async def end(config: Config) -> None:
         except KeyError:
             gid = -1  # nobody is let in any more, and that is all it is for
         await Hostd(config, nursery, gid=gid).end_everything()
+
+
+def _require_mounts_of_host() -> None:
+    """Raise HostError when our unit has mounts of its own: sshd would see none of ours, and everybody be refused."""
+    if "INVOCATION_ID" in os.environ and not mounts.same_mounts_as(1):  # systemd.exec(5)
+        raise HostError(
+            "the unit has a mount namespace of its own, in which sshd would not see what is mounted: something in a "
+            "drop-in makes one (ProtectSystem=, PrivateTmp=, PrivateNetwork=, …); systemctl cat hatchway-hostd shows it"
+        )
 
 
 def _lock(run_dir: str) -> int | None:
@@ -98,6 +109,7 @@ def main() -> None:
         privileges.bound(privileges.HOSTD_CAPS)
         privileges.no_new_privileges()
         privileges.not_dumpable()
+        _require_mounts_of_host()
         lock = _lock(config.paths.run_dir)
         with plain_errors():
             trio.run(end if arguments.end else run, config)

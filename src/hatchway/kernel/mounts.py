@@ -272,6 +272,15 @@ class MountEntry:
     root: str = "/"
 
 
+def same_mounts_as(pid: int) -> bool:
+    """Whether process `pid` is in our mount namespace: a mount's number is the same there, and nowhere else.
+
+    /proc/<pid>/ns/mnt would say so too, to whoever may trace that process (proc_pid_ns(5)). Raises OSError.
+    """
+    with open(f"/proc/{pid}/mountinfo", "rb") as theirs, open("/proc/self/mountinfo", "rb") as ours:
+        return theirs.readline().split()[:1] == ours.readline().split()[:1]
+
+
 def mount_table() -> list[MountEntry]:
     """All mounts of this process's namespace, in mount order. Reading it never touches a file system."""
     entries = []

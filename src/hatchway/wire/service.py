@@ -56,8 +56,49 @@ class Request:
 Table = Mapping[type, Request]
 
 
-async def serve(name: str, listener: trio.SocketListener, table: Table) -> None:
+class Work:
+    """The requests that are being answered, so that a process that is to end can finish them first.
+
+    Whoever comes later waits in the listening socket's queue, which outlives the process.
+    """
+
+    def __init__(self) -> None:
+        self.ending = False
+        self._requests = 0
+        self._accepting: list[trio.CancelScope] = []
+        self._changed = trio.Event()
+
+    def __enter__(self) -> None:
+        self._requests += 1
+
+    def __exit__(self, *_exc: object) -> None:
+        self._requests -= 1
+        self._changed.set()
+
+    def accepting(self) -> trio.CancelScope:
+        """The scope in which to accept connections; it ends when the process is to end."""
+        scope = trio.CancelScope()
+        self._accepting.append(scope)
+        return scope
+
+    async def finish(self, timeout_s: float) -> None:
+        """Accept nothing more, and wait until all requests are answered, or for `timeout_s`."""
+        self.ending = True
+        for scope in self._accepting:
+            scope.cancel()
+        with trio.move_on_after(timeout_s):
+            while self._requests:
+                self._changed = trio.Event()
+                await self._changed.wait()
+
+
+FINISH_S = 5.0
+"""Longest wait for requests that are being answered when a process is to end."""
+
+
+async def serve(name: str, listener: trio.SocketListener, table: Table, work: Work | None = None) -> None:
     """Serve `table` on `listener` until cancelled. `name` is the socket's name in the log."""
+    work = Work() if work is None else work
     logger = log.get(socket=name)
     kinds = _union(table)
 
@@ -66,14 +107,15 @@ async def serve(name: str, listener: trio.SocketListener, table: Table) -> None:
         channel = Channel(stream)
         async with stream:
             try:
-                while (request := await channel.receive(kinds)) is not None:
+                while not work.ending and (request := await channel.receive(kinds)) is not None:
                     row = table[type(request)]
                     if peer.uid not in row.uids:
                         logger.warning("request refused", request=type(request).__name__, uid=peer.uid, pid=peer.pid)
                         return
-                    answer = await _answer(logger, row, request, peer)
-                    if answer is not None:
-                        await channel.send(answer)
+                    with work:
+                        answer = await _answer(logger, row, request, peer)
+                        if answer is not None:
+                            await channel.send(answer)
                     if row.stream is not None:
                         await row.stream(channel)
                         return
@@ -82,13 +124,16 @@ async def serve(name: str, listener: trio.SocketListener, table: Table) -> None:
             except trio.BrokenResourceError:
                 logger.debug("peer left", uid=peer.uid, pid=peer.pid)
 
-    await serve_connections(logger, listener, connection)
+    await serve_connections(logger, listener, connection, work)
 
 
 async def serve_connections(
-    logger: Any, listener: trio.SocketListener, handler: Callable[[trio.SocketStream], Awaitable[None]]
+    logger: Any, listener: trio.SocketListener, handler: Callable[[trio.SocketStream], Awaitable[None]], work: Work
 ) -> None:
-    """Run `handler` for each connection in a task of its own; an exception ends that connection only."""
+    """Run `handler` for each connection in a task of its own; an exception ends that connection only.
+
+    When `work` is to be finished none is accepted any more; those that are open go on until this is cancelled.
+    """
 
     async def guarded(stream: trio.SocketStream) -> None:
         try:
@@ -97,7 +142,9 @@ async def serve_connections(
             logger.exception("connection failed")
             await trio.aclose_forcefully(stream)
 
-    await trio.serve_listeners(guarded, [listener])
+    async with trio.open_nursery() as nursery:
+        with work.accepting():
+            await trio.serve_listeners(guarded, [listener], handler_nursery=nursery)
 
 
 async def _answer(logger: Any, row: Request, request: object, peer: Peer) -> object:

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from hatchway.errors import HostError
-from hatchway.host.handover import VERSION, Handover, KeptRoot, KeptWorker, control_name, kept_names, process_name
+from hatchway.host.handover import (
+    VERSION,
+    Handover,
+    KeptRoot,
+    KeptWorker,
+    control_name,
+    kept_names,
+    process_name,
+    session_name,
+)
 from hatchway.wire import notify
 from hatchway.wire.host import View
 
@@ -110,7 +119,7 @@ def test_files_that_say_something_else_are_removed(handover: Handover, directory
 def test_what_was_not_taken_cannot_be_handed_over(handover: Handover, directory: Path, starter: Starter) -> None:
     """A file that promises descriptors nobody has would be worse than none."""
     names = kept_names(ROOT)
-    assert names == ["c1901000001", "p1901000001", "l1901000001", "s" + "a" * 32]
+    assert names == ["c1901000001", "p1901000001", "l1901000001", session_name("a" * 32)]
     handover.save(ROOT)
     starter.takes = False
     handover.keep(names[0], 0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 
 import pytest
 
 from hatchway.cli.doctor import settings
 from hatchway.config import Config
+from hatchway.host.handover import session_name, worker_names
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"
 
@@ -43,6 +45,16 @@ def test_limits() -> None:
     (limit,) = said(settings.SSHD_UNIT, "LimitNOFILE")
     most = int(Config().sshd.max_startups.rpartition(":")[2])
     assert most + settings.OWN_DESCRIPTORS <= int(limit)
+
+
+def test_all_that_hostd_leaves_fits_into_what_the_next_one_is_started_with() -> None:
+    """The names of all descriptors are one variable of its environment, of 131,072 bytes at most (execve(2))."""
+    (kept,) = said(settings.HOSTD_UNIT, "FileDescriptorStoreMax")
+    names = [session_name(secrets.token_hex(16)), *worker_names(Config().ids.worker_uids[1])]
+    longest = max(len(name) for name in names)
+    assert len("LISTEN_FDNAMES=hostd:") + int(kept) * (longest + 1) < 131_072
+    (limit,) = said(settings.HOSTD_UNIT, "LimitNOFILE")
+    assert 2 * int(kept) < int(limit)
 
 
 def test_the_defaults_are_right_with_these_units() -> None:
