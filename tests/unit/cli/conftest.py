@@ -104,7 +104,8 @@ class FakeDaemon:
                 answer = answer(request)
             if isinstance(answer, HatchwayError):
                 answer = Failure.of(answer)
-            connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
+            with contextlib.suppress(BrokenPipeError):  # who asked does not wait any more
+                connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
 
     def close(self) -> None:
         """End the threads."""
