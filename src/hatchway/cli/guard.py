@@ -71,7 +71,11 @@ def _usage(exc: click.ClickException) -> str:
         text = "a command is missing"
     else:
         text = exc.format_message().rstrip(".")
-    return f"{text}. See '{context.command_path} --help'" if context is not None else text
+    if context is None:
+        return text
+    # Click's own ends in a question here and there, also in brackets.
+    stop = "" if text.rstrip(")'\"").endswith((".", "?", "!")) else "."
+    return f"{text}{stop} See '{context.command_path} --help'"
 
 
 def _wants_json(app: App, arguments: Sequence[str]) -> bool:

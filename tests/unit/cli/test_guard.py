@@ -75,6 +75,22 @@ def test_mistyped_commands(run: Cli, arguments: list[str]) -> None:
     assert run.json(*arguments)["error"]["code"] == "usage"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lss"], "Did you mean 'ls'? See 'hatchway --help'\n"),
+        (["confi"], "'confirm'?) See 'hatchway --help'\n"),
+        (["ls", "--jso"], "Did you mean '--json'? See 'hatchway ls --help'\n"),
+        (["ls", "x"], "(x). See 'hatchway ls --help'\n"),
+        (["nothing"], "No such command 'nothing'. See 'hatchway --help'\n"),
+    ],
+)
+def test_one_stop_is_enough(run: Cli, arguments: list[str], words: str) -> None:
+    told = run(*arguments).stderr
+    assert told.endswith(words)
+    assert not any(twice in told for twice in ("?.", "?).", "..", "!."))
+
+
 def test_a_fault_of_ours(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing: dict[str, int] = {}
     monkeypatch.setattr("hatchway.supervisor.run", lambda _config, _path: nothing["key"])
