@@ -25,7 +25,10 @@ OTHERS_MAX = 10_000
 """Up to which number addresses without a row of their own are told apart."""
 
 REASONS_MAX = 4
-"""Different reasons that one row names."""
+"""Different reasons that one row names: those that were most often one."""
+
+REASONS_COUNTED = 16
+"""Different reasons of one row that are told apart. There are fewer."""
 
 OTHER_REASONS = "for other reasons"
 
@@ -44,14 +47,20 @@ class _Count:
     def add(self, why: str, instance: str) -> None:
         self.times += 1
         self.instance = self.instance or instance
-        known = why in self.reasons or len(self.reasons) < REASONS_MAX
+        known = why in self.reasons or len(self.reasons) < REASONS_COUNTED
         self.reasons[why if known else OTHER_REASONS] += 1
 
     def _why(self) -> str:
-        """The reasons, each with how often it was one if there are several."""
+        """The reasons, each with how often it was one if there are several, the most frequent first."""
         if len(self.reasons) == 1:
             return next(iter(self.reasons))
-        return "; ".join(f"{why} ({times:,})" for why, times in self.reasons.items())
+        # Of as frequent ones the one that came first.
+        told = Counter({why: times for why, times in self.reasons.items() if why != OTHER_REASONS}).most_common()
+        shown = told[:REASONS_MAX]
+        others = self.times - sum(times for _, times in shown)
+        if others:
+            shown.append((OTHER_REASONS, others))
+        return "; ".join(f"{why} ({times:,})" for why, times in shown)
 
     def event(self, more: str = "", *, login: str = "", address: str = "") -> NewEvent:
         return NewEvent(

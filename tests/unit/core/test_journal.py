@@ -16,8 +16,9 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from hatchway.access.decision import Denial
 from hatchway.admin import attempts
-from hatchway.admin.attempts import LOGINS_MAX, OTHERS_MAX, ROWS_MAX, Attempts
+from hatchway.admin.attempts import LOGINS_MAX, OTHERS_MAX, REASONS_COUNTED, ROWS_MAX, Attempts
 from hatchway.admin.journal import BATCH, DAY_S, TRIM_AFTER, WAITING_MAX, WHAT_LENGTH, Journal
 from hatchway.config import Log
 from hatchway.model import EventKind, InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
@@ -224,7 +225,24 @@ def test_a_few_reasons_are_named_and_all_counted() -> None:
     for number in range(8):
         minute.add("anna", "192.0.2.1", f"why {min(number, 5)}", "", 1.0)
     (row,) = minute.events()
-    assert row.what == "why 0 (1); why 1 (1); why 2 (1); why 3 (1); for other reasons (4)"
+    assert row.what == "why 5 (3); why 0 (1); why 1 (1); why 2 (1); for other reasons (2)"
+
+
+def test_the_most_frequent_reason_comes_first_whenever_it_came() -> None:
+    minute = Attempts(0)
+    for number in range(100):
+        minute.add("anna", "192.0.2.1", f"why {number}", "", 1.0)
+    for _ in range(3):
+        minute.add("anna", "192.0.2.1", "why 15", "", 1.0)
+    (row,) = minute.events()
+    assert row.times == 103
+    assert row.what == "why 15 (4); why 0 (1); why 1 (1); why 2 (1); for other reasons (96)"
+    assert len(minute._counts["192.0.2.1", "anna"].reasons) == REASONS_COUNTED + 1
+
+
+def test_all_reasons_there_are_can_be_told_apart() -> None:
+    unchecked, wrong_password = 2, 1
+    assert len(Denial) + unchecked + wrong_password <= REASONS_COUNTED
 
 
 async def test_what_strangers_say_is_bounded_and_printable(bed: Bed) -> None:
