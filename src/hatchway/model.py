@@ -26,6 +26,7 @@ Login = NewType("Login", str)
 LOGIN_MAX = 31
 """Longest login in characters: utmp and useradd(8) allow 32 with the NUL."""
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_PROBE = re.compile(r"nobody-[0-9a-f]{12}")
 
 VOLUMES_MAX = 256
 """Volumes of one login. Each is a mount and a process."""
@@ -369,6 +370,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 def valid_login(name: str) -> bool:
     """Whether `name` fits the login grammar: `[a-z_][a-z0-9_-]*`, at most 31 characters (useradd(8))."""
     return _LOGIN.fullmatch(name) is not None
+
+
+def is_probe(name: str) -> bool:
+    """Whether `name` is of the form that `hatchway doctor` makes up, to see that a stranger is not let in."""
+    return _PROBE.fullmatch(name) is not None
 
 
 def login_candidates(key: InstanceKey) -> tuple[Login, Login]:

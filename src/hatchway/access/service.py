@@ -22,7 +22,7 @@ from hatchway.admin.core import Core
 from hatchway.admin.volume_keys import NOTHING
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
-from hatchway.model import EventKind, Login, valid_login
+from hatchway.model import EventKind, Login, is_probe, valid_login
 from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewEvent
 from hatchway.wire.service import Peer, Work, peer_of, serve_connections
 
@@ -138,6 +138,8 @@ class Gate:
 
     async def _auth(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
         """Whether the password is right. Takes the same time for a login that does not exist."""
+        if await self._is_doctors(fields):
+            return NO
         login, address = _text(fields, "login"), _text(fields, "rhost")
         found = await self._core.db(lambda registry: registry.credentials(login))
         password = next((one for one in found if one.kind is CredentialKind.PASSWORD), None)
@@ -190,6 +192,8 @@ class Gate:
 
     async def _account(self, fields: Mapping[str, bytes], _peer: Peer) -> Answer:
         """Whether the login may enter at all, from there."""
+        if await self._is_doctors(fields):
+            return NO
         record = await self._record(fields)
         denial = decide_login(await self._facts(record, fields))
         if denial is not None:
@@ -226,6 +230,20 @@ class Gate:
             )
         self._admission.opened(record.login)
         return Answer(True)
+
+    async def _is_doctors(self, fields: Mapping[str, bytes]) -> bool:
+        """Whether `hatchway doctor` tries if a stranger is refused, which is not to be in log and record each time.
+
+        Nobody can guess unrecorded by that: only root asks us this, sshd always says from which address somebody comes,
+        and there is no such login, so whatever the password is, the answer is no.
+        """
+        login = _text(fields, "login")
+        if _text(fields, "rhost") or not is_probe(login):
+            return False
+        if await self._core.db(lambda registry: registry.by_login(Login(login))) is not None:
+            return False
+        self._logger.debug("doctor's login refused", login=login)
+        return True
 
     async def _record(self, fields: Mapping[str, bytes]) -> InstanceRecord | None:
         login = _text(fields, "login")

@@ -11,7 +11,7 @@ import structlog
 import trio
 from msgspec import structs
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, newest, own_key, shared
-from tests.unit.core.stage import WEB, Stage, staged
+from tests.unit.core.stage import WEB, Stage, staged, volume
 
 from hatchway.access import service
 from hatchway.access.attempts import FAILURE_S
@@ -21,8 +21,8 @@ from hatchway.admin.admission import LOOK_EVERY_S
 from hatchway.admin.attempts import Attempts
 from hatchway.credentials import keys
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
-from hatchway.model import EventKind, Login, Snapshot
-from hatchway.registry.records import NO_CONDITIONS, Conditions
+from hatchway.model import EventKind, Login, Mode, Snapshot, Uid
+from hatchway.registry.records import NO_CONDITIONS, Conditions, NewLogin
 from hatchway.registry.store import Registry
 from hatchway.wire.admin import DaemonStatus, Enable, ListInstances, Show
 from hatchway.wire.entry import (
@@ -407,6 +407,47 @@ async def test_a_login_there_is_not_is_refused_at_every_stage(tmp_path: Path, lo
         assert not (await stage.ask("account", **fields))[0]
         assert not (await stage.ask("open", **fields, authinfo=f"publickey {await own_key(stage)}\n"))[0]
         assert [why for _login, why in await refusals(stage)] == [Denial.UNKNOWN_LOGIN] * 2
+
+
+@pytest.mark.parametrize(
+    ("login", "address", "traces"),
+    [
+        ("nobody-0123456789ab", "", 0),
+        ("nobody-0123456789ab", "192.0.2.1", 2),
+        ("nobody-0123456789ab", "?", 2),
+        ("nobody-0123456789abc", "", 2),
+        ("nobody-0123456789aB", "", 2),
+        ("nobody-", "", 2),
+        (LOGIN, "", 1),
+    ],
+)
+async def test_only_what_doctor_tries_leaves_no_trace(
+    tmp_path: Path, login: str, address: str, traces: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        fields = {"login": login, "service": "hatchway-sshd", "rhost": address, "connection": ""}
+        with structlog.testing.capture_logs() as lines:
+            assert not (await stage.ask("auth", **fields, password="guess"))[0]
+            assert (await stage.ask("account", **fields))[0] == (login == LOGIN)
+        assert len(await refusals(stage)) == traces
+        assert len([line for line in lines if line["log_level"] != "debug"]) == traces
+
+
+async def test_a_login_of_the_form_that_doctor_tries_is_recorded_if_there_is_one(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.core.db(
+            lambda registry: registry.enable(
+                WEB,
+                [(volume("/data"), Mode.READ_ONLY)],
+                by="root",
+                now=1.0,
+                new=NewLogin(Login("nobody-0123456789ab"), Uid(70000)),
+            )
+        )
+        fields = {"login": "nobody-0123456789ab", "service": "hatchway-sshd", "rhost": "", "connection": ""}
+        assert not (await stage.ask("auth", **fields, password="guess"))[0]
+        assert await refusals(stage) == [("nobody-0123456789ab", "wrong password")]
 
 
 async def test_of_what_a_stranger_says_little_is_logged(tmp_path: Path) -> None:
