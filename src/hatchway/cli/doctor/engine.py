@@ -61,7 +61,7 @@ def absent(config: Config) -> Finding | None:
         return None
     return warning(
         "engine",
-        f"there is no socket {path}: only instances of static.file are shown",
+        f"there is no socket {path}: containers are shown as they were seen last, if they were",
         "install or start a container engine, set engine.url, or set engine.enabled = false",
     )
 
