@@ -75,8 +75,6 @@ def _warnings(effective: Config, file: Path | None) -> Iterator[Finding]:
     flaw = trust.flaw
     if file is not None:
         yield from settings.readable("configuration", str(file.absolute()))
-    if effective.static.file:
-        yield from settings.readable("static.file", effective.static.file)
     yield from settings.examine(effective, flaw=flaw)
     found = (engine.absent(effective), files.static(effective, flaw), files.access(effective, flaw=flaw))
     yield from (one for one in found if one is not None and one.level is not Level.OK)

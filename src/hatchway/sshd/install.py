@@ -120,7 +120,7 @@ def is_ours(path: str) -> bool:
     return render.MARKER in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _rules(text: str) -> list[list[str]]:
+def rules(text: str) -> list[list[str]]:
     """What PAM reads in a service file: its lines without comments (pam.conf(5)), in words."""
     return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
 
@@ -133,7 +133,7 @@ def _put_pam_service(config: Config) -> bool:
         try:
             found = is_ours(path)
             # A package's, for example: it does what ours would.
-            if not found and _rules(Path(path).read_text(encoding="utf-8", errors="replace")) == _rules(text):
+            if not found and rules(Path(path).read_text(encoding="utf-8", errors="replace")) == rules(text):
                 return False
         except FileNotFoundError:
             replace(path, text, 0o644)
@@ -154,7 +154,7 @@ def _look_at_pam_service(config: Config, require: Callable[[str, bool], None]) -
     path = pam_path(config)
     require(path, False)
     try:
-        if _rules(Path(path).read_text(encoding="utf-8", errors="replace")) != _rules(render.pam_service(config)):
+        if rules(Path(path).read_text(encoding="utf-8", errors="replace")) != rules(render.pam_service(config)):
             log.get().warning("the PAM service is not as Hatchway would have it", file=path)
     except OSError as exc:
         raise HostError(f"cannot read the PAM service: {exc}") from exc

@@ -142,9 +142,7 @@ def call_blocking(path: str, request: object, answer: type[T], timeout_s: float 
         try:
             sock.connect(path)
         except OSError as exc:
-            raise NotRunningError(
-                f"nothing answers at {path}: {exc.strerror or exc}; is 'hatchway run' running?"
-            ) from exc
+            raise NotRunningError(f"nothing answers at {path}: {exc.strerror or exc}; does Hatchway run?") from exc
         try:
             sock.sendall(encode(request))
             with sock.makefile("rb") as file:

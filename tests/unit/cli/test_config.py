@@ -38,7 +38,8 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "instances.toml").write_text("")
     (tmp_path / "access.d").mkdir()
     file = tmp_path / "good.toml"
-    file.write_text(QUIET.format(tmp_path) + f"[access]\ndir = '{tmp_path}/access.d'\n")
+    more = f"[access]\ndir = '{tmp_path}/access.d'\n[connect]\nhost = 'sftp.example.org'\n"
+    file.write_text(QUIET.format(tmp_path) + more)
     return file
 
 
@@ -114,7 +115,8 @@ def test_what_will_not_work_is_a_warning(run: Cli, good: Path, tmp_path: Path) -
 
 
 def look(config: Config, **more: object) -> list[Finding]:
-    return list(settings.examine(config, flaw=lambda _: None, **more))  # type: ignore[arg-type]
+    more = {"flaw": lambda _: None, "hostname": lambda: "sftp.example.org", **more}
+    return list(settings.examine(config, **more))  # type: ignore[arg-type]
 
 
 def of(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -152,7 +154,9 @@ def test_directories(tmp_path: Path) -> None:
 
 
 def test_who_decides_where_a_prefix_leads() -> None:
-    found = list(settings.examine(NO_ENGINE, flaw=lambda path: f"{path} is everybody's"))
+    found = list(
+        settings.examine(NO_ENGINE, flaw=lambda path: f"{path} is everybody's", hostname=lambda: "sftp.example.org")
+    )
     assert of(found) == [
         ("host.bind_prefixes", "somebody but root decides where /usr/share leads: /usr is everybody's")
     ]
@@ -176,6 +180,14 @@ def test_addresses(listen: tuple[str, ...], texts: list[str]) -> None:
 @pytest.mark.parametrize("host", ["", "sftp.example.org", "2001:db8::2022", "192.0.2.1", "::1"])
 def test_a_host_without_a_port(host: str) -> None:
     assert look(structs.replace(NO_ENGINE, connect=Connect(host=host))) == []
+
+
+def test_a_name_that_only_this_host_knows() -> None:
+    found = look(NO_ENGINE, hostname=lambda: "web01")
+    assert [key for key, _ in of(found)] == ["connect.host"]
+    assert "this host's own name, web01," in found[0].text
+    named = structs.replace(NO_ENGINE, connect=Connect(host="sftp"))
+    assert look(named, hostname=lambda: "web01") == []
 
 
 def test_a_host_with_a_port() -> None:
@@ -232,12 +244,6 @@ def test_where_the_core_may_not_write(units: Path) -> None:
     (units / "hatchway-core.service.d").mkdir()
     (units / "hatchway-core.service.d" / "state.conf").write_text("[Service]\nReadWritePaths = /srv/hatchway \n")
     assert packaged(units, config) == []
-
-
-@pytest.mark.parametrize("directory", ["/home/x", "/root", "/tmp"])
-def test_a_list_that_the_catalog_does_not_see(units: Path, directory: str) -> None:
-    config = structs.replace(NO_ENGINE, static=Static(file=f"{directory}/instances.toml"))
-    assert [key for key, _ in packaged(units, config)] == ["static.file"]
 
 
 def test_more_connections_than_descriptors(units: Path) -> None:

@@ -419,7 +419,7 @@ def test_static_file(tmp_path: Path) -> None:
     file.write_text("= no")
     expect(files.static(config, lambda _: None), FAILED, "static.toml")
     file.write_text("")
-    expect(files.static(config, lambda _: None), OK)
+    expect(files.static(config, lambda _: None, lambda _: None), OK)
     expect(files.static(config, lambda path: f"{path} is bad"), FAILED, "is bad")
     file.write_text('[[instance]]\nenvironment = "shop"\n')
     expect(files.static(config, lambda _: None), FAILED, "instance[0].container is missing")

@@ -34,7 +34,7 @@ def test_every_error_has_its_exit_status(run: Cli, daemon: FakeDaemon) -> None:
 def test_nobody_answers(run: Cli) -> None:
     done = run("ls")
     assert (done.exit_code, done.stdout) == (4, "")
-    assert "is 'hatchway run' running?" in done.stderr
+    assert "does Hatchway run?" in done.stderr
     assert run.json("ls")["error"]["code"] == "not-running"
 
 

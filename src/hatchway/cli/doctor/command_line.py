@@ -17,11 +17,25 @@ class Ran:
     output: str
 
 
-def run(argv: Sequence[str], timeout_s: float = TIMEOUT_S) -> Ran:
-    """Run `argv` and return its status and what it printed, on both streams."""
+def run(
+    argv: Sequence[str], timeout_s: float = TIMEOUT_S, account: tuple[int, int, Sequence[int]] | None = None
+) -> Ran:
+    """Run `argv` and return its status and what it printed, on both streams.
+
+    `account` is a uid, a gid and further groups to run it as, for which we must be root.
+    """
+    user, group, groups = account or (None, None, None)
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            user=user,
+            group=group,
+            extra_groups=groups,
         )
     except subprocess.TimeoutExpired:
         return Ran(None, f"no answer within {timeout_s:g} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.text import ago, count
 from hatchway.errors import HatchwayError, NotRunningError, RefusedError
@@ -13,16 +14,16 @@ STALE_S = 60.0
 """A source that said nothing for so long is not followed any more."""
 
 
-def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
+def ask(status: Callable[[], Status], how: Advice = HERE) -> tuple[list[Finding], bool]:
     """What the daemon says of itself, and whether it runs. `status` asks it."""
     try:
         answer = status()
     except NotRunningError:
-        return [warning("daemon", "does not run", "start it: hatchway run")], False
+        return [warning("daemon", "does not run", how.start)], False
     except RefusedError as exc:
         return [warning("daemon", str(exc), "run 'hatchway doctor' as root")], True
     except HatchwayError as exc:
-        return [failed("daemon", str(exc), "see its log")], True
+        return [failed("daemon", str(exc), how.log("hatchway-core"))], True
     findings = [
         ok(
             "daemon",
@@ -33,7 +34,7 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
     if answer.host_problem is None:
         findings.append(ok("hostd", "answers"))
     else:
-        findings.append(failed("hostd", answer.host_problem, "see the log of 'hatchway run'"))
+        findings.append(failed("hostd", answer.host_problem, how.log("hatchway-hostd")))
     if answer.unopened:
         some = ", ".join(answer.unopened[:5]) + (", …" if len(answer.unopened) > 5 else "")
         findings.append(
@@ -57,10 +58,12 @@ def ask(status: Callable[[], Status]) -> tuple[list[Finding], bool]:
         name = f"source {source.source}"
         if source.problem is not None:
             # Whether that is a failure, the findings about the engine and the file say: here it is a consequence.
-            findings.append(warning(name, source.problem, "see the engine's or the file's finding, and the log"))
+            findings.append(
+                warning(name, source.problem, f"see the engine's or the file's finding; {how.log('hatchway-catalog')}")
+            )
         elif source.age_s is None or source.age_s > STALE_S:
             seen = "never seen" if source.age_s is None else f"last seen {ago(source.age_s)}"
-            findings.append(warning(name, f"{seen}: what is shown may be old", "see the catalog's log"))
+            findings.append(warning(name, f"{seen}: what is shown may be old", how.log("hatchway-catalog")))
         else:
             findings.append(ok(name, f"{count(source.instances, 'instance')}, seen {ago(source.age_s)}"))
     return findings, True

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hatchway.cli.app import App
-from hatchway.cli.doctor import daemon, engine, files, kernel, leftovers, names, openssh, pam, settings, sockets
+from hatchway.cli.doctor import (
+    catalog,
+    daemon,
+    engine,
+    files,
+    kernel,
+    leftovers,
+    names,
+    openssh,
+    pam,
+    settings,
+    sockets,
+    units,
+)
+from hatchway.cli.doctor.advice import HERE
 from hatchway.cli.doctor.finding import Finding, failed
 from hatchway.config import DEFAULT_PATH, Config
 from hatchway.errors import ConfigError
@@ -38,7 +52,8 @@ def examine(app: App) -> Iterator[Finding]:
         return found
 
     told = list(_guarded("daemon", ask))
-    checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
+    state = units.ask() if HERE.packaged else units.State({})
+    checks: list[tuple[str, Callable[[], Finding | list[Finding] | None]]] = [
         ("configuration", lambda: files.configuration(app.config_path)),
         ("settings", lambda: _settings(app, config)),
         ("kernel", kernel.version),
@@ -51,9 +66,11 @@ def examine(app: App) -> Iterator[Finding]:
         ("port", lambda: openssh.port(config)),
         ("nsswitch", names.switch),
         ("nss-systemd", lambda: names.answers(config)),
+        ("sshd in use", lambda: openssh.in_use(config)),
         ("PAM service", lambda: pam.service_file(config, running)),
         ("PAM login", lambda: pam.refuses_strangers(config, running)),
         ("engine", lambda: engine.check(config)),
+        ("engine access", lambda: catalog.uses_engine(config, pid=state.pid(units.CATALOG))),
         ("static instances", lambda: files.static(config)),
         ("access files", lambda: files.access(config, applied)),
         ("secrets", lambda: files.secrets(config)),
@@ -61,6 +78,9 @@ def examine(app: App) -> Iterator[Finding]:
     ]
     for name, check in checks:
         yield from _guarded(name, check)
+    if HERE.packaged:
+        yield from _guarded("units", lambda: units.active(state, running))
+        yield from _guarded("mount name space", lambda: units.namespaces(state))
     yield from told
     yield from _guarded("sockets", lambda: sockets.modes(config, running))
     yield from _guarded("login decisions", lambda: sockets.auth(config, running))
@@ -75,10 +95,10 @@ def _settings(app: App, config: Config) -> list[Finding]:
     return [*settings.readable("configuration", file), *settings.examine(config)]
 
 
-def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> Iterator[Finding]:
-    """The findings of one check; one that breaks is a finding itself and spoils no other."""
+def _guarded(name: str, check: Callable[[], Finding | list[Finding] | None]) -> Iterator[Finding]:
+    """The findings of one check, if there are any; one that breaks is a finding itself and spoils no other."""
     try:
-        found = check()
+        found = check() or []
     except Exception as exc:  # whatever it is, the other findings are wanted
         found = failed(
             name, f"could not be looked at: {type(exc).__name__}: {exc}", "report this as a fault of Hatchway"

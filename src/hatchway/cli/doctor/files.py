@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hatchway import rulefiles, staticfile, trust
+from hatchway.cli.doctor import catalog
+from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.sizes import amount
 from hatchway.cli.text import count
@@ -30,8 +32,12 @@ def configuration(path: Path | None, flaw: Callable[[str], str | None] = trust.f
     return ok("configuration", f"{file} is root's alone")
 
 
-def static(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Finding:
-    """Whether the static catalog can be read and only root can change it."""
+def static(
+    config: Config,
+    flaw: Callable[[str], str | None] = trust.flaw,
+    reads: Callable[[Config], Finding | None] = catalog.reads,
+) -> Finding:
+    """Whether the static catalog can be read, by the account that `reads` it too, and only root can change it."""
     file = config.static.file
     if not file:
         return ok("static instances", "none configured")
@@ -46,7 +52,7 @@ def static(config: Config, flaw: Callable[[str], str | None] = trust.flaw) -> Fi
     found = flaw(file)
     if found is not None:
         return failed("static instances", found, f"chown root:root and chmod go-w what is named, down to {file}")
-    return ok("static instances", f"{file} is root's alone")
+    return reads(config) or ok("static instances", f"{file} is root's alone, and {config.ids.catalog_user} reads it")
 
 
 def access(
@@ -92,17 +98,17 @@ def secrets(config: Config) -> Finding:
         if not stat.S_ISREG(found.st_mode) or mode & 0o077:
             return failed("secrets", f"{path} has mode {mode:04o} and may be read by others", f"chmod 600 {path}")
     if not seen:
-        return ok("secrets", f"none yet: 'hatchway run' makes them in {config.paths.state_dir}")
+        return ok("secrets", f"none yet: they are made in {config.paths.state_dir} at the first start")
     return ok("secrets", f"registry and sealing key in {config.paths.state_dir} are their owner's alone")
 
 
-def room(config: Config, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Finding:
+def room(config: Config, statvfs: Callable[[str], os.statvfs_result] = os.statvfs, how: Advice = HERE) -> Finding:
     """Whether the registry has room, and the reserve is there with which access can be taken away on a full disk."""
     name, directory = "room for the registry", config.paths.state_dir
     fix = "free some room; give it a file system of its own if a volume without a limit is on the same"
     try:
         if not os.path.lexists(config.registry_path):
-            return ok(name, f"none yet: 'hatchway run' makes it in {directory}")
+            return ok(name, f"none yet: it is made in {directory} at the first start")
         found = statvfs(directory)
         reserve = os.lstat(config.reserve_path).st_size if os.path.lexists(config.reserve_path) else None
     except OSError:
@@ -117,7 +123,7 @@ def room(config: Config, statvfs: Callable[[str], os.statvfs_result] = os.statvf
         return warning(
             name,
             f"no {config.reserve_path}, which keeps room for when the disk is full; {left}",
-            "see the log of the core, which makes it every ten minutes if it can",
+            f"{how.log('hatchway-core')}: the core makes it every ten minutes if it can",
         )
     if free < NEARLY_FULL:
         return warning(name, f"the disk is nearly full: {left}", fix)

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 
+from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.command_line import Ran, run
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.kernel import mounts
@@ -72,7 +73,7 @@ def fuse_device(path: str = "/dev/fuse") -> Finding:
     return ok(name, "can be opened")
 
 
-def fuse_library(execute: Callable[[Sequence[str]], Ran] = run) -> Finding:
+def fuse_library(execute: Callable[[Sequence[str]], Ran] = run, how: Advice = HERE) -> Finding:
     """Whether pyfuse3 and the libfuse3 it was built against load: in a process of its own, as workers do."""
     name = "libfuse3"
     ran = execute([sys.executable, "-I", "-c", "import pyfuse3; print(pyfuse3.__version__)"])
@@ -81,7 +82,10 @@ def fuse_library(execute: Callable[[Sequence[str]], Ran] = run) -> Finding:
         return failed(
             name,
             f"pyfuse3 does not load: {reason}",
-            "install libfuse3 and build pyfuse3 on this very host (apt install fuse3 libfuse3-dev pkg-config gcc "
-            "python3-dev; pip install --no-binary pyfuse3 pyfuse3)",
+            how.reinstall(
+                "install libfuse3 and build pyfuse3 on this very host (apt install fuse3 libfuse3-dev pkg-config gcc "
+                "python3-dev; pip install --no-binary pyfuse3 pyfuse3)"
+            )
+            + (": of the package the one that is built for this release of Debian" if how.packaged else ""),
         )
     return ok(name, f"pyfuse3 {ran.output} loads")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, ok, warning
 from hatchway.config import Config
 from hatchway.errors import HatchwayError
@@ -29,6 +30,7 @@ def look(
     find: Callable[[Config, InUse], Sequence[Leftover]] = orphans.find,
     pause: Callable[[float], None] = time.sleep,
     unix_sockets: str = "/proc/net/unix",
+    how: Advice = HERE,
 ) -> Finding:
     """What is left over: hostd, asked through `status`, tells it while Hatchway runs, else nothing is in use.
 
@@ -37,32 +39,33 @@ def look(
     if not (os.geteuid() == 0 if root is None else root):
         return warning(NAME, "not looked for: only root can", _AS_ROOT)
     if running:
-        return _ask(config, status)
+        return _ask(config, status, how)
     if _held(config.hostd_socket, unix_sockets):
         # What is in use only hostd knows.
-        return warning(NAME, "cannot be told: Hatchway runs, but its daemon does not answer", "see its log")
+        return warning(NAME, "cannot be told: Hatchway runs, but its daemon does not answer", how.log("hatchway-core"))
     found = find(config, InUse())
     if found:
         # Something may just be ending.
         pause(orphans.PAUSE_S)
         again = set(find(config, InUse()))
         found = [one for one in found if one in again]
-    return _told(config, found, "start 'hatchway run': it ends and removes them before anybody can log in")
+    start = "systemctl start hatchway" if how.packaged else "start 'hatchway run'"
+    return _told(config, found, f"{start}: it ends and removes them before anybody can log in")
 
 
-def _ask(config: Config, status: Callable[[], Status]) -> Finding:
+def _ask(config: Config, status: Callable[[], Status], how: Advice) -> Finding:
     try:
         answer = status()
     except HatchwayError as exc:
         # Whether that is a failure, the daemon's finding says.
-        return warning(NAME, f"cannot be told: {exc}", "see the daemon's log")
+        return warning(NAME, f"cannot be told: {exc}", how.log("hatchway-core"))
     if answer.leftovers is None:
-        return warning(NAME, f"cannot be told: {answer.host_problem}", "see the log of 'hatchway run'")
-    pid = answer.leftovers.hostd_pid
+        return warning(NAME, f"cannot be told: {answer.host_problem}", how.log("hatchway-hostd"))
+    another = "systemctl restart hatchway-hostd" if how.packaged else f"kill -HUP {answer.leftovers.hostd_pid}"
     return _told(
         config,
         answer.leftovers.found,
-        f"kill -HUP {pid}: another hostd takes over what is in use, then ends and removes the rest",
+        f"{another}: another hostd takes over what is in use, then ends and removes the rest",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hatchway import trust
+from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.config import Config
 from hatchway.errors import HatchwayError
@@ -31,7 +32,7 @@ def installed(config: Config, version_of: Callable[[str], version.Version] = ver
     return ok("sshd", f"OpenSSH {version.text(found)} at {config.sshd.binary}")
 
 
-def helpers(config: Config, flaw: Callable[[str], str | None] | None = None) -> Finding:
+def helpers(config: Config, flaw: Callable[[str], str | None] | None = None, how: Advice = HERE) -> Finding:
     """Whether sshd and PAM can trust the programs they run. `flaw` says what is wrong with a path."""
     look = flaw if flaw is not None else _executable_flaw
     for name in install.HELPERS:
@@ -40,8 +41,9 @@ def helpers(config: Config, flaw: Callable[[str], str | None] | None = None) -> 
             return failed(
                 "login helpers",
                 found,
-                f"install Hatchway where only root can write, and see that paths.libexec_dir "
-                f"({config.paths.libexec_dir}) and every directory above it is root's and mode 0755",
+                how.reinstall("install Hatchway where only root can write")
+                + f"; see that paths.libexec_dir ({config.paths.libexec_dir}) and every directory above it is root's "
+                "and mode 0755",
             )
     return ok("login helpers", f"{config.paths.libexec_dir} is root's alone")
 
@@ -54,7 +56,7 @@ def host_keys(config: Config) -> Finding:
     """Whether the host keys are there and closed."""
     directory = config.sshd.host_key_dir
     if not os.path.lexists(directory) or (os.path.isdir(directory) and not _has_host_keys(directory)):
-        return ok("host keys", f"none yet: 'hatchway run' makes them in {directory}")
+        return ok("host keys", f"none yet: they are made in {directory} at the first start")
     try:
         keys = hostkeys.read(directory)
         for name in render.HOST_KEYS:
@@ -62,7 +64,11 @@ def host_keys(config: Config) -> Finding:
             if mode & 0o077:
                 return failed("host keys", f"{directory}/{name} has mode {mode:04o}", f"chmod 600 {directory}/{name}")
     except HatchwayError as exc:
-        return failed("host keys", str(exc), "restore the missing half of the pair, or remove both")
+        return failed(
+            "host keys",
+            str(exc),
+            "restore the missing half of the pair, or remove both: new ones are made at the next start",
+        )
     except OSError as exc:
         return failed("host keys", f"{exc.filename}: {exc.strerror}", f"look at {directory} as root")
     return ok("host keys", ", ".join(f"{key.algorithm} {key.fingerprint}" for key in keys))
@@ -84,15 +90,43 @@ def port(config: Config, proc: str = "/proc") -> Finding:
     if not inodes:
         return ok(name, "is free; nothing listens there now")
     owners = _owners(inodes, proc)
-    if any(install.link_path(config) in owner for owner in owners):
+    if any(install.link_path(config) in owner for owner in owners.values()):
         return ok(name, "Hatchway's sshd listens")
     if not owners:
         return warning(name, "something listens there", "run 'hatchway doctor' as root to see what")
     return failed(
         name,
-        f"is taken by {owners[0]!r}",
+        f"is taken by {next(iter(owners.values()))!r}",
         "stop that program, or set sshd.port to another port",
     )
+
+
+def in_use(config: Config, how: Advice = HERE, proc: str = "/proc") -> list[Finding]:
+    """Whether the sshd that listens is the one that is installed. For each connection it starts another program of
+    OpenSSH's, which is the installed one: of another version, that may not understand it."""
+    inodes = _listening(config.sshd.port, proc)
+    ours = [pid for pid, command in _owners(inodes, proc).items() if install.link_path(config) in command]
+    for pid in ours:
+        try:
+            program = os.readlink(f"{proc}/{pid}/exe")
+        except OSError:
+            continue  # it has ended, or we are not root
+        if program.endswith(_GONE):
+            return [
+                failed(
+                    "sshd in use",
+                    f"was started from a file that has been replaced ({program.removesuffix(_GONE)}), by an upgrade of "
+                    "OpenSSH for example: it may not be able to let anybody in",
+                    "systemctl restart hatchway-sshd: no session ends"
+                    if how.packaged
+                    else f"kill {pid}: 'hatchway run' starts the new one, and no session ends",
+                )
+            ]
+    return []
+
+
+_GONE = " (deleted)"
+"""What the kernel puts behind the name of a program whose file is not there any more (proc_pid_exe(5))."""
 
 
 def _listening(number: int, proc: str) -> set[str]:
@@ -110,15 +144,15 @@ def _listening(number: int, proc: str) -> set[str]:
     return found
 
 
-def _owners(inodes: set[str], proc: str) -> list[str]:
-    """Command lines of the processes that hold one of the sockets; only root sees those of others."""
+def _owners(inodes: set[str], proc: str) -> dict[str, str]:
+    """Command lines, by pid, of the processes that hold one of the sockets; only root sees those of others."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
-    found = []
+    found = {}
     for process in Path(proc).glob("[0-9]*"):
         try:
             if any(os.readlink(entry) in wanted for entry in (process / "fd").iterdir()):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").strip()
-                found.append(command.decode("utf-8", "backslashreplace"))
+                found[process.name] = command.decode("utf-8", "backslashreplace")
         except OSError:
             continue  # gone meanwhile, or somebody else's
     return found

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import pwd
 import re
+import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -35,11 +36,13 @@ def examine(
     units: tuple[str, ...] = UNIT_DIRECTORIES,
     proc: str = "/proc",
     flaw: Callable[[str], str | None] = trust.flaw,
+    hostname: Callable[[], str] = socket.gethostname,
 ) -> Iterator[Finding]:
     """What is to be said of `config`. `prefix` is where Hatchway is installed, `proc` where proc(5) is mounted."""
     yield from _sources(config)
     yield from _directories(config, flaw)
     yield from _addresses(config)
+    yield from _own_name(config, hostname())
     if prefix == PACKAGE_PREFIX:
         yield from _fixed(config, units)
         yield from _devices(config, units, proc)
@@ -111,6 +114,15 @@ def _addresses(config: Config) -> Iterator[Finding]:
         )
 
 
+def _own_name(config: Config, name: str) -> Iterator[Finding]:
+    if not config.connect.host and "." not in name:
+        yield warning(
+            "connect.host",
+            f"it is empty, so clients are told this host's own name, {name}, which few of them can look up",
+            "set it to the name or address by which clients reach this host",
+        )
+
+
 def _fixed(config: Config, units: tuple[str, ...]) -> Iterator[Finding]:
     """What the package and its units have decided."""
     usual = Config()
@@ -129,11 +141,6 @@ def _fixed(config: Config, units: tuple[str, ...]) -> Iterator[Finding]:
             "paths.state_dir",
             f"{CORE_UNIT} may not write there",
             "take it out, or " + _add(CORE_UNIT, "state", f"ReadWritePaths={state}"),
-        )
-    file = config.static.file
-    if file and (hidden := next((one for one in _HIDDEN if below(file, one)), None)) is not None:
-        yield warning(
-            "static.file", f"{CATALOG_UNIT} does not see what is in {hidden}", "put it elsewhere, such as /etc/hatchway"
         )
     most = max(int(number) for number in config.sshd.max_startups.split(":")[::2])
     limits = [value.partition(":")[0] for value in _said(units, SSHD_UNIT, "LimitNOFILE")]
@@ -154,7 +161,6 @@ _DECIDED = {
     "ids.core_user": "the units run as that",
     "ids.catalog_user": "the units run as that",
 }
-_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp= (systemd.exec(5))
 
 OWN_DESCRIPTORS = 96
 """What sshd needs besides one for each connection before login: a guess on the safe side."""

@@ -1,0 +1,216 @@
+"""The package's units: whether they run, and run where they must."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hatchway.cli.doctor import unit_files
+from hatchway.cli.doctor.advice import PACKAGE
+from hatchway.cli.doctor.command_line import Ran, run
+from hatchway.cli.doctor.finding import Finding, failed, ok, warning
+from hatchway.cli.text import count
+
+UMBRELLA, SESSIONS = "hatchway.service", "hatchway-sessions.service"
+HOSTD, SSHD, CATALOG = "hatchway-hostd.service", "hatchway-sshd.service", "hatchway-catalog.service"
+
+NAMES = (
+    UMBRELLA,
+    SESSIONS,
+    *(f"hatchway-{name}.socket" for name in ("admin", "auth", "catalog", "hostd", "workers")),
+    "hatchway-workers.service",
+    HOSTD,
+    "hatchway-core.service",
+    CATALOG,
+    SSHD,
+)
+"""All units, in the order in which they start."""
+
+IN_HOSTS_NAMESPACE = (SESSIONS, HOSTD, SSHD)
+"""Units that see what the others mount only in the mount name space of the host."""
+
+_PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainStatus",
+    "UnitFileState",
+    "MainPID",
+    "NeedDaemonReload",
+)
+
+_TAKEN = "6"
+"""What hatchway-sessions.service ends with where a `hatchway run` has the run directory."""
+
+_ANOTHER_NAMESPACE = frozenset(
+    {
+        "BindLogSockets",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "DynamicUser",
+        "ExecPaths",
+        "ExtensionDirectories",
+        "ExtensionImages",
+        "InaccessiblePaths",
+        "IPCNamespacePath",
+        "LogNamespace",
+        "MountAPIVFS",
+        "MountFlags",
+        "MountImages",
+        "NoExecPaths",
+        "PrivateDevices",
+        "PrivateIPC",
+        "PrivateMounts",
+        "PrivatePIDs",
+        "PrivateTmp",
+        "PrivateUsers",
+        "ProcSubset",
+        "ProtectControlGroups",
+        "ProtectHome",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "ProtectProc",
+        "ProtectSystem",
+        "ReadOnlyPaths",
+        "ReadWritePaths",
+        "RootDirectory",
+        "RootImage",
+        "TemporaryFileSystem",
+    }
+)
+"""Settings that give a service a mount name space of its own (systemd.exec(5)), or take away root's rights over it."""
+
+_OFF = frozenset({"no", "false", "off", "0", "n", "f", "default", "all", "shared"})
+"""Values of these that change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What systemd says of its units, by name; `problem` when it says nothing."""
+
+    units: Mapping[str, Mapping[str, str]]
+    problem: str | None = None
+
+    def pid(self, name: str) -> int:
+        """The main process of a service, 0 if there is none."""
+        number = self.units.get(name, {}).get("MainPID", "0")
+        return int(number) if number.isdecimal() else 0
+
+
+def ask(execute: Callable[[Sequence[str]], Ran] = run) -> State:
+    """Ask systemd."""
+    ran = execute(["systemctl", "show", "--no-pager", f"--property={','.join(_PROPERTIES)}", *NAMES])
+    if ran.status != 0:
+        return State({}, ran.output or f"exit status {ran.status}")
+    found: dict[str, dict[str, str]] = {}
+    for block in ran.output.split("\n\n"):
+        pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in pairs:
+            found[pairs["Id"]] = pairs
+    return State(found)
+
+
+def active(state: State, running: bool) -> list[Finding]:
+    """Whether each unit is active. `running`: the daemon answers."""
+    name = "units"
+    if state.problem is not None:
+        return [warning(name, f"systemd cannot be asked: {state.problem}", "see 'systemctl status'")]
+    missing = [one for one in NAMES if state.units.get(one, {}).get("LoadState", "not-found") == "not-found"]
+    if missing:
+        return [failed(name, f"systemd does not know {', '.join(missing)}", PACKAGE.reinstall(""))]
+    bad = [one for one in NAMES if state.units[one].get("ActiveState") != "active"]
+    if UMBRELLA in bad and running:
+        return [ok(name, "off: Hatchway was started by 'hatchway run'")]
+    # What belongs to nothing that is to run is off as well, which is no finding of its own.
+    stopped = state.units[UMBRELLA].get("ActiveState") == "inactive"
+    told = [_bad(one, state.units[one]) for one in bad if not stopped or _has_failed(state.units[one])]
+    if stopped:
+        told.insert(0, _stopped(state.units[UMBRELLA]))
+    told += _settled(state)
+    return told or [ok(name, f"all {len(NAMES)} are active")]
+
+
+def _has_failed(unit: Mapping[str, str]) -> bool:
+    return unit.get("ActiveState") == "failed" or unit.get("LoadState") not in ("loaded", "not-found")
+
+
+def _stopped(umbrella: Mapping[str, str]) -> Finding:
+    if umbrella.get("LoadState") == "masked":
+        return _bad(UMBRELLA, umbrella)
+    enabled = umbrella.get("UnitFileState") == "enabled"
+    return warning(UMBRELLA, "is stopped", f"systemctl {'start' if enabled else 'enable --now'} hatchway")
+
+
+def _bad(name: str, unit: Mapping[str, str]) -> Finding:
+    why = f"see why: journalctl -b -n 50 -u {name}; when it is mended: systemctl restart hatchway"
+    if unit.get("LoadState") == "masked":
+        return failed(name, "is masked", f"systemctl unmask {name} && systemctl restart hatchway")
+    if unit.get("LoadState") not in ("loaded", None):
+        return failed(name, f"cannot be loaded ({unit['LoadState']})", f"see systemctl status {name}")
+    if name == SESSIONS and unit.get("ExecMainStatus") == _TAKEN:
+        return failed(name, "has not started beside a 'hatchway run'", "stop that, then: systemctl start hatchway")
+    now, how = unit.get("ActiveState", "?"), unit.get("SubState", "?")
+    if now == "failed":
+        return failed(name, f"has failed ({unit.get('Result', '?')})", why)
+    if how == "auto-restart":
+        return failed(name, f"does not stay up ({unit.get('Result', '?')}): it is started again and again", why)
+    if now in ("activating", "deactivating", "reloading"):
+        return warning(name, f"is {now} now", "look again in a minute")
+    return failed(name, f"is {now}", why)
+
+
+def _settled(state: State) -> Iterator[Finding]:
+    """What holds whether they run or not."""
+    umbrella = state.units[UMBRELLA]
+    if umbrella.get("ActiveState") == "active" and umbrella.get("UnitFileState") == "disabled":
+        yield warning(UMBRELLA, "is not started when this host starts", "systemctl enable hatchway")
+    changed = [name for name in NAMES if state.units[name].get("NeedDaemonReload") == "yes"]
+    if changed:
+        yield warning(
+            "units",
+            f"{count(len(changed), 'unit')} changed since systemd read them: {', '.join(changed)}",
+            "systemctl daemon-reload && systemctl restart hatchway",
+        )
+
+
+def namespaces(
+    state: State, proc: str = "/proc", directories: tuple[str, ...] = unit_files.DIRECTORIES
+) -> list[Finding]:
+    """Whether privileged half and sshd are in the host's mount name space, and what would put them into another."""
+    name, told = "mount name space", list[Finding]()
+    try:
+        hosts = os.readlink(f"{proc}/1/ns/mnt")
+    except OSError:
+        return [warning(name, "not looked at: only root can", "run 'hatchway doctor' as root")]
+    for unit in IN_HOSTS_NAMESPACE:
+        elsewhere = False
+        if pid := state.pid(unit):
+            try:
+                elsewhere = os.readlink(f"{proc}/{pid}/ns/mnt") != hosts
+            except OSError:
+                continue  # it has ended meanwhile
+        guilty = _guilty(unit, directories)
+        if not elsewhere and not guilty:
+            continue
+        what = "has one of its own" if elsewhere else "will have one of its own when it is started again"
+        because = "".join(f"; {value.file} says {key}={value.text}" for key, value in guilty)
+        out = " and ".join(f"{key}= out of {value.file}" for key, value in guilty)
+        told.append(
+            failed(
+                name,
+                f"{unit} {what}: sessions find no volumes then{because}",
+                (f"take {out}, then: " if guilty else "")
+                + "systemctl daemon-reload && systemctl restart hatchway"
+                + ("" if guilty else f"; if that is no help, see systemctl cat {unit}"),
+            )
+        )
+    return told or [ok(name, "privileged half and sshd are in the host's")]
+
+
+def _guilty(unit: str, directories: tuple[str, ...]) -> list[tuple[str, unit_files.Value]]:
+    found = unit_files.said(unit, directories)
+    return [(key, found[key]) for key in sorted(_ANOTHER_NAMESPACE & set(found)) if found[key].text.lower() not in _OFF]
