@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -65,6 +66,22 @@ def test_what_happens_is_in_the_record(hatchway: Hatchway) -> None:
     text = hatchway.cli("log", "--json").stdout
     assert password not in text
     assert "a wrong guess" not in text
+
+
+def test_doctor_leaves_no_trace(hatchway: Hatchway) -> None:
+    hatchway.enable(INSTANCE, "/data")
+    before, logged = entries(hatchway), len(hatchway.log())
+    for _ in range(2):
+        found = json.loads(hatchway.cli("--json", "doctor").stdout)["findings"]
+        tried = [one for one in found if one["name"] in ("PAM login", "login decisions")]
+        assert [one["level"] for one in tried] == ["ok", "ok"], tried
+    assert entries(hatchway) == before
+    more = hatchway.log()[logged:]
+    assert "refused" not in " ".join(line for line in more.splitlines() if "level=debug" not in line), more
+    assert more.count("doctor's login refused") == 4
+    # The same from somewhere is somebody.
+    assert hatchway.sftp("nobody-0123456789ab", "ls\n", password="a guess", check=False).returncode == 255
+    assert [one["login"] for one in entries(hatchway, "--kind", "refused")] == ["nobody-0123456789ab"]
 
 
 def test_why_sessions_end(hatchway: Hatchway) -> None:
