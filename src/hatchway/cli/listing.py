@@ -78,9 +78,14 @@ def instance_line(instance: InstanceStatus) -> Text:
 
 def _state(instance: InstanceStatus) -> Text:
     if not instance.present:
-        return Text("gone", style="yellow")
+        return Text("not seen" if any(map(_unheard_of, instance.volumes)) else "gone", style="yellow")
     good = instance.state in (InstanceState.RUNNING, InstanceState.STATIC)
     return safe(instance.state.value, "green" if good else "dim")
+
+
+def _unheard_of(volume: VolumeStatus) -> bool:
+    """Whether nothing was heard yet of the engine whose volume it is, or the file: then what was known last counts."""
+    return not volume.present and volume.access in (Access.READ_ONLY, Access.READ_WRITE)
 
 
 def volume_cells(volume: VolumeStatus) -> list[Text]:
@@ -105,7 +110,13 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
         found += [origin_remark(grant) for grant in volume.grants]
     if volume.held_back is not None:
         found.append(Text.assemble(("waits for 'hatchway confirm': ", "yellow"), safe(volume.held_back, "yellow")))
-    if not volume.present:
+    if _unheard_of(volume):
+        found.append(
+            Text(
+                "not heard of since Hatchway was started: access is to the volume as it was known last", style="yellow"
+            )
+        )
+    elif not volume.present:
         found.append(Text("there is no volume there now", style="yellow"))
     if volume.access is Access.SUSPENDED and volume.present and volume.refusal is None:
         found.append(
