@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import figures, leftovers
 
-TIERS = ("unit", "mount", "sshd", "long")
-CHECKED_TIERS = ("mount", "sshd", "long")
+TIERS = ("unit", "mount", "sshd", "long", "host")
+CHECKED_TIERS = ("mount", "sshd", "long", "host")
 REQUIRE_ALL = os.environ.get("HATCHWAY_REQUIRE_ALL") == "1"
 
 
@@ -78,12 +78,36 @@ def _engine() -> str | None:
     return None
 
 
-NEEDS = {"root": _root, "kernel": _kernel, "/dev/fuse": _fuse, "sshd": _sshd, "nss-systemd": _nss, "engine": _engine}
+def _nspawn() -> str | None:
+    for program in ("systemd-nspawn", "debootstrap", "dpkg-deb", "ip", "sftp"):
+        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+            return f"no {program}"
+    return None
+
+
+def _package() -> str | None:
+    place = os.environ.get("HATCHWAY_TEST_DEBS", "")
+    if not place:
+        return "HATCHWAY_TEST_DEBS names no directory with packages"
+    return None if list(Path(place).glob("hatchway_*.deb")) else f"no hatchway_*.deb in {place}"
+
+
+NEEDS = {
+    "root": _root,
+    "kernel": _kernel,
+    "/dev/fuse": _fuse,
+    "sshd": _sshd,
+    "nss-systemd": _nss,
+    "engine": _engine,
+    "systemd-nspawn": _nspawn,
+    "package": _package,
+}
 TIER_NEEDS = {
     "unit": (),
     "mount": ("root", "kernel", "/dev/fuse"),
     "sshd": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
     "long": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
+    "host": ("root", "kernel", "/dev/fuse", "systemd-nspawn", "package"),
 }
 
 

@@ -78,7 +78,7 @@ while :; do
     SYSTEMD_SECCOMP=0 systemd-nspawn --boot --register=no --keep-unit --quiet --directory="$1" --machine="$2" \
         --hostname=host --capability=all --bind=/dev/fuse --network-veth-extra=hw-client:eth0 \
         --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null || status=$?
-    [ $status -eq 133 ] || exit $status
+    [ $status -eq 133 ] || [ -e "$1.again" ] || exit $status
     wait
     tries=0
     while ip link show hw-client >/dev/null 2>&1 && [ $tries -lt 100 ]; do
@@ -191,8 +191,20 @@ class Host:
         self._keeper = None
         self._remove_cgroups()
 
+    def power_cycle(self) -> None:
+        """Cut its power: process 1 and all others end at once. Then wait until it is up again."""
+        before = self._leader
+        again = Path(f"{self.root}.again")
+        again.touch()
+        try:
+            os.kill(before, signal.SIGKILL)
+            wait_until(lambda: not _alive(before), "process 1 of the host ends", END_S)
+            self.wait_started(but=before)
+        finally:
+            again.unlink()
+
     def close(self) -> None:
-        """End it as by pulling the plug, and take away all that there is of it."""
+        """Pull the plug, and take away all that there is of it."""
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.wait(END_S)
@@ -373,9 +385,11 @@ def sweep() -> None:
     """Take away cgroups of hosts whose tests were killed."""
     with _unified() as unified:
         for top in unified.glob(f"{_CGROUPS}*"):
-            # None of a host that lives: its process 1 is in one of them.
-            if "populated 0" in (top / "cgroup.events").read_text():
-                _remove_cgroups(top.name)
+            # None of a host that lives (its process 1 is in one of them) or is about to.
+            with contextlib.suppress(FileNotFoundError):
+                age_s = time.time() - top.stat().st_mtime
+                if age_s > 60 and "populated 0" in (top / "cgroup.events").read_text():
+                    _remove_cgroups(top.name)
 
 
 def _place() -> str:
