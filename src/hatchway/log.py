@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
@@ -21,22 +22,45 @@ Logger = structlog.stdlib.BoundLogger
 
 
 def configure(process: str, level: str) -> None:
-    """Send this process's log to standard error. `process` names it in each line; `level` as in the config."""
+    """Send this process's log to standard error. `process` names it in each line; `level` as in the config.
+
+    Where that is the journal, which knows the time, lines have none, and begin with their priority (sd-daemon(3)).
+    """
     number = getattr(logging, level.upper())
+    journal = _is_journal()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if journal else [structlog.processors.TimeStamper(fmt="iso", utc=True)]),
             structlog.processors.format_exc_info,
             _printable,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "process", "event"]),
+            structlog.processors.LogfmtRenderer(
+                key_order=["timestamp", "level", "process", "event"], drop_missing=True
+            ),
+            *([cast(structlog.types.Processor, _with_priority)] if journal else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Steadfast())),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
+
+
+def _with_priority(_logger: Any, method: str, line: str) -> str:
+    return f"<{_PRIORITIES[method]}>{line}"
+
+
+def _is_journal() -> bool:
+    """Whether standard error is a stream to systemd's journal (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class _Steadfast(io.TextIOBase):

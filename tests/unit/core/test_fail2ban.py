@@ -119,14 +119,21 @@ def test_no_name_has_somebody_else_banned(capfd: pytest.CaptureFixture[str], tmp
 
 
 @pytest.mark.parametrize("unit", [False, True])
-def test_the_same_in_a_journal(capfd: pytest.CaptureFixture[str], tmp_path: Path, unit: bool) -> None:
+def test_the_same_in_a_journal(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: bool
+) -> None:
     """As `hatchway run` writes it, and as the unit of the core does, which the journal has the name of."""
+    if unit:
+        found = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
     line = forged(capfd)
     texts = [lines(name.replace("{line}", line), capfd) for name in NAMES]
-    texts = [
-        f"host hatchway-core[12]: {text.removeprefix('core: ')}" if unit else f"host hatchway[12]: {text}"
-        for text in texts
-    ]
+    if unit:
+        # The journal takes the priority off, and has the time.
+        assert all(text.startswith("core: <4>level=warning process=core ") for text in texts)
+        texts = [text.replace("core: <4>", "host hatchway-core[12]: ", 1) for text in texts]
+    else:
+        texts = [f"host hatchway[12]: {text}" for text in texts]
     for name, text in zip(NAMES, texts, strict=True):
         assert banned(text) == [WHO], name
     assert really_banned("".join(texts), tmp_path) == [WHO] * len(NAMES)
