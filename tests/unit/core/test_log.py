@@ -32,8 +32,6 @@ def test_lines_in_the_journal_have_a_priority_and_no_time(
             f'<{number}>level={level} process=core event="it happened"'
             for number, level in zip(numbers, levels, strict=True)
         ]
-            f'<{number}>level={level} process=core event="it happened"' for number, level in zip((7, 6, 4, 3), levels)
-        ]
         assert [line.partition(" login=")[0] for line in lines] == said
         assert last.startswith('<3>level=error process=core event="it failed"')
     else:
