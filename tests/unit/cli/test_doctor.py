@@ -485,7 +485,7 @@ def test_room(config: Config) -> None:
 
 @pytest.fixture
 def all_sockets(config: Config) -> Iterator[list[str]]:
-    paths = [config.admin_socket, config.auth_socket, config.hostd_socket, config.catalog_socket]
+    paths = [config.admin_socket, config.auth_socket, config.hostd_socket, config.catalog_socket, config.workers_socket]
     made = []
     for path in paths:
         made.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -499,7 +499,7 @@ def all_sockets(config: Config) -> Iterator[list[str]]:
 def test_sockets(config: Config, all_sockets: list[str]) -> None:
     assert sockets.modes(config, False) == []
     owner = os.geteuid()
-    assert [finding.level for finding in sockets.modes(config, True, owner)] == [OK] * 4
+    assert [finding.level for finding in sockets.modes(config, True, owner)] == [OK] * len(all_sockets)
     Path(config.admin_socket).chmod(0o666)
     Path(config.auth_socket).unlink()
     Path(config.hostd_socket).unlink()

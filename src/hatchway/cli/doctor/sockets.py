@@ -18,7 +18,13 @@ def modes(config: Config, running: bool, owner: int = 0, how: Advice = HERE) -> 
     """Whether each socket of a running Hatchway is there, root's (`owner`, a uid) and closed to everybody else."""
     if not running:
         return []
-    paths = (config.admin_socket, config.auth_socket, config.hostd_socket, config.catalog_socket)
+    paths = (
+        config.admin_socket,
+        config.auth_socket,
+        config.hostd_socket,
+        config.catalog_socket,
+        config.workers_socket,
+    )
     return [_mode(path, owner, how) for path in paths]
 
 
