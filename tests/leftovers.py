@@ -119,8 +119,9 @@ def descriptors() -> dict[int, str]:
 def files() -> set[str]:
     """Files and directories outside the run's own directory that carry our name."""
     found = {path for pattern in FILES for path in glob.glob(pattern)}
-    # Roots of scripts/bare-root, which may run beside us and takes away its own.
-    return {f"file {path}" for path in found if not os.path.basename(path).startswith("hatchway-root.")}
+    # Roots of scripts/bare-root and of booted hosts, which may run beside us and take away their own.
+    others = ("hatchway-root.", "hatchway-host.", "hatchway-debs.")
+    return {f"file {path}" for path in found if not os.path.basename(path).startswith(others)}
 
 
 def loop_devices() -> set[str]:

@@ -14,6 +14,7 @@ installs is started by the host's systemd.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -382,7 +383,11 @@ def _remove_cgroups(name: str) -> bool:
 
 
 def sweep() -> None:
-    """Take away cgroups of hosts whose tests were killed."""
+    """Take away cgroups and directories of hosts whose tests were killed."""
+    for directory in Path(_place()).glob("hatchway-host.*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), _held(directory):
+            if time.time() - directory.stat().st_mtime > 60:  # not one that is about to be held
+                shutil.rmtree(directory)
     with _unified() as unified:
         for top in unified.glob(f"{_CGROUPS}*"):
             # None of a host that lives (its process 1 is in one of them) or is about to.
@@ -390,6 +395,17 @@ def sweep() -> None:
                 age_s = time.time() - top.stat().st_mtime
                 if age_s > 60 and "populated 0" in (top / "cgroup.events").read_text():
                     _remove_cgroups(top.name)
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a lock on a directory. Raises BlockingIOError when somebody else does."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _place() -> str:
@@ -405,6 +421,9 @@ def host(release: str, *packages: str, boot: bool = True) -> Iterator[Host]:
     # What the host's users may read is theirs to find: each of them has its root here.
     directory.chmod(0o755)
     made = Host(release, directory)
+    # Children do not inherit the lock: it is ours alone, and ends with us.
+    held = contextlib.ExitStack()
+    held.enter_context(_held(directory))
     try:
         made.root.mkdir()
         command = [str(SCRIPTS / "host-root"), release, str(made.root), *packages]
@@ -418,6 +437,7 @@ def host(release: str, *packages: str, boot: bool = True) -> Iterator[Host]:
             made.boot()
         yield made
     finally:
+        held.close()
         made.close()
 
 

@@ -46,7 +46,7 @@ def packages(release: str) -> Iterator[Packages]:
     """What is to be installed."""
     new = installed.built(release)
     assert new is not None, f"HATCHWAY_TEST_DEBS names no directory with a package for {release}"
-    with tempfile.TemporaryDirectory(prefix="hatchway-host.") as directory:
+    with tempfile.TemporaryDirectory(prefix="hatchway-debs.") as directory:
         yield Packages(new=new, old=installed.older(new, Path(directory)))
 
 
