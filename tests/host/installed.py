@@ -194,8 +194,15 @@ class Installed:
 
     # Users
 
+    def ready(self, instance: str) -> bool:
+        """Whether the core knows the instance, and hostd, which it asks about directories."""
+        done = self.host.run("hatchway", "--json", "enable", instance, check=False)
+        return json.loads(done.stdout).get("error", {}).get("code") not in ("host", "not-found")
+
     def enable(self, instance: str) -> str:
         """Give access to an instance's /data. Returns the login; its user then has the key."""
+        # After a reload the core answers before it has heard of hostd and the catalog.
+        wait_until(lambda: self.ready(instance), f"{instance} can be enabled", READY_S)
         login = str(self.hatchway("enable", instance, "/data")["changed"]["instance"]["login"])
         self.fetch_key(instance, login)
         return login
@@ -303,7 +310,7 @@ class Installed:
         return session.returncode != 0
 
     @contextlib.contextmanager
-    def transfers(self, login: str, volume: str, *, seconds: float = 8, mebibytes: int = 48) -> Iterator[Transfers]:
+    def transfers(self, login: str, volume: str, *, seconds: float = 12, mebibytes: int = 48) -> Iterator[Transfers]:
         """An upload and a download, each in a session of its own, that take `seconds` by sftp's own limit.
 
         `volume` is where the files are on the host. At the end both must still have been on their way, and end well.

@@ -174,7 +174,7 @@ def test_upgrade_during_a_transfer(boot: Callable[..., Host], packages: Packages
     keys = host.shell("cat /etc/hatchway/ssh/*.pub")
     assert old_processes(host) >= 4, host.shell("ps -eo pid,comm,args")
     pids = installed.pids()
-    with installed.transfers(login, "/srv/shared/one", seconds=40, mebibytes=64) as transfers:
+    with installed.transfers(login, "/srv/shared/one", seconds=60, mebibytes=64) as transfers:
         said = installed.install(packages.new)
         transfers.assert_going_on()
         transfers.assert_move()
