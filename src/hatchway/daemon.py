@@ -36,6 +36,9 @@ from hatchway.wire import notify
 from hatchway.wire.feed import Alive, Fed
 from hatchway.wire.service import FINISH_S, Peer, Request, Table, Work, inherited_listener, serve
 
+SETTLE_S = 5.0
+"""Longest that commands wait after a start until hostd and catalog have been heard."""
+
 RESERVE_EVERY_S = 600.0
 """How often it is looked whether the registry's reserve can be made (again)."""
 
@@ -79,12 +82,21 @@ async def run(config: Config) -> None:
 
         await reconciler.take_away()
 
+        settled = trio.Event()
+        sources = [name for name, has in (("docker", config.engine.enabled), ("static", config.static.file)) if has]
+
+        def heard() -> None:
+            if host.problem is None and all(inventory.fed(source) for source in sources):
+                settled.set()
+
         async def fed(message: Fed, _peer: Peer) -> None:
             await core.feed(message.snapshot)
+            heard()
 
         def ready() -> None:
             core.tell_news()
             core.tell_sharing()
+            heard()
 
         async def alive(message: Alive, _peer: Peer) -> None:
             inventory.alive(message.source)
@@ -94,7 +106,7 @@ async def run(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
-                nursery.start_soon(serve, "admin", inherited_listener("admin"), admin, work)
+                nursery.start_soon(_serve_admin, settled, admin, work)
                 nursery.start_soon(gate.serve, inherited_listener("auth"), work)
                 nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
@@ -115,6 +127,17 @@ async def run(config: Config) -> None:
                 nursery.cancel_scope.cancel()
     finally:
         registry.close()
+
+
+async def _serve_admin(settled: trio.Event, admin: Table, work: Work) -> None:
+    """Answer commands, but not before what they are about is known, or it takes too long: they wait in the socket.
+
+    Else whatever follows a restart at once would be told that hostd has not answered yet, or that there is no instance.
+    """
+    listener = inherited_listener("admin")
+    with trio.move_on_after(SETTLE_S):
+        await settled.wait()
+    await serve("admin", listener, admin, work)
 
 
 async def _keep_reserve(core: Core) -> None:

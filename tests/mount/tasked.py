@@ -49,6 +49,7 @@ class OwnZygote(Zygote):
         self._config = directory / "workers.toml"
         self._config.write_text(f'[paths]\nrun_dir = "{directory}"\n')
         self._process: subprocess.Popen[bytes] | None = None
+        self._log = (directory / "workers.log").open("w+")
 
     async def start(self) -> None:
         program = (
@@ -62,6 +63,7 @@ class OwnZygote(Zygote):
                 [sys.executable, "-c", program, str(self._config), *sys.path],
                 stdin=listener.fileno(),
                 stdout=subprocess.DEVNULL,
+                stderr=self._log,
                 env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "workers"},
             )
         await super().start()
@@ -71,6 +73,19 @@ class OwnZygote(Zygote):
         if self._process is not None:
             self._process.kill()
             await trio.to_thread.run_sync(self._process.wait)
+        sys.stderr.write(self.said())
+        self._log.close()
+
+    def said(self) -> str:
+        """What it and its workers have logged."""
+        self._log.seek(0)
+        return self._log.read()
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended."""
+        assert self._process is not None
+        with trio.fail_after(10):
+            return await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
 
     @property
     def pid(self) -> int:

@@ -22,6 +22,7 @@ from hatchway.catalog.feeder import Feeder
 from hatchway.catalog.static_source import StaticSource
 from hatchway.config import Config
 from hatchway.errors import HatchwayError, RefusedError
+from hatchway.kernel import privileges
 from hatchway.wire import notify
 
 
@@ -60,6 +61,9 @@ def main() -> None:
                 "hatchway-catalog must not run as root: it holds the engine's socket and needs nothing else. "
                 f"Start it as {config.ids.catalog_user}, with the engine's group"
             )
+        privileges.no_new_privileges()
+        # Whoever has our uid, in a container for example, could otherwise become us, who may use the engine's socket.
+        privileges.not_dumpable()
         trio.run(_until_told, config)
     except HatchwayError as exc:
         sys.stderr.write(f"hatchway-catalog: {exc}\n")

@@ -105,42 +105,51 @@ class Zygote:
 
     async def spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
         """Fork a worker, a counter or a task with copies of the descriptors it is to have. Raises HostError."""
-        async with self._lock:
-            for last in (False, True):
-                try:
-                    if self._socket is None:
-                        await self._connect()
-                    return await self._spawn(spec, fds)
-                except (OSError, ProtocolError, trio.BrokenResourceError) as exc:
-                    # What is in that connection is of no use any more; its other end, if it lives, sees it end.
-                    self.close()
-                    log.get().error("the parent of the workers failed", error=str(exc), again=not last)
-                    if last:
-                        raise HostError(f"no worker could be started: {exc}") from exc
-                except HostError:
-                    raise
-                except BaseException:
-                    self.close()  # an answer may be on its way
-                    raise
-        raise AssertionError("unreachable")
-
-    async def _spawn(self, spec: Spawn | Count | Perform, fds: tuple[int, ...]) -> Process:
-        assert self._socket is not None
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         packet = pack(spec)
         if len(packet) > MAX_PACKET:
             raise HostError("no worker could be started: too many volumes stand in one")
+        async with self._lock:
+            try:
+                await self._send(packet, fds)
+                reply, received = await self._answer()
+            except BaseException as exc:
+                # Once it was sent it is never sent again: two workers would have the same volume, and we know one of
+                # them. With the connection goes the request, if it waits there (see zygote.py).
+                self.close()
+                if not isinstance(exc, OSError | ProtocolError | trio.BrokenResourceError):
+                    raise
+                log.get().error("the parent of the workers failed", error=str(exc))
+                raise HostError(f"no worker could be started: {exc}") from exc
+        if isinstance(reply, Spawned):
+            return Process.adopt(reply.pid, received[0])
+        raise HostError(f"no worker could be started: {reply.text}")
+
+    async def _send(self, packet: bytes, fds: tuple[int, ...]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         with trio.move_on_after(START_TIMEOUT_S):
-            await self._socket.sendmsg([packet], rights)
+            for known in (self._socket is not None, False):
+                if self._socket is None:
+                    await self._connect()
+                assert self._socket is not None
+                try:
+                    await self._socket.sendmsg([packet], rights)  # whole or not at all (unix(7), SOCK_SEQPACKET)
+                    return
+                except OSError:
+                    # Another one has taken its place since.
+                    self.close()
+                    if not known:
+                        raise
+        raise OSError(errno.ETIMEDOUT, "it does not answer")
+
+    async def _answer(self) -> tuple[Spawned | SpawnFailed, list[int]]:
+        assert self._socket is not None
+        with trio.move_on_after(START_TIMEOUT_S):
             reply, received = await receive_with_fds_async(self._socket, Spawned | SpawnFailed)
-            if isinstance(reply, Spawned) and len(received) == 1:
-                return Process.adopt(reply.pid, received[0])
-            for fd in received:
-                os.close(fd)
-            if isinstance(reply, SpawnFailed):
-                raise HostError(f"no worker could be started: {reply.text}")
-            raise OSError("it hung up")
-        raise OSError("it does not answer")
+            if reply is not None and len(received) == isinstance(reply, Spawned):
+                return reply, received
+            close_elsewhere(received)
+            raise ProtocolError("it hung up" if reply is None else "it sent no descriptor, or too many")
+        raise OSError(errno.ETIMEDOUT, "it does not answer")
 
 
 class Worker:

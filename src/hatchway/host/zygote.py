@@ -61,21 +61,56 @@ def _serve(scratch: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Ctrl-C in the terminal of `hatchway run` is for the supervisor, which ends us in the right order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     notify.hold()
     _let_go(scratch)
+    said = WorkersLog()
     # What is allocated now stays shared: a collection in a worker would touch, and so copy, every page of it.
     gc.collect()
     gc.freeze()
     gc.disable()
     notify.ready()
     while True:
-        _wait(listener)
+        _wait(listener, said)
         requests, _address = listener.accept()
         with requests:
             if (peer := peer_of(requests)).uid != 0:
                 log.get().error("refused to serve somebody who is not root", uid=peer.uid, pid=peer.pid)
                 continue
-            _answer_all(requests)
+            _answer_all(requests, said)
+
+
+class WorkersLog:
+    """What workers log, passed on line by line.
+
+    To the journal each of them would be a user of its own, with a file of its own; and one that was taken over must not
+    be able to write to all terminals, as a line of the highest priorities does (journald.conf(5), ForwardToWall=).
+    """
+
+    def __init__(self) -> None:
+        # Neither end waits: a worker must not hang because nobody reads its log.
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._rest = b""
+
+    def copy(self) -> None:
+        """Pass on what there is."""
+        try:
+            *lines, rest = (self._rest + os.read(self.reader, 65536)).split(b"\n")
+        except BlockingIOError:
+            return
+        self._rest = rest[:LINE_MAX]
+        said = b"".join(b"%b\n" % (b"<3>" + line[3:] if line[:3] in _GRAVE else line)[:LINE_MAX] for line in lines)
+        try:
+            while said:
+                said = said[os.write(2, said) :]
+        except OSError:
+            pass  # nobody reads our log any more; volumes are to be served all the same
+
+
+LINE_MAX = 16384
+"""Bytes of a line; the rest of a longer one is lost. The journal would make two of one of 48 KiB (LineMax=)."""
+
+_GRAVE = (b"<0>", b"<1>", b"<2>")
 
 
 def _let_go(scratch: str) -> None:
@@ -92,20 +127,29 @@ def _let_go(scratch: str) -> None:
     mounts.enter_bare_root(scratch, SCRATCH)
 
 
-def _wait(sock: socket.socket) -> None:
-    """Wait until there is something to read, and tell whoever watches over us that we are well."""
+def _wait(sock: socket.socket, said: WorkersLog) -> None:
+    """Wait until there is something to read. Meanwhile pass on what workers say, and tell that we are well."""
+    global _idle
     poll = select.poll()
     poll.register(sock, select.POLLIN)
+    poll.register(said.reader, select.POLLIN)
     every = notify.watchdog_s()
-    while not poll.poll(None if every is None else every * 1000):
+    _idle = sock
+    if _ending and not _is(sock, select.POLLIN):
+        sys.exit(0)
+    ready: set[int] = set()
+    while sock.fileno() not in ready:
+        ready = {fd for fd, _events in poll.poll(None if every is None else every * 1000)}
+        if said.reader in ready:
+            said.copy()
         notify.well()
-    notify.well()
+    _idle = None
 
 
-def _answer_all(requests: socket.socket) -> None:
+def _answer_all(requests: socket.socket, said: WorkersLog) -> None:
     """Serve hostd until it hangs up."""
     while True:
-        _wait(requests)
+        _wait(requests, said)
         try:
             spec, fds = receive_with_fds(requests, Spawn | Count | Perform, 4)
         except ConnectionError:
@@ -116,9 +160,36 @@ def _answer_all(requests: socket.socket) -> None:
         if spec is None:
             return
         try:
-            _spawn(requests, spec, fds)
-        except (BrokenPipeError, ConnectionError):
+            if _is(requests, select.POLLRDHUP):
+                # It did not want to wait, and has perhaps asked again since: nobody would know this worker.
+                for fd in fds:
+                    os.close(fd)
+                return
+            _spawn(requests, spec, fds, said.writer)
+        except ConnectionError:
             return  # it has gone meanwhile; whoever comes after it ends workers that it does not know
+        if _ending:
+            sys.exit(0)
+
+
+_ending = False
+_idle: socket.socket | None = None
+"""What is being waited for."""
+
+
+def _end(_signal: int, _frame: object) -> None:
+    """SIGTERM: at once when there is nothing to do, else when what was asked is answered."""
+    global _ending
+    _ending = True
+    if _idle is not None and not _is(_idle, select.POLLIN):
+        sys.exit(0)
+
+
+def _is(sock: socket.socket, event: int) -> bool:
+    """Whether `event`, as in poll(2), is so now."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(0))
 
 
 def _expected(spec: Spawn | Count | Perform) -> int:
@@ -132,7 +203,7 @@ def _expected(spec: Spawn | Count | Perform) -> int:
             return 2 if spec.kind is TaskKind.READ_KEYS else 3
 
 
-def _spawn(requests: socket.socket, spec: Spawn | Count | Perform, fds: list[int]) -> None:
+def _spawn(requests: socket.socket, spec: Spawn | Count | Perform, fds: list[int], log_fd: int) -> None:
     try:
         expected = _expected(spec)
         if len(fds) != expected:
@@ -140,6 +211,8 @@ def _spawn(requests: socket.socket, spec: Spawn | Count | Perform, fds: list[int
             return
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.dup2(log_fd, 2)
             requests.close()
             match spec:
                 case Spawn():

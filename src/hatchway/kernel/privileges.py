@@ -138,7 +138,9 @@ def prove_unprivileged(uid: int, gid: int, *, permitted: Collection[Cap], effect
     """Try to get back what was dropped. Raises PrivilegeError when anything of it works."""
     # Its own group may be among the others as well: initgroups(3), which systemd calls, puts it there.
     others = set(os.getgroups()) - {gid}
-    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or others:
+    if others:
+        raise PrivilegeError(f"the account {uid} is in groups of others, {sorted(others)}: take it out of them")
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         raise PrivilegeError("user or group ids are not what they should be")
     if held() != (_mask(effective), _mask(permitted)):
         raise PrivilegeError("capabilities are not what they should be")

@@ -17,6 +17,7 @@ import trio
 from hatchway.errors import HostError
 from hatchway.host import workers
 from hatchway.host.workers import Zygote
+from hatchway.host.zygote import LINE_MAX, WorkersLog
 from hatchway.wire.frames import decode
 from hatchway.wire.task import Perform
 from hatchway.wire.worker import MAX_PACKET, Count, Spawn, Spawned, SpawnFailed, pack
@@ -116,10 +117,30 @@ async def test_one_connection_serves_many(server: Server) -> None:
 
 
 @pytest.mark.parametrize("failure", [die, babble])
-async def test_when_it_fails_the_next_one_is_asked(server: Server, failure: Behaviour) -> None:
+async def test_what_was_sent_is_not_sent_again(server: Server, failure: Behaviour) -> None:
+    """Else there could be two workers of one volume, and only one of them known."""
     zygote = Zygote(server.path)
     await zygote.start()
     server.does = [failure, hung_up, spawn] if failure is babble else [failure, spawn]
+    with pytest.raises(HostError, match="no worker could be started"):
+        await ask(zygote)
+    assert server.does != []
+    assert await ask(zygote) == os.getpid()
+    assert (server.connections, server.does) == (2, [])
+    zygote.close()
+
+
+async def leave(sock: trio.socket.SocketType) -> None:
+    sock.close()
+
+
+async def test_another_one_that_has_taken_its_place_is_asked(server: Server) -> None:
+    zygote = Zygote(server.path)
+    await zygote.start()
+    server.does = [leave]
+    while server.does:
+        await trio.sleep(0.01)
+    server.does = [spawn]
     assert await ask(zygote) == os.getpid()
     assert server.connections == 2
     zygote.close()
@@ -136,7 +157,7 @@ async def test_when_nobody_is_there_it_is_said(tmp_path: Path) -> None:
 async def test_who_does_not_answer_is_not_waited_for_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "START_TIMEOUT_S", 0.1)
     zygote = Zygote(server.path)
-    server.does = [hang, hang]
+    server.does = [hang]
     await zygote.start()
     with trio.fail_after(5), pytest.raises(HostError, match="does not answer"):
         await ask(zygote)
@@ -178,3 +199,22 @@ def test_it_is_not_started_but_by_root_and_with_its_socket(tmp_path: Path) -> No
     )
     assert done.returncode == 10
     assert "no listening socket 'workers' was passed" in done.stderr
+
+
+def test_what_workers_say_is_passed_on_in_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    said = WorkersLog()
+    said.copy()
+    os.write(said.writer, b"<6>one\n<0>to all terminals\n<4>tw")
+    said.copy()
+    assert capfd.readouterr().err == "<6>one\n<3>to all terminals\n"
+    os.write(said.writer, b"o\n" + b"x" * 20_000 + b"<0>")
+    said.copy()
+    os.write(said.writer, b"<0>\n\n")
+    said.copy()
+    assert capfd.readouterr().err == f"<4>two\n{'x' * LINE_MAX}\n\n"
+    # Nobody waits: who writes more than there is room for loses it.
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(said.writer, b"x" * 4096)
+    for fd in (said.reader, said.writer):
+        os.close(fd)
