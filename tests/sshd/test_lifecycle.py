@@ -329,6 +329,17 @@ def test_nobody_who_is_just_logging_in_is_refused_by_a_restart(
         another_than(hatchway, module, pid)
 
 
+@pytest.mark.parametrize("module", ["hatchway.daemon", "hatchway.host.main", "hatchway.catalog.main"])
+def test_a_command_right_after_a_restart_is_carried_out(hatchway: Hatchway, module: str) -> None:
+    """It waits until the core knows what there is, instead of saying that there is nothing."""
+    for _ in range(3):
+        (pid,) = children(hatchway, module)
+        os.kill(pid, signal.SIGTERM if module != "hatchway.host.main" else signal.SIGHUP)
+        hatchway.enable("shop/web/1")
+        hatchway.command("disable", "shop/web/1", "--all")
+        another_than(hatchway, module, pid)
+
+
 def test_everything_is_killed_and_starts_again(hatchway: Hatchway) -> None:
     hatchway.enable("shop/web/1")
     session = open_session(hatchway, "shop-web-1")

@@ -46,6 +46,9 @@ from hatchway.wire.host import (
     Withdrawn,
 )
 
+RESTART_S = 5.0
+"""How long who needs hostd waits for it: longer than a restart of it takes."""
+
 RETRY_S = 0.5
 
 MEASURE_TIMEOUT_S = 10.0
@@ -61,6 +64,13 @@ class HostLink:
     def __init__(self, config: Config) -> None:
         self._path = config.hostd_socket
         self.problem: str | None = "hostd has not answered yet"
+        self._reached = trio.Event()
+
+    async def reached(self, timeout_s: float = RESTART_S) -> None:
+        """Wait until hostd is reached, or for `timeout_s`: it may just be restarted. `problem` says which."""
+        with trio.move_on_after(timeout_s):
+            while self.problem is not None:
+                await self._reached.wait()
 
     async def publish(self, users: tuple[UserRecord, ...]) -> dict[str, str]:
         """Make the published logins exactly these. Returns those that could not be, with why. Raises HatchwayError."""
@@ -163,6 +173,8 @@ class HostLink:
                 if isinstance(message, HostStatus):
                     await connected(message, asked_at)
                     self.problem = None
+                    self._reached.set()
+                    self._reached = trio.Event()
                     ready()
                 else:
                     await ended(message.session, message.read, message.written, message.by_hostd)

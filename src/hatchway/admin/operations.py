@@ -270,6 +270,7 @@ class Operations:
 
     async def _enable(self, request: Enable, peer: Peer) -> Changed:
         info = await self._finding.present(request.instance)
+        await self._core.host.reached()
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
         chosen = self._choose(info, request)
@@ -375,6 +376,7 @@ class Operations:
 
     async def _confirm(self, request: Confirm, peer: Peer) -> Changed:
         info = await self._finding.present(request.instance)
+        await self._core.host.reached()
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be confirmed now: {self._core.host.problem}")
         record = await self._core.db(lambda registry: registry.instance(info.key))
