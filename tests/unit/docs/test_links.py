@@ -1,8 +1,12 @@
-"""Every link between our pages leads somewhere, and every page can be found from the README."""
+"""Every link between our pages leads somewhere, and every page can be found from the README.
+
+In the source as in the package, which has them below /usr/share/doc.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,17 +51,52 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    broken = []
+def broken(page: Path, top: Path) -> list[str]:
+    """What is wrong with the links of `page`; they must stay below `top`."""
+    found = []
     for link in links(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.is_relative_to(ROOT) or not target.exists():
-            broken.append(f"{link}: there is no such file")
+        if not target.is_relative_to(top) or not target.exists():
+            found.append(f"{link}: there is no such file")
         elif anchor and (target.suffix != ".md" or anchor not in anchors(target)):
-            broken.append(f"{link}: there is no such heading")
-    assert not broken
+            found.append(f"{link}: there is no such heading")
+    return found
+
+
+def installed(top: Path) -> None:
+    """Put the documents into `top` as debian/ puts them into /usr/share/doc/hatchway."""
+    for line in (ROOT / "debian" / "hatchway.docs").read_text().split():
+        # As dh_installdocs does: by their last name, directories with what is in them.
+        if (ROOT / line).is_dir():
+            shutil.copytree(ROOT / line, top / Path(line).name)
+        else:
+            shutil.copy(ROOT / line, top)
+    for line in (ROOT / "debian" / "hatchway.links").read_text().splitlines():
+        if (place := Path(line.split()[1])).is_relative_to("usr/share/doc/hatchway"):
+            (top / place.name).touch()
+    rules = (ROOT / "debian" / "rules").read_text()
+    shown = r"\$\(ROOT\)/usr/share/doc/hatchway/"
+    for target, pattern in re.findall(rf"-t {shown}(\S+) (\S+)$", rules, re.MULTILINE):
+        (top / target).mkdir(parents=True)
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, top / target)
+    for source, target in re.findall(rf"install -m 0644 (\S+\.md) {shown}(\S+)$", rules, re.MULTILINE):
+        shutil.copy(ROOT / source, top / target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert not broken(page, ROOT)
+
+
+def test_the_same_in_the_package(tmp_path: Path) -> None:
+    installed(tmp_path)
+    pages = sorted(path for path in tmp_path.rglob("*.md") if "results" not in path.parts)
+    assert {str(path.relative_to(tmp_path)) for path in pages} == {name(page) for page in PAGES}
+    assert {str(page): broken(page, tmp_path) for page in pages if broken(page, tmp_path)} == {}
+    # Links that end in what debhelper compresses would have another name.
+    assert "dh_compress -X.md -X.toml.example" in (ROOT / "debian" / "rules").read_text()
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
