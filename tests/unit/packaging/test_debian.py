@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -83,8 +84,57 @@ def test_accounts_are_those_of_the_configuration() -> None:
         if words[0] == "u":
             # ":" ends the field in passwd(5), "," what finger(1) takes for the name.
             assert not set(words[3]) & set(":,"), words
-    for name in users:
-        assert re.search(rf"\b{name}\b", script("postrm")), f"purge leaves {name}"
+
+
+def test_accounts_have_the_numbers_they_would_have_without_a_package() -> None:
+    """None that systemd would choose: those are what images choose from as well."""
+    ids = Config().ids
+    numbers = {words[1]: int(words[2]) for words in lines("sysusers")}
+    wanted = (ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group)
+    assert numbers == {name: ids.service_uids[0] + offset for offset, name in enumerate(wanted)}
+
+
+def sysusers(root: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The users and groups of `root` once systemd-sysusers has been there."""
+    program = shutil.which("systemd-sysusers", path="/usr/bin:/bin")
+    if program is None:
+        pytest.skip("no systemd-sysusers")
+    (root / "etc").mkdir(exist_ok=True)
+    file = root / "usr/lib/sysusers.d/hatchway.conf"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(DEBIAN / "hatchway.sysusers", file)
+    done = subprocess.run([program, f"--root={root}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    users, groups = (
+        {line.split(":")[0]: int(line.split(":")[2]) for line in (root / "etc" / name).read_text().splitlines()}
+        for name in ("passwd", "group")
+    )
+    return users, groups
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-sysusers makes files root's")
+def test_groups_get_the_numbers_of_their_users(tmp_path: Path) -> None:
+    users, groups = sysusers(tmp_path)
+    assert set(users) == {"hatchway", "hatchway-catalog", "hatchway-keys"}
+    assert groups == {**users, "hatchway-sftp": Config().ids.service_uids[0] + 3}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-sysusers makes files root's")
+def test_an_account_that_is_there_already_keeps_its_number(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("hatchway:x:996:995::/var/lib/hatchway:/usr/sbin/nologin\n")
+    (tmp_path / "etc/group").write_text("hatchway:x:995:\nhatchway-sftp:x:994:\n")
+    users, groups = sysusers(tmp_path)
+    assert (users["hatchway"], groups["hatchway"], groups["hatchway-sftp"]) == (996, 995, 994)
+    assert users["hatchway-keys"] == groups["hatchway-keys"] == Config().ids.service_uids[0] + 2
+
+
+def test_the_jails_in_the_documents_see_what_the_core_writes() -> None:
+    """fail2ban by itself opens the journal of system accounts only, and the core's has no number of theirs."""
+    for name in ("configure", "security"):
+        jail = re.search(r"^\[hatchway\]\n(.*?)^```", (ROOT / f"docs/{name}.md").read_text(), re.MULTILINE | re.DOTALL)
+        assert jail is not None
+        assert "\nbackend = systemd[journalflags=1]\n" in jail[1], name
 
 
 def test_directories_are_those_of_the_configuration() -> None:
