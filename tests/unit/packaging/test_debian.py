@@ -142,10 +142,23 @@ def test_directories_are_those_of_the_configuration() -> None:
     made = {words[1]: words[2:5] for words in lines("tmpfiles")}
     assert made == {
         paths.run_dir: ["0755", "root", "root"],
+        Config().mount_dir: ["0700", "root", "root"],
+        Config().handover_dir: ["0700", "root", "root"],
         paths.state_dir: ["0700", Config().ids.core_user, Config().ids.core_user],
     }
     for variable, value in (("RUN", paths.run_dir), ("STATE", paths.state_dir), ("RECORDS", paths.userdb_dir)):
         assert f"\n{variable}={value}\n" in script("postrm")
+
+
+def test_what_a_unit_hides_of_the_run_directory_is_made_before_it_starts() -> None:
+    """InaccessiblePaths= does nothing about what is not there."""
+    made = {words[1] for words in lines("tmpfiles")}
+    text = "".join((ROOT / "systemd" / name).read_text() for name in UNITS)
+    hidden = re.findall(r"^InaccessiblePaths=(.*)$", text, re.MULTILINE)
+    paths = {path.lstrip("-") for line in hidden for path in line.split()}
+    ours = {path for path in paths if path.startswith(f"{Config().paths.run_dir}/")}
+    assert ours
+    assert ours <= made
 
 
 def test_the_helpers_are_where_the_packaged_configuration_says() -> None:
