@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hatchway.config import Config
+from hatchway.kernel import seccomp
 from hatchway.sshd import install, render
 
 ROOT = Path(__file__).parents[3]
@@ -174,6 +176,23 @@ def test_docker_is_noticed_under_both_names_of_its_unit_and_a_new_sshd() -> None
         ("interest-noawait", "/usr/lib/systemd/system/docker.service"),
         ("interest-noawait", Config().sshd.binary),
     }
+
+
+def test_the_package_is_for_machines_the_filter_has_a_table_for() -> None:
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    found = re.search(r"^Architecture: (.*)$", (DEBIAN / "control").read_text(), re.MULTILINE)
+    assert found is not None
+    assert set(found[1].split()) == {names[machine] for machine in seccomp._ARCH}
+
+
+def test_what_has_to_load_in_the_package_is_what_the_units_start() -> None:
+    modules = runpy.run_path(str(ROOT / "packaging" / "rendered"))["started"]()
+    commands = [
+        line for name in UNITS for line in (ROOT / "systemd" / name).read_text().splitlines() if "python3" in line
+    ]
+    assert {"hatchway.cli.main", "hatchway.daemon", "hatchway.host.zygote", "hatchway.sshd.main"} <= set(modules)
+    for line in commands:
+        assert any(f" -m {name}" in line for name in modules), line
 
 
 def test_each_lintian_override_says_why() -> None:
