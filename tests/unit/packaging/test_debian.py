@@ -131,6 +131,16 @@ def test_an_account_that_is_there_already_keeps_its_number(tmp_path: Path) -> No
     assert users["hatchway-keys"] == groups["hatchway-keys"] == Config().ids.service_uids[0] + 2
 
 
+def test_purge_takes_every_account_and_every_group() -> None:
+    loops = re.findall(
+        r"^    for name in (.*); do\n(?:        #.*\n)*.* getent -s files (\w+) ", script("postrm"), re.MULTILINE
+    )
+    gone = {database: set(names.split()) for names, database in loops}
+    users = {words[1] for words in lines("sysusers") if words[0] == "u"}
+    groups = {words[1] for words in lines("sysusers")}
+    assert gone == {"passwd": users, "group": groups}
+
+
 def test_the_jails_in_the_documents_see_what_the_core_writes() -> None:
     """fail2ban by itself opens the journal of system accounts only, and the core's has no number of theirs."""
     for name in ("configure", "security"):
