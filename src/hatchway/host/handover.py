@@ -138,10 +138,12 @@ class Handover:
         (self._directory / login).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove what was kept: there is to be no successor."""
+        """Remove what was kept: there is to be no successor.
+
+        The directory stays: units hide it from the core, which they can only where it is when that starts.
+        """
         for path in self._directory.iterdir():
             path.unlink(missing_ok=True)
-        self._directory.rmdir()
 
 
 # Short: all of them together are one variable of the next hostd's environment, which holds 128 KiB (execve(2)). So many

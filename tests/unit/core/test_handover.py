@@ -178,7 +178,7 @@ def test_nothing_is_left_when_there_is_to_be_no_successor(handover: Handover, di
     handover.save(ROOT)
     (directory / ".half").touch()
     handover.close()
-    assert not directory.exists()
+    assert list(directory.iterdir()) == []
 
 
 def test_names_are_ones_that_can_be_kept() -> None:
