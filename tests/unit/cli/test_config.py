@@ -242,8 +242,16 @@ def test_where_the_core_may_not_write(units: Path) -> None:
     config = structs.replace(NO_ENGINE, paths=Paths(state_dir="/srv/hatchway"))
     assert packaged(units, config) == [("paths.state_dir", "hatchway-core.service may not write there")]
     (units / "hatchway-core.service.d").mkdir()
-    (units / "hatchway-core.service.d" / "state.conf").write_text("[Service]\nReadWritePaths = /srv/hatchway \n")
-    assert packaged(units, config) == []
+    added = units / "hatchway-core.service.d" / "state.conf"
+    for line in ("ReadWritePaths = /srv/hatchway ", "ReadWritePaths=/srv/other -/srv"):
+        added.write_text(f"[Service]\n{line}\n")
+        assert packaged(units, config) == []
+    for text in (
+        "[Unit]\nReadWritePaths=/srv/hatchway\n",
+        "[Service]\nReadWritePaths=/srv/hatchway\nReadWritePaths=\n",
+    ):
+        added.write_text(text)
+        assert len(packaged(units, config)) == 1
 
 
 def test_more_connections_than_descriptors(units: Path) -> None:
@@ -257,6 +265,14 @@ def test_more_connections_than_descriptors(units: Path) -> None:
     for limit in ("8192:524288", "infinity"):
         (more / "limits.conf").write_text(f"[Service]\nLimitNOFILE={limit}\n")
         assert packaged(units, config) == []
+    # What systemd reads last counts, though it is less; and what is said of all services does as well.
+    (more / "more.conf").write_text("[Service]\nLimitNOFILE=4096\n")
+    assert packaged(units, config) == [("sshd.max_startups", text)]
+    (more / "more.conf").unlink()
+    (more / "limits.conf").unlink()
+    (units / "service.d").mkdir()
+    (units / "service.d" / "all.conf").write_text("[Service]\nLimitNOFILE=8192\n")
+    assert packaged(units, config) == []
 
 
 def test_a_file_that_core_and_catalog_cannot_read(tmp_path: Path) -> None:
@@ -300,6 +316,10 @@ def test_devices_the_unit_may_not_open(units: Path) -> None:
     assert "/dev/vg0/logs" in fix
     more.write_text("[Service]\nDeviceAllow=/dev/vg0/data\nDeviceAllow=/dev/vg0/logs rwm\n")
     assert devices(units, "/dev/vg0/data", "/dev/vg0/logs") == []
+    (more.parent / "none.conf").write_text("[Service]\nDeviceAllow=\nDeviceAllow=/dev/vg0/logs rw\n")
+    fix = devices(units, "/dev/vg0/data", "/dev/vg0/logs")[0].fix or ""
+    assert "/dev/vg0/data" in fix
+    assert "/dev/vg0/logs" not in fix
 
 
 def test_patterns_of_devices_that_are_not_there(units: Path, tmp_path: Path) -> None:

@@ -280,6 +280,21 @@ def test_settings_of_a_unit(tmp_path: Path) -> None:
     assert unit_files.said("a-b.service", directories)["User"].text == "you"
 
 
+def test_lists_in_a_unit(tmp_path: Path) -> None:
+    """All that was said since it was emptied; a comment stands between two lines of one, and has no second line."""
+    (tmp_path / "a.service").write_text(
+        "[Unit]\nAfter=x\n[Service]\nA=1\n# B=1 \\\nA=2 \\\n# of the second\n  3\n[Unit]\nAfter=y\n"
+    )
+    found = unit_files.read("a.service", (str(tmp_path),))
+    assert {key: [value.text for value in values] for key, values in found.items()} == {"A": ["1", "2    3"]}
+    assert [value.text for value in unit_files.read("a.service", (str(tmp_path),), "Unit")["After"]] == ["x", "y"]
+    (tmp_path / "a.service.d").mkdir()
+    (tmp_path / "a.service.d" / "more.conf").write_text("[Service]\nA=\n")
+    assert unit_files.read("a.service", (str(tmp_path),)) == {"A": []}
+    (tmp_path / "a.service.d" / "most.conf").write_text("[Service]\nA=4\nA=5\n")
+    assert [value.text for value in unit_files.read("a.service", (str(tmp_path),))["A"]] == ["4", "5"]
+
+
 # --- what the catalog must reach -----------------------------------------------------------------------------------
 
 NOBODY = Who("nobody", 65534, 65534, ())

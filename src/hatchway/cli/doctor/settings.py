@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hatchway import trust
+from hatchway.cli.doctor import unit_files
 from hatchway.cli.doctor.finding import Finding, warning
 from hatchway.config import PACKAGE_PREFIX, Config
 from hatchway.host.policy import private_directories
@@ -25,15 +26,12 @@ CORE_UNIT = "hatchway-core.service"
 CATALOG_UNIT = "hatchway-catalog.service"
 SSHD_UNIT = "hatchway-sshd.service"
 
-UNIT_DIRECTORIES = tuple(f"{root}/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
-"""Where systemd looks for units and what is added to them (systemd.unit(5))."""
-
 
 def examine(
     config: Config,
     *,
     prefix: str = sys.prefix,
-    units: tuple[str, ...] = UNIT_DIRECTORIES,
+    units: tuple[str, ...] = unit_files.DIRECTORIES,
     proc: str = "/proc",
     flaw: Callable[[str], str | None] = trust.flaw,
     hostname: Callable[[], str] = socket.gethostname,
@@ -136,16 +134,17 @@ def _fixed(config: Config, units: tuple[str, ...]) -> Iterator[Finding]:
         if name != getattr(usual.ids, key) and not _known(look, name):
             yield warning(f"ids.{key}", f"there is no {name}, and nobody makes it", "take it out, or make it")
     state = config.paths.state_dir
-    if state != usual.paths.state_dir and state not in _said(units, CORE_UNIT, "ReadWritePaths"):
+    if state != usual.paths.state_dir and not _may_write(state, units):
         yield warning(
             "paths.state_dir",
             f"{CORE_UNIT} may not write there",
             "take it out, or " + _add(CORE_UNIT, "state", f"ReadWritePaths={state}"),
         )
     most = max(int(number) for number in config.sshd.max_startups.split(":")[::2])
-    limits = [value.partition(":")[0] for value in _said(units, SSHD_UNIT, "LimitNOFILE")]
-    limit = max((int(one) for one in limits if one.isdecimal()), default=0)
-    if limit and "infinity" not in limits and most + OWN_DESCRIPTORS > limit:
+    limits = unit_files.said(SSHD_UNIT, units).get("LimitNOFILE")
+    soft = limits.text.partition(":")[0] if limits is not None else ""
+    limit = int(soft) if soft.isdecimal() else None  # "infinity" as well: no limit
+    if limit is not None and most + OWN_DESCRIPTORS > limit:
         yield warning(
             "sshd.max_startups",
             f"{SSHD_UNIT} may have {limit} descriptors, too few for {most} connections",
@@ -253,18 +252,12 @@ def _kinds(proc: str) -> dict[int, str]:
 
 def _allowed(units: tuple[str, ...]) -> set[str]:
     """What hostd's unit and what is added to it let it open for writing."""
-    rules = [line.split() for line in _said(units, HOSTD_UNIT, "DeviceAllow")]
+    rules = [value.text.split() for value in unit_files.read(HOSTD_UNIT, units).get("DeviceAllow", [])]
     return {words[0] for words in rules if words and (len(words) == 1 or {"r", "w"} <= set(words[1]))}
 
 
-def _said(units: tuple[str, ...], unit: str, key: str) -> list[str]:
-    """The values of `key` in what is added to a unit, and in a unit of the operator's own."""
-    found = []
-    for directory in units:
-        for path in (f"{directory}/{unit}", *glob.glob(f"{directory}/{unit}.d/*.conf")):
-            try:
-                text = Path(path).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            found += re.findall(rf"^[ \t]*{key}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
-    return found
+def _may_write(path: str, units: tuple[str, ...]) -> bool:
+    """Whether the core's unit lets it write below `path` (systemd.exec(5), ReadWritePaths=)."""
+    lines = unit_files.read(CORE_UNIT, units).get("ReadWritePaths", [])
+    named = [word.strip("\"'").lstrip("-+") for line in lines for word in line.text.split()]
+    return any(below(path, one) for one in named)

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hatchway.cli.doctor import settings
-
-DIRECTORIES = settings.UNIT_DIRECTORIES
-"""What counts most comes first."""
+DIRECTORIES = tuple(f"{root}/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
+"""Where systemd looks for units and what is added to them (systemd.unit(5)). What counts most comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +44,46 @@ def _owners(unit: str) -> Iterator[str]:
     yield unit
 
 
-def said(unit: str, directories: tuple[str, ...] = DIRECTORIES) -> dict[str, Value]:
-    """The settings in a unit's section [Service], each as it was said last. One that was emptied is left out."""
-    found: dict[str, Value] = {}
+def read(unit: str, directories: tuple[str, ...] = DIRECTORIES, section: str = "Service") -> dict[str, list[Value]]:
+    """The settings in a section of a unit, each with all that was said since it was emptied: nothing, if it was last.
+
+    Of most settings the last word counts; those that are lists (DeviceAllow=, ReadWritePaths=, …) are all of them.
+    """
+    found: dict[str, list[Value]] = {}
     for path in files(unit, directories):
         try:
             text = Path(path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        section = ""
-        for line in text.replace("\\\n", " ").splitlines():
-            words = line.strip()
-            if words.startswith("["):
-                section = words
-            elif section == "[Service]" and not words.startswith(("#", ";")):
-                key, equals, value = words.partition("=")
-                if not equals:
-                    continue
-                if value.strip():
-                    found[key.strip()] = Value(value.strip(), path)
-                else:
-                    found.pop(key.strip(), None)
+        for where, key, value in _assignments(text):
+            if where != section:
+                continue
+            if value:
+                found.setdefault(key, []).append(Value(value, path))
+            else:
+                found[key] = []
     return found
+
+
+def said(unit: str, directories: tuple[str, ...] = DIRECTORIES) -> dict[str, Value]:
+    """The settings in a unit's section [Service], each as it was said last. One that was emptied is left out."""
+    return {key: values[-1] for key, values in read(unit, directories).items() if values}
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str, str]]:
+    """Section, key and value of each line that is a setting (systemd.syntax(7))."""
+    section = begun = ""
+    for line in text.splitlines():
+        # Comments stand between the lines of a setting as well, and go on for no second line.
+        if line.lstrip().startswith(("#", ";")):
+            continue
+        if line.endswith("\\"):
+            begun += f"{line[:-1]} "
+            continue
+        words, begun = f"{begun}{line}".strip(), ""
+        if words.startswith("[") and words.endswith("]"):
+            section = words[1:-1]
+            continue
+        key, equals, value = words.partition("=")
+        if equals:
+            yield section, key.strip(), value.strip()
