@@ -94,7 +94,7 @@ def test_each_has_its_own_words(config: Config) -> None:
         return [mount]
 
     packaged, run = everything(PACKAGE), everything(RUN)
-    assert len(packaged) == len(run) == 16
+    assert len(packaged) == len(run) == 17
     assert not [one for one in packaged if "hatchway run" in f"{one.text} {one.fix}"]
     assert not [one for one in run if any(word in f"{one.text} {one.fix}" for word in ("systemctl", "journalctl"))]
 
@@ -261,6 +261,22 @@ def test_a_process_that_is_elsewhere(tmp_path: Path) -> None:
     assert "systemctl cat hatchway-hostd.service" in fix(found)
     (found,) = units.namespaces(state, str(tmp_path / "none"), ())
     assert found.level is WARNING
+
+
+@pytest.mark.parametrize("setting", ["PrivateNetwork=yes", "NetworkNamespacePath=/run/netns/dmz"])
+def test_a_network_of_its_own_brings_a_mount_name_space(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "etc" / "hatchway-sshd.service.d").mkdir(parents=True)
+    (tmp_path / "etc" / "hatchway-sshd.service.d" / "net.conf").write_text(f"[Service]\n{setting}\n")
+    proc = _proc(tmp_path / "proc", p7="mnt:[1]")
+    (found,) = units.namespaces(told(), proc, (str(tmp_path / "etc"), str(SYSTEMD)))
+    assert (found.level, f"says {setting}" in found.text) == (FAILED, True)
+
+
+@pytest.mark.parametrize("name", ["hostd", "sshd"])
+@pytest.mark.parametrize("pid", ["0", "9"], ids=["stopped", "ended meanwhile"])
+def test_nothing_is_well_with_what_does_not_run(tmp_path: Path, name: str, pid: str) -> None:
+    state = told(**{name: {"MainPID": pid, "ActiveState": "failed"}})
+    assert units.namespaces(state, _proc(tmp_path, p7="mnt:[1]"), (str(SYSTEMD),)) == []
 
 
 def test_settings_of_a_unit(tmp_path: Path) -> None:

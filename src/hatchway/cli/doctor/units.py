@@ -60,10 +60,12 @@ _ANOTHER_NAMESPACE = frozenset(
         "MountAPIVFS",
         "MountFlags",
         "MountImages",
+        "NetworkNamespacePath",
         "NoExecPaths",
         "PrivateDevices",
         "PrivateIPC",
         "PrivateMounts",
+        "PrivateNetwork",
         "PrivatePIDs",
         "PrivateTmp",
         "PrivateUsers",
@@ -82,7 +84,8 @@ _ANOTHER_NAMESPACE = frozenset(
         "TemporaryFileSystem",
     }
 )
-"""Settings that give a service a mount name space of its own (systemd.exec(5)), or take away root's rights over it."""
+"""Settings that give a service a mount name space of its own (systemd.exec(5)), or take away root's rights over it.
+Those of the network do so from systemd 254 or so on: it mounts a /sys of that network."""
 
 _OFF = frozenset({"no", "false", "off", "0", "n", "f", "default", "all", "shared"})
 """Values of these that change nothing."""
@@ -180,8 +183,11 @@ def _settled(state: State) -> Iterator[Finding]:
 def namespaces(
     state: State, proc: str = "/proc", directories: tuple[str, ...] = unit_files.DIRECTORIES
 ) -> list[Finding]:
-    """Whether privileged half and sshd are in the host's mount name space, and what would put them into another."""
-    name, told = "mount name space", list[Finding]()
+    """Whether privileged half and sshd are in the host's mount name space, and what would put them into another.
+
+    Nothing is said of what cannot be seen since one of them does not run: that is a finding of `active`.
+    """
+    name, told, seen = "mount name space", list[Finding](), set[str]()
     try:
         hosts = os.readlink(f"{proc}/1/ns/mnt")
     except OSError:
@@ -191,8 +197,9 @@ def namespaces(
         if pid := state.pid(unit):
             try:
                 elsewhere = os.readlink(f"{proc}/{pid}/ns/mnt") != hosts
+                seen.add(unit)
             except OSError:
-                continue  # it has ended meanwhile
+                pass  # it has ended meanwhile
         guilty = _guilty(unit, directories)
         if not elsewhere and not guilty:
             continue
@@ -208,7 +215,9 @@ def namespaces(
                 + ("" if guilty else f"; if that is no help, see systemctl cat {unit}"),
             )
         )
-    return told or [ok(name, "privileged half and sshd are in the host's")]
+    if not told and {HOSTD, SSHD} <= seen:
+        told = [ok(name, "privileged half and sshd are in the host's")]
+    return told
 
 
 def _guilty(unit: str, directories: tuple[str, ...]) -> list[tuple[str, unit_files.Value]]:
