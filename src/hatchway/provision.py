@@ -23,20 +23,47 @@ from hatchway.errors import ConfigError, ConflictError, HostError
 from hatchway.host.records import Records
 from hatchway.kernel import mounts
 
-_SERVICES = ("workers", "hostd", "core", "catalog", "sshd")
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A socket that is made for a process before it starts.
+
+    `role` is the account whose group may connect, as root may; None: only root.
+    """
+
+    path: str
+    role: str | None = None
+    kind: socket.SocketKind = socket.SOCK_STREAM
+
+
+def listening(config: Config) -> dict[str, Listening]:
+    """All sockets by name. The package's units hatchway-<name>.socket make the same."""
+    return {
+        # sshd's key helper and, as root, its PAM helper.
+        "auth": Listening(config.auth_socket, "keys"),
+        "admin": Listening(config.admin_socket),
+        "hostd": Listening(config.hostd_socket, "core"),
+        "catalog": Listening(config.catalog_socket, "catalog"),
+        # One request to the workers' parent is one packet, with descriptors.
+        "workers": Listening(config.workers_socket, kind=socket.SOCK_SEQPACKET),
+    }
+
+
+SERVICES = ("workers", "hostd", "core", "catalog", "sshd")
+"""The processes, in the order in which they start."""
+
 RUN_FILES = frozenset(
     {
         "lock",
         "pam-service-made",
-        "auth.sock",
-        "admin.sock",
-        "hostd.sock",
-        "catalog.sock",
-        "workers.sock",
-        *(f"notify-{name}.sock" for name in _SERVICES),
+        *(os.path.basename(one.path) for one in listening(Config()).values()),
+        *(f"notify-{name}.sock" for name in SERVICES),
     }
 )
 """What we make in the run directory, besides the directories `sshd`, `mnt` and `handover`."""
+
+BACKLOG = 128
+"""How many wait at a socket while its process is away or busy."""
 
 STATE_FILES = frozenset(
     {
@@ -195,23 +222,13 @@ def _remove_run_directory(config: Config) -> None:
 @contextmanager
 def sockets(config: Config, accounts: dict[str, Account]) -> Iterator[dict[str, socket.socket]]:
     """The listening sockets: made here, so that owner and mode are right before anybody can connect."""
-    wanted = {
-        # sshd's key helper and, as root, its PAM helper.
-        "auth": (config.auth_socket, accounts["keys"].gid),
-        "admin": (config.admin_socket, 0),
-        "hostd": (config.hostd_socket, accounts["core"].gid),
-        "catalog": (config.catalog_socket, accounts["catalog"].gid),
-        "workers": (config.workers_socket, 0),
-    }
     made: dict[str, socket.socket] = {}
     try:
-        for name, (path, gid) in wanted.items():
-            # One request to the workers' parent is one packet, with descriptors.
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if name == "workers" else socket.SOCK_STREAM)
-            made[name] = sock
-            bind(sock, path, 0, gid)
-            os.chmod(path, 0o660 if gid else 0o600)
-            sock.listen(128)
+        for name, one in listening(config).items():
+            sock = made[name] = socket.socket(socket.AF_UNIX, one.kind)
+            bind(sock, one.path, 0, 0 if one.role is None else accounts[one.role].gid)
+            os.chmod(one.path, 0o600 if one.role is None else 0o660)
+            sock.listen(BACKLOG)
         yield made
     finally:
         for sock in made.values():

@@ -97,10 +97,10 @@ async def _run(config: Config, config_path: Path | None) -> None:
         stack.callback(install.withdraw, _prepare_sshd(config))
         provision.require_free_port(config)
         listeners = stack.enter_context(provision.sockets(config, accounts))
-        services = _services(config, config_path, accounts, install.argv(config))
+        wanted = services(config, config_path, accounts, install.argv(config))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                running = [Running(each, kept=Kept(room() if each.hands_over else 0)) for each in services]
+                running = [Running(each, kept=Kept(room() if each.hands_over else 0)) for each in wanted]
                 try:
                     for one in running:
                         nursery.start_soon(_keep_running, config, one, listeners)
@@ -132,9 +132,11 @@ def _prepare_sshd(config: Config) -> install.Prepared:
     return prepared
 
 
-def _services(
+def services(
     config: Config, config_path: Path | None, accounts: dict[str, provision.Account], sshd: tuple[str, ...]
 ) -> list[Service]:
+    """What is run, in the order in which it starts. The package's units hatchway-<name>.service run the same."""
+
     def python(module: str) -> tuple[str, ...]:
         option = () if config_path is None else ("--config", str(config_path))
         return (sys.executable, "-I", "-m", module, *option)

@@ -7,11 +7,7 @@ import re
 import pytest
 from tests import figures
 from tests.host.booted import CLIENT4, HOST4, wait_until
-from tests.host.installed import DAEMONS, IDLE_S, PORT, READY_S, SERVICES, SOCKETS, Installed, User
-
-EXPOSURE = {"core": 1.5, "catalog": 1.5, "workers": 4.5, "hostd": 5.5, "sessions": 5.5, "sshd": 6.5}
-"""The most that `systemd-analyze security` may find of each (0 is best, 10 worst). The first two are goals; what the
-others are given they need, see their units, and this keeps them from being given more unnoticed."""
+from tests.host.installed import DAEMONS, EXPOSURE, IDLE_S, PORT, READY_S, SERVICES, SOCKETS, Installed, User
 
 OWN_MOUNTS = ("core", "catalog", "workers")
 """Daemons with a mount namespace of their own. sshd and hostd must share the host's."""
@@ -29,7 +25,7 @@ def test_verify_has_nothing_to_say(site: Installed) -> None:
 
 
 def test_exposure(site: Installed, release: str) -> None:
-    """The scores of `systemd-analyze security`, and none above what was agreed."""
+    """The scores of `systemd-analyze security`: none is given more than it had, unnoticed."""
     scores = {}
     for name in EXPOSURE:
         said = site.host.run("systemd-analyze", "security", "--no-pager", f"hatchway-{name}.service").stdout
@@ -37,7 +33,8 @@ def test_exposure(site: Installed, release: str) -> None:
         assert score, said
         scores[name] = float(score[1])
     figures.note(f"{release}: exposure (systemd-analyze security): {', '.join(f'{n} {s}' for n, s in scores.items())}")
-    assert {name: score for name, score in scores.items() if score > EXPOSURE[name]} == {}
+    # systemd rounds, and weighs some settings a little otherwise from one version to the next.
+    assert {name: score for name, score in scores.items() if score > round(EXPOSURE[name] + 0.1, 1)} == {}
 
 
 def test_mount_namespaces(site: Installed) -> None:
