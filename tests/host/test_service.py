@@ -228,9 +228,10 @@ def test_reboot(site: Installed, web: User) -> None:
     site.sftp(login, "ls /data\n", password=site.password(web.instance))
     times = {
         unit: int(site.host.properties(unit, "ActiveEnterTimestampMonotonic")["ActiveEnterTimestampMonotonic"])
-        for unit in ("docker.service", "hatchway-hostd.service", "hatchway-sshd.service")
+        for unit in ("docker.service", "hatchway-hostd.service")
     }
-    assert times["docker.service"] < times["hatchway-hostd.service"] < times["hatchway-sshd.service"], times
+    # sshd waits for neither: who logs in meanwhile waits in a socket's queue.
+    assert times["docker.service"] < times["hatchway-hostd.service"], times
     # Going down, sessions ended before the engine did.
     journal = site.host.run("journalctl", "--boot=-1", "--no-pager", "--output=short-monotonic", check=False).stdout
     ends = re.findall(r"Stopped (hatchway-sessions|docker)\.service", journal)
