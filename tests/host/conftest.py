@@ -47,7 +47,7 @@ def packages(release: str) -> Iterator[Packages]:
     new = installed.built(release)
     assert new is not None, f"HATCHWAY_TEST_DEBS names no directory with a package for {release}"
     with tempfile.TemporaryDirectory(prefix="hatchway-debs.") as directory:
-        yield Packages(new=new, old=installed.older(new, Path(directory)))
+        yield Packages(new=new, old=installed.older(new, installed.built_before(release), Path(directory)))
 
 
 @contextlib.contextmanager

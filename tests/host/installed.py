@@ -59,23 +59,48 @@ class Packages:
 def built(release: str) -> Path | None:
     """The newest package for a release in the directory HATCHWAY_TEST_DEBS names."""
     place = os.environ.get("HATCHWAY_TEST_DEBS", "")
-    found = list(Path(place).glob(f"hatchway_*+deb{NUMBERS[release]}_*.deb")) if place else []
+    return _newest(Path(place), release) if place else None
+
+
+def built_before(release: str) -> Path | None:
+    """The package that HATCHWAY_TEST_OLD_DEB names, if it is for a release; of a directory the newest one that is."""
+    place = os.environ.get("HATCHWAY_TEST_OLD_DEB", "")
+    if not place:
+        return None
+    if Path(place).is_dir():
+        return _newest(Path(place), release)
+    return Path(place) if f"+deb{NUMBERS[release]}_" in Path(place).name else None
+
+
+def _newest(directory: Path, release: str) -> Path | None:
+    found = directory.glob(f"hatchway_*+deb{NUMBERS[release]}_*.deb")
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def older(deb: Path, directory: Path) -> Path:
-    """The same package with a lower version, whose processes can be told apart by OLD_NAME."""
+def older(new: Path, before: Path | None, directory: Path) -> Path:
+    """A package whose processes can be told apart by OLD_NAME: that of an earlier build, `before`.
+
+    Without one it is the same build with a lower version.
+    """
     tree = directory / "tree"
-    _quiet("dpkg-deb", "--raw-extract", str(deb), str(tree))
+    _quiet("dpkg-deb", "--raw-extract", str(before or new), str(tree))
     control = tree / "DEBIAN/control"
     text = control.read_text()
-    version = re.search(r"^Version: (.*)$", text, re.MULTILINE)
-    assert version
-    control.write_text(text.replace(version[0], "Version: 0.0.1~before"))
+    found = re.search(r"^Version: (.*)$", text, re.MULTILINE)
+    assert found
+    version = found[1]
+    if before is None:
+        version = "0.0.1~before"
+        control.write_text(text.replace(found[0], f"Version: {version}"))
+    else:
+        done = subprocess.run(
+            ["dpkg-deb", "--field", str(new), "Version"], capture_output=True, text=True, timeout=60, check=True
+        )
+        _quiet("dpkg", "--compare-versions", version, "lt", done.stdout.strip())
     (package,) = tree.glob("usr/lib/hatchway/lib/python3.*/site-packages/hatchway/__init__.py")
     with package.open("a") as file:
         file.write(f'\nwith open("/proc/self/comm", "w") as _file:\n    _file.write("{OLD_NAME}")\n')
-    made = directory / deb.name.replace(version[1].partition(":")[2] or version[1], "0.0.1~before")
+    made = directory / f"hatchway_{version.partition(':')[2] or version}_{new.name.rpartition('_')[2]}"
     _quiet("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(made))
     shutil.rmtree(tree)
     return made
