@@ -6,7 +6,6 @@ import argparse
 import os
 import pwd
 import signal
-import sys
 from pathlib import Path
 
 import trio
@@ -168,8 +167,7 @@ def main() -> None:
         with plain_errors():
             trio.run(run, config)
     except HatchwayError as exc:
-        sys.stderr.write(f"hatchwayd: {exc}\n")
-        sys.exit(exc.exit_code)
+        log.fatal("hatchwayd", exc)
 
 
 if __name__ == "__main__":

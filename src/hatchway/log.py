@@ -11,11 +11,13 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import structlog
 
+from hatchway.errors import ConfigError, HatchwayError
 from hatchway.printable import escaped
 
 Logger = structlog.stdlib.BoundLogger
@@ -45,6 +47,23 @@ def configure(process: str, level: str) -> None:
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+RETRY_S = 5.0
+"""How long a unit's process waits before it ends for a reason that will be the same when it is started again."""
+
+
+def fatal(program: str, error: HatchwayError) -> NoReturn:
+    """Say why this process ends, and end it.
+
+    A unit starts it again at once, and for ever: what ends it may pass. A wrong configuration does not by itself, so
+    that it is not tried again every second.
+    """
+    sys.stderr.write(f"{'<3>' if _is_journal() else ''}{program}: {escaped(str(error))}\n")
+    sys.stderr.flush()
+    if isinstance(error, ConfigError) and "INVOCATION_ID" in os.environ:  # systemd.exec(5)
+        time.sleep(RETRY_S)
+    sys.exit(error.exit_code)
 
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}

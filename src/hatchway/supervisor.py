@@ -142,7 +142,7 @@ def services(
         return (sys.executable, "-I", "-m", module, *option)
 
     return [
-        Service("workers", python("hatchway.host.zygote"), accounts["root"], sockets=("workers",)),
+        Service("workers", python("hatchway.host.zygote"), accounts["root"], sockets=("workers",), hands_over=True),
         Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",), hands_over=True),
         Service("core", python("hatchway.daemon"), accounts["core"], sockets=("auth", "admin", "catalog")),
         Service(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,8 +65,7 @@ def main() -> None:
         privileges.not_dumpable()
         trio.run(_until_told, config)
     except HatchwayError as exc:
-        sys.stderr.write(f"hatchway-catalog: {exc}\n")
-        sys.exit(exc.exit_code)
+        log.fatal("hatchway-catalog", exc)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import click
 from hatchway import config as configuration
 from hatchway.cli import output
 from hatchway.config import Config
-from hatchway.errors import HatchwayError, NotRunningError, RefusedError
+from hatchway.errors import ConfigError, HatchwayError, NotRunningError, RefusedError
 
 ANSWER_TIMEOUT_S = 90.0
 """How long an answer is waited for: the daemon gives hostd a minute, and is to say what became of that."""
@@ -59,7 +59,7 @@ class App:
         # Here, not above: the frames load an event loop, which `--help` and mistyped commands can do without.
         from hatchway.wire.frames import call_blocking
 
-        path = self.config.admin_socket
+        path = self._admin_socket()
         try:
             with _told_of_waiting(waiting):
                 return call_blocking(path, request, answer, ANSWER_TIMEOUT_S)
@@ -67,6 +67,21 @@ class App:
             if _denied(path):
                 raise RefusedError(f"{path} is root's alone: run this command with sudo") from None
             raise
+
+    def _admin_socket(self) -> str:
+        """Where the daemon listens. It runs on with the configuration it was started with, and access must be taken
+        away also when that has been spoilt since: then it is looked for at its usual place.
+        """
+        try:
+            return self.config.admin_socket
+        except ConfigError as exc:
+            usual = Config().admin_socket
+            if self.config_path is not None or not os.path.exists(usual):
+                raise
+            output.Terminal(stderr=True).sentence(
+                f"the configuration is wrong, the daemon is asked all the same: {exc}", "yellow"
+            )
+            return usual
 
     def emit(self, answer: object, human: Callable[[output.Terminal], None]) -> None:
         """Print `answer` as JSON, or have `human` print it."""

@@ -12,7 +12,6 @@ import grp
 import os
 import pwd
 import signal
-import sys
 from pathlib import Path
 
 import trio
@@ -116,8 +115,7 @@ def main() -> None:
         if lock is not None:
             os.close(lock)
     except HatchwayError as exc:
-        sys.stderr.write(f"hatchway-hostd: {exc}\n")
-        sys.exit(exc.exit_code)
+        log.fatal("hatchway-hostd", exc)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,10 @@ def main() -> None:
         if os.geteuid() != 0:
             raise HostError("the parent of the workers must be started as root")
         _serve(config.paths.run_dir)
-    except (HatchwayError, OSError) as exc:
-        sys.stderr.write(f"hatchway-workers: {exc}\n")
-        sys.exit(exc.exit_code if isinstance(exc, HatchwayError) else 1)
+    except HatchwayError as exc:
+        log.fatal("hatchway-workers", exc)
+    except OSError as exc:
+        log.fatal("hatchway-workers", HostError(str(exc)))
 
 
 def _serve(scratch: str) -> None:
@@ -88,8 +89,17 @@ class WorkersLog:
     """
 
     def __init__(self) -> None:
-        # Neither end waits: a worker must not hang because nobody reads its log.
-        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        left = dict(notify.passed())
+        if "reader" in left and "writer" in left:
+            # Workers of the zygote before this one still write to it.
+            self.reader, self.writer = left["reader"], left["writer"]
+            for fd in (self.reader, self.writer):
+                os.set_inheritable(fd, False)
+        else:
+            # Neither end waits: a worker must not hang because nobody reads its log.
+            self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            notify.keep("reader", self.reader)
+            notify.keep("writer", self.writer)
         self._rest = b""
 
     def copy(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from hatchway import config as configuration
@@ -29,8 +28,7 @@ def main() -> None:
         for key in prepared.host_keys:
             log.get().debug("host key", type=key.algorithm, fingerprint=key.fingerprint)
     except HatchwayError as exc:
-        sys.stderr.write(f"hatchway-sshd-files: {exc}\n")
-        sys.exit(exc.exit_code)
+        log.fatal("hatchway-sshd-files", exc)
 
 
 if __name__ == "__main__":

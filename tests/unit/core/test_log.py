@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
 from hatchway import log
+from hatchway.errors import ConfigError, HostError
 
 
 @pytest.mark.parametrize("stream", ["", "0:0", "the journal's"])
@@ -37,3 +39,22 @@ def test_lines_in_the_journal_have_a_priority_and_no_time(
     else:
         assert all(line.startswith("timestamp=2") for line in (*lines, last))
         assert [line.partition(" ")[2].partition(" ")[0] for line in lines] == [f"level={level}" for level in levels]
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_why_a_process_ends(unit: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit is started again at once: not when nothing but the operator can change what was wrong."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    if unit:
+        found = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setenv("INVOCATION_ID", "0" * 32)
+    for error, status in ((HostError("no\nroom"), 8), (ConfigError("unknown key 'x'"), 3)):
+        with pytest.raises(SystemExit) as ended:
+            log.fatal("hatchwayd", error)
+        assert ended.value.code == status
+    before = "<3>" if unit else ""
+    assert capfd.readouterr().err == f"{before}hatchwayd: no\\x0aroom\n{before}hatchwayd: unknown key 'x'\n"
+    assert waited == ([log.RETRY_S] if unit else [])
