@@ -242,6 +242,17 @@ def test_what_every_service_is_denied(unit: str) -> None:
     assert "@keyring" in denied
 
 
+@pytest.mark.parametrize("unit", sorted(SERVICES))
+def test_no_command_is_looked_for_by_name(unit: str) -> None:
+    """systemd looks in /usr/local first, as a shell does."""
+    found = commands(unit)
+    assert found
+    for key, words in found:
+        assert words[0].startswith("/"), (key, words)
+        if words[0].endswith("/sh"):
+            assert not re.search(r"(?<![/\w-])(systemctl|hatchway)\s", words[2]), words[2]
+
+
 def capabilities(unit: str) -> set[str]:
     return set(listed(unit, "CapabilityBoundingSet", "Service"))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from pathlib import Path
 
-import pytest
-
-from hatchway.cli.doctor import settings
+from hatchway.cli.doctor import settings, unit_files
 from hatchway.config import Config
 from hatchway.host.handover import session_name, worker_names
 
@@ -16,13 +13,7 @@ SYSTEMD = Path(__file__).parents[3] / "systemd"
 
 
 def said(unit: str, key: str) -> list[str]:
-    return re.findall(rf"^{key}=(.*)$", (SYSTEMD / unit).read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", ["auth", "admin", "hostd", "catalog", "workers"])
-def test_sockets(name: str) -> None:
-    (path,) = said(f"hatchway-{name}.socket", r"Listen\w+")
-    assert path == getattr(Config(), f"{name}_socket")
+    return [value.text for value in unit_files.read(unit, (str(SYSTEMD),)).get(key, [])]
 
 
 def test_users_and_directories() -> None:
@@ -42,6 +33,7 @@ def test_what_is_hidden_from_the_catalog() -> None:
 
 def test_limits() -> None:
     assert said(settings.HOSTD_UNIT, "DevicePolicy") == ["closed"]
+    assert said(settings.HOSTD_UNIT, "DeviceAllow") == ["/dev/fuse rw"]
     (limit,) = said(settings.SSHD_UNIT, "LimitNOFILE")
     most = int(Config().sshd.max_startups.rpartition(":")[2])
     assert most + settings.OWN_DESCRIPTORS <= int(limit)
