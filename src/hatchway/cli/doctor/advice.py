@@ -50,11 +50,8 @@ class Advice:
         return f"apt -o Dpkg::Options::=--force-confmiss install --reinstall hatchway {_FROM_A_FILE}"
 
     def changed_conffile(self, path: str) -> str:
-        """Put one back that was changed: dpkg asks for each of them."""
-        return (
-            f"apt -o Dpkg::Options::=--force-confask install --reinstall hatchway {_FROM_A_FILE}, "
-            f"and have it install the package's version of {path}"
-        )
+        """Put one back that was changed. (--force-confask would ask about each changed one, hatchway.toml first.)"""
+        return f"rm {path}, then {self.missing_conffile()}"
 
 
 RUN, PACKAGE = Advice(False), Advice(True)
