@@ -290,7 +290,7 @@ def examine(text: str) -> tuple[Config, list[Problem]]:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        return Config(), [Problem(None, str(exc))]
+        return Config(), [Problem(None, _twice(text, str(exc)) or str(exc))]
     config = _decode(data, Config, "", problems.append)
     unusable = {problem.key for problem in problems}
 
@@ -301,6 +301,26 @@ def examine(text: str) -> tuple[Config, list[Problem]]:
 
     _check(config, report)
     return config, problems
+
+
+def _twice(text: str, error: str) -> str | None:
+    """What to say when tomllib's `error` is about a section that has been there before, else None.
+
+    Lines copied from the documentation to the end of the shipped file, which has all sections, make this mistake.
+    """
+    at = re.search(r"\(at line (\d+), ", error)
+    if at is None:
+        return None
+    first: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n")[: int(at[1])], 1):
+        if (header := re.fullmatch(r"\s*\[\s*([A-Za-z0-9_.-]+)\s*\]\s*(?:#.*)?", line)) is None:
+            continue
+        if (before := first.setdefault(header[1], number)) != number == int(at[1]):
+            return (
+                f"section [{header[1]}] stands twice, in lines {before} and {number}: "
+                "put all its keys below one of them"
+            )
+    return None
 
 
 def given(text: str) -> frozenset[str]:

@@ -183,6 +183,30 @@ def test_a_text_that_is_no_toml() -> None:
     assert problems[0].key is None
 
 
+def test_a_section_that_stands_twice() -> None:
+    """As when lines of the documentation are put at the end of the shipped file."""
+    text = "[sshd]\nport = 2022\n [ engine ] # Docker\n[log]\n\n[engine]\r\nenabled = false\n"
+    found, problems = config.examine(text)
+    assert found == config.Config()
+    assert problems == [
+        Problem(None, "section [engine] stands twice, in lines 3 and 6: put all its keys below one of them")
+    ]
+    shipped = (Path(__file__).parents[3] / "hatchway.toml.example").read_text()
+    end = shipped.count("\n") + 1
+    with pytest.raises(ConfigError, match=rf"^here: section \[host\] stands twice, in lines \d+ and {end}: put all"):
+        config.parse(shipped + "[host]\numask = '002'\n", "here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["engine.enabled = false\n[engine]\n", "[engine]\nurl = ''\nurl = ''\n", "[[engine]]\n[engine]\n", "[a]\n[a\n"],
+)
+def test_what_is_no_section_that_stands_twice(text: str) -> None:
+    (problem,) = config.examine(text)[1]
+    assert "stands twice" not in problem.text
+    assert "at line" in problem.text
+
+
 def test_the_keys_a_file_says() -> None:
     assert config.given("[sshd]\nport = 2022\n[log]\n[host]\numask = '002'\n") == {"sshd.port", "host.umask"}
 
