@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TextIO, cast
 import structlog
 
 from hatchway.errors import ConfigError, HatchwayError
-from hatchway.printable import escaped
+from hatchway.printable import escaped, harmless
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -103,9 +103,19 @@ def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = escaped(value)
+        elif isinstance(value, list | tuple | set | frozenset):
+            event[key] = ",".join(map(_item, value)) or None
         elif not isinstance(value, bool | int | float | None):
             event[key] = escaped(str(value))
     return event
+
+
+def _item(value: object) -> str:
+    """One of several, which are separated by commas: its own are escaped."""
+    text = str(value)
+    if "," not in text:
+        return escaped(text)
+    return harmless(text.replace("\\", r"\\").replace(",", r"\x2c"))
 
 
 def get(**fields: Any) -> Any:

@@ -99,7 +99,12 @@ class Gate:
                     fields = parse(await _read_all(stream))
                 question = self._table.get(fields.get("op", b""))
                 if question is None or peer.uid not in question.uids:
-                    self._logger.warning("question refused", op=repr(fields.get("op")), uid=peer.uid, pid=peer.pid)
+                    self._logger.warning(
+                        "question refused",
+                        op=fields.get("op", b"").decode("utf-8", "backslashreplace"),
+                        uid=peer.uid,
+                        pid=peer.pid,
+                    )
                 else:
                     answer = await question.handler(fields, peer)
             except (ValueError, trio.TooSlowError) as exc:

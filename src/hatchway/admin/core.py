@@ -491,7 +491,7 @@ class Core:
         key = self._entered.pop(session, None)
         if record is None:
             return
-        self._logger.info("session ended", session=session)
+        self._logger.info("session ended", session=session, login=record.login)
         if end is None:
             return
         what = f"session ended {sentences.lasted(end.at - record.opened_at)}{end.why and f': {end.why}'}"

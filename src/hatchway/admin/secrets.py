@@ -117,8 +117,9 @@ class Secrets:
                     f"'hatchway password reset {record.key}' makes a new one and shows it once"
                 )
             case _:
+                shown = _password(record.login, password, unsealed(self._core, record.login, password))
                 self._logger.info("password shown", login=record.login, by=f"uid {peer.uid}")
-                return _password(record.login, password, unsealed(self._core, record.login, password))
+                return shown
 
     async def _reset_password(self, request: ResetPassword, peer: Peer) -> Password:
         record = await self._finding.granted(request.instance)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 from msgspec import structs
+from structlog.testing import capture_logs
 from tests.unit.core.stage import ROOT, WEB, Stage, snapshot, staged, volume
 
 from hatchway.admin import auditing
@@ -499,7 +500,10 @@ async def test_sessions_are_recorded(tmp_path: Path) -> None:
         await stage.do(Enable(instance="web", volumes=("/data",)))
         by_key, by_password = await enter(stage), await enter(stage, method="password", key=None)
         clock[0] = 1075.0
-        await stage.core.session_ended(by_password, 12, 1 << 62)
+        with capture_logs() as logs:
+            await stage.core.session_ended(by_password, 12, 1 << 62)
+        ended = {"event": "session ended", "log_level": "info", "session": by_password, "login": "shop-web-1"}
+        assert ended in logs
         await stage.core.session_ended(by_password, 12, 13)
         await stage.do(Forget(instance="web"))
         await stage.core.session_ended(by_key)

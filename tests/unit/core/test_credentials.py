@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from tests.unit.core.logins import INSTANCE, LOGIN, by_key, by_password, in_hardware, newest, own_key, shared
 from tests.unit.core.stage import staged
 
@@ -172,6 +173,18 @@ async def test_a_secret_that_is_damaged_keeps_the_sealing_key(tmp_path: Path) ->
             await stage.do(RotateKey())
         assert Path(stage.core.config.sealing_key_path).read_bytes() == before
         assert not stage.core.sealing.rotating
+
+
+async def test_a_password_is_shown_only_when_it_opens(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await shared(stage)
+        with capture_logs() as logs:
+            await stage.do(ShowPassword(INSTANCE))
+        assert "password shown" in [one["event"] for one in logs]
+        await stage.core.db(lambda registry: registry.reseal(lambda _login, _record: b"\x01damaged"))
+        with capture_logs() as logs, pytest.raises(DamagedSecretError):
+            await stage.do(ShowPassword(INSTANCE))
+        assert "password shown" not in [one["event"] for one in logs]
 
 
 async def test_a_pin_is_asked_for_keys_in_hardware_only(tmp_path: Path) -> None:

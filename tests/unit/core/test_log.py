@@ -11,6 +11,18 @@ from hatchway import log
 from hatchway.errors import ConfigError, HostError
 
 
+def test_several_are_separated_by_commas(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure("core", "info")
+    log.get().info("enabled", paths=("/home/work", "/data"), read_only=[], pids=[1, 2])
+    log.get().info("mounted", targets={"/a b"})
+    # Whoever names a directory cannot make two of one, nor another line.
+    log.get().info("odd", paths=["/a,/b", "/c\n", r"/d\,", "/e\n,"])
+    enabled, mounted, odd = capfd.readouterr().err.splitlines()
+    assert enabled.endswith("event=enabled paths=/home/work,/data read_only= pids=1,2")
+    assert mounted.endswith('event=mounted targets="/a b"')
+    assert odd.endswith(r"event=odd paths=/a\x2c/b,/c\x0a,/d\\\x2c,/e\x0a\x2c")
+
+
 @pytest.mark.parametrize("stream", ["", "0:0", "the journal's"])
 def test_lines_in_the_journal_have_a_priority_and_no_time(
     stream: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
