@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import socket
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +117,7 @@ def test_what_will_not_work_is_a_warning(run: Cli, good: Path, tmp_path: Path) -
 
 
 def look(config: Config, **more: object) -> list[Finding]:
-    more = {"flaw": lambda _: None, "hostname": lambda: "sftp.example.org", **more}
+    more = {"flaw": lambda _: None, "hostname": lambda: "sftp.example.org", "no_address": lambda _: None, **more}
     return list(settings.examine(config, **more))  # type: ignore[arg-type]
 
 
@@ -139,7 +141,8 @@ def test_directories(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     missing = f"{tmp_path}/none"
     config = Config(
-        host=Host(volume_roots=(str(tmp_path), missing), bind_prefixes=(f"{tmp_path}/file", "/var/lib/hatchway/x"))
+        engine=Engine(url=f"unix://{tmp_path}/file"),
+        host=Host(volume_roots=(str(tmp_path), missing), bind_prefixes=(f"{tmp_path}/file", "/var/lib/hatchway/x")),
     )
     assert of(look(config)) == [
         ("host.volume_roots", f"there is no directory {missing}: nothing can be shared from there"),
@@ -149,6 +152,10 @@ def test_directories(tmp_path: Path) -> None:
             "nothing in /var/lib/hatchway/x is ever shared: it is in /var/lib/hatchway, Hatchway's own",
         ),
     ]
+    assert all("make it" not in str(one.fix) for one in look(config) if one.name == "host.volume_roots")
+    # An engine that is not there is one finding, and its own.
+    away = structs.replace(config, engine=Engine(url=f"unix://{missing}"))
+    assert not [key for key, _ in of(look(away)) if "roots" in key]
     # Without an engine nobody looks there.
     assert not [key for key, _ in of(look(structs.replace(config, engine=Engine(enabled=False)))) if "roots" in key]
 
@@ -175,6 +182,28 @@ def test_who_decides_where_a_prefix_leads() -> None:
 def test_addresses(listen: tuple[str, ...], texts: list[str]) -> None:
     found = of(look(structs.replace(NO_ENGINE, sshd=Sshd(listen=listen))))
     assert found == [("sshd.listen", f"{text}: sshd complains at each start") for text in texts]
+
+
+def test_an_address_that_this_host_does_not_have() -> None:
+    config = structs.replace(NO_ENGINE, sshd=Sshd(listen=("127.0.0.1", "192.0.2.1", "::")))
+    (found,) = look(config, no_address={"192.0.2.1": "is no address of this host"}.get)
+    assert of([found]) == [("sshd.listen", "192.0.2.1 is no address of this host: sshd does not listen there")]
+    assert found.fix == "take 192.0.2.1 out, or have the network give this host the address before Hatchway starts"
+    (found,) = look(config, no_address={"::": "cannot be used: this host has no IPv6"}.get)
+    assert (found.text.startswith(":: cannot be used"), found.fix) == (True, "take :: out")
+
+
+def test_which_addresses_a_host_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.why_not("127.0.0.1") is None
+    assert settings.why_not("0.0.0.0") is None
+    # Of no host: for documentation (RFC 5737).
+    assert settings.why_not("192.0.2.1") == "is no address of this host"
+
+    def none(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("socket.socket", none)
+    assert settings.why_not("::") == "cannot be used: this host has no IPv6"
 
 
 @pytest.mark.parametrize("host", ["", "sftp.example.org", "2001:db8::2022", "192.0.2.1", "::1"])

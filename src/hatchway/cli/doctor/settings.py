@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import grp
 import ipaddress
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hatchway import trust
-from hatchway.cli.doctor import unit_files
+from hatchway.cli.doctor import engine, unit_files
 from hatchway.cli.doctor.finding import Finding, warning
 from hatchway.config import PACKAGE_PREFIX, Config
 from hatchway.host.policy import private_directories
@@ -35,11 +36,12 @@ def examine(
     proc: str = "/proc",
     flaw: Callable[[str], str | None] = trust.flaw,
     hostname: Callable[[], str] = socket.gethostname,
+    no_address: Callable[[str], str | None] | None = None,
 ) -> Iterator[Finding]:
     """What is to be said of `config`. `prefix` is where Hatchway is installed, `proc` where proc(5) is mounted."""
     yield from _sources(config)
     yield from _directories(config, flaw)
-    yield from _addresses(config)
+    yield from _addresses(config, no_address or why_not)
     yield from _own_name(config, hostname())
     if prefix == PACKAGE_PREFIX:
         yield from _fixed(config, units)
@@ -47,8 +49,8 @@ def examine(
 
 
 def _sources(config: Config) -> Iterator[Finding]:
-    engine, static = config.engine, config.static
-    if not engine.enabled and not static.file:
+    static = config.static
+    if not config.engine.enabled and not static.file:
         yield warning(
             "engine.enabled",
             "there is no engine, and static.file names no file: there is nothing to share",
@@ -60,22 +62,31 @@ def _sources(config: Config) -> Iterator[Finding]:
             "no directory it lists can be shared: host.bind_prefixes is empty",
             "name in host.bind_prefixes the directories beneath which they are",
         )
-    if not engine.enabled:
-        for key, value in (("access.labels", config.access.labels), ("engine.container_users", engine.container_users)):
+    if not config.engine.enabled:
+        users = config.engine.container_users
+        for key, value in (("access.labels", config.access.labels), ("engine.container_users", users)):
             if value:
                 yield warning(key, "it does nothing while engine.enabled = false", f"take {key} out")
 
 
 def _directories(config: Config, flaw: Callable[[str], str | None]) -> Iterator[Finding]:
     named = [("host.bind_prefixes", path) for path in config.host.bind_prefixes]
+    # Without an engine its directories are missing, too: that is a finding of the engine.
+    there = engine.absent(config) is None
     if config.engine.enabled:
         named = [*(("host.volume_roots", path) for path in config.host.volume_roots), *named]
     for key, path in named:
         own = next((own for own in private_directories(config) if below(path, own)), None)
         if own is not None:
             yield warning(key, f"nothing in {path} is ever shared: it is in {own}, Hatchway's own", f"take {path} out")
+        elif key == "host.volume_roots" and not there:
+            continue
         elif _missing(path):
-            yield warning(key, f"there is no directory {path}: nothing can be shared from there", "make it, or mend it")
+            fix = "set it to where the engine keeps its volumes: the directory volumes in the data root it names "
+            fix += "('docker info', Docker Root Dir)"
+            if key == "host.bind_prefixes":
+                fix = f"make it, or take {path} out"
+            yield warning(key, f"there is no directory {path}: nothing can be shared from there", fix)
         elif key == "host.bind_prefixes" and (found := flaw(os.path.dirname(path))) is not None:
             yield warning(
                 key,
@@ -93,7 +104,30 @@ def _missing(path: str) -> bool:
         return True
 
 
-def _addresses(config: Config) -> Iterator[Finding]:
+_NOT_HERE = "is no address of this host"
+
+
+def why_not(address: str) -> str | None:
+    """Why nobody can listen at `address` on this host, whatever the port. None: one can."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as sock:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Port 0 is any that is free: Hatchway's own may be in use, by its sshd.
+            sock.bind(place)
+    except OSError as exc:
+        if exc.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+            return _NOT_HERE
+        if exc.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT) or isinstance(exc, socket.gaierror):
+            return "cannot be used: this host has no IPv6" if ":" in address else "cannot be used on this host"
+        return None  # not for us to say
+    return None
+
+
+def _addresses(config: Config, no_address: Callable[[str], str | None]) -> Iterator[Finding]:
     seen: list[str] = []
     for address in map(ipaddress.ip_address, config.sshd.listen):
         every = "0.0.0.0" if address.version == 4 else "::"
@@ -101,6 +135,13 @@ def _addresses(config: Config) -> Iterator[Finding]:
         if text in seen or (text != every and every in map(str, map(ipaddress.ip_address, config.sshd.listen))):
             why = "is listed twice" if text in seen else f"is one of {every}, which is listed too"
             yield warning("sshd.listen", f"{text} {why}: sshd complains at each start", f"take {text} out")
+        elif (found := no_address(text)) is not None:
+            yield warning(
+                "sshd.listen",
+                f"{text} {found}: sshd does not listen there",
+                f"take {text} out"
+                + ", or have the network give this host the address before Hatchway starts" * (found == _NOT_HERE),
+            )
         seen.append(text)
     host, colon, port = config.connect.host.rpartition(":")
     if colon and ":" not in host and re.fullmatch(r"[0-9]{1,5}", port):
