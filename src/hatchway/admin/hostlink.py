@@ -13,6 +13,7 @@ from hatchway import log
 from hatchway.config import Config
 from hatchway.errors import HatchwayError, NotRunningError, ProtocolError
 from hatchway.wire import frames
+from hatchway.wire.admin import HOST_STARTING
 from hatchway.wire.frames import Failure
 from hatchway.wire.host import (
     Activities,
@@ -63,7 +64,7 @@ class HostLink:
 
     def __init__(self, config: Config) -> None:
         self._path = config.hostd_socket
-        self.problem: str | None = "hostd has not answered yet"
+        self.problem: str | None = HOST_STARTING
         self._reached = trio.Event()
 
     async def reached(self, timeout_s: float = RESTART_S) -> None:

@@ -167,7 +167,13 @@ class Operations:
             waiting=tuple(
                 f"{key} {volume.path}"
                 for key, volume in volumes
-                if volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present)
+                if volume.refusal is None
+                and (volume.held_back is not None or (volume.access is Access.SUSPENDED and volume.present))
+            ),
+            unshareable=tuple(
+                f"{key} {volume.path}"
+                for key, volume in volumes
+                if volume.refusal is not None and (volume.held_back is not None or volume.access is Access.SUSPENDED)
             ),
             full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
             locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),

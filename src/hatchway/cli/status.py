@@ -26,8 +26,8 @@ def _print(out: Terminal, answer: Status) -> None:
     out.field("Sessions", str(answer.sessions))
     out.field("Mounts", str(answer.mounts))
     out.field("Access rules", str(len(answer.rules)))
-    if answer.waiting:
-        out.field("Suspended", Text(f"{count(len(answer.waiting), 'volume')}: see 'hatchway ls'", "yellow"))
+    if suspended := len(answer.waiting) + len(answer.unshareable):
+        out.field("Suspended", Text(f"{count(suspended, 'volume')}: see 'hatchway ls'", "yellow"))
     if answer.full:
         out.field("Full", Text(f"{count(len(answer.full), 'volume')}: see 'hatchway ls'", "yellow"))
     if answer.locked:

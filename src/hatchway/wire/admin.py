@@ -304,6 +304,10 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     password_rehash: bool = False
 
 
+HOST_STARTING = "hostd has not answered yet"
+"""The `host_problem` of a daemon that has just been started."""
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, tag="daemon-status"):
     """How the daemon is; with `leftovers` also what nobody uses any more. Answer: Status."""
 
@@ -314,7 +318,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """`host_problem` is a sentence when hostd cannot be reached, None when all is well.
 
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
-    `waiting` instances and paths at which access is suspended or held back, `full` those to which nothing can be added.
+    `waiting` instances and paths at which access is suspended or held back until it is confirmed, `unshareable` those
+    at which it is suspended since what is there cannot be shared, `full` those to which nothing can be added.
     `locked` and `expired` are logins, `unopened` those of which a secret does not open with the sealing key.
     """
 
@@ -326,6 +331,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     host_problem: str | None
     rules: tuple[AccessRule, ...] = ()
     waiting: tuple[str, ...] = ()
+    unshareable: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
     locked: tuple[str, ...] = ()
     expired: tuple[str, ...] = ()

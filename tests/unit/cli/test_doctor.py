@@ -19,8 +19,8 @@ import pytest
 from msgspec import structs
 
 from hatchway import rulefiles
+from hatchway.cli.doctor import advice, engine, files, kernel, leftovers, names, openssh, pam, pam_probe, sockets
 from hatchway.cli.doctor import daemon as daemon_check
-from hatchway.cli.doctor import engine, files, kernel, leftovers, names, openssh, pam, pam_probe, sockets
 from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.command_line import run as execute
 from hatchway.cli.doctor.finding import Finding, Level, ok
@@ -29,7 +29,7 @@ from hatchway.errors import EngineError, HostError, NotRunningError, ProtocolErr
 from hatchway.host import orphans
 from hatchway.host.orphans import InUse
 from hatchway.sshd import render
-from hatchway.wire.admin import DaemonStatus, SourceStatus, Status
+from hatchway.wire.admin import HOST_STARTING, DaemonStatus, SourceStatus, Status
 from hatchway.wire.host import Leftover, LeftoverKind, Leftovers
 
 if TYPE_CHECKING:
@@ -192,11 +192,64 @@ def _proc(root: Path, port: int, owner: bytes | None) -> str:
 
 def test_port(config: Config, tmp_path: Path) -> None:
     ours = f"sshd: {tmp_path}/run/sshd/hatchway-sshd -D -e [listener]\0".encode()
-    expect(openssh.port(config, _proc(tmp_path / "a", 2022, ours)), OK, "Hatchway's sshd listens")
-    expect(openssh.port(config, _proc(tmp_path / "b", 2022, b"nginx\0-g\0")), FAILED, "nginx -g")
-    expect(openssh.port(config, _proc(tmp_path / "c", 2022, None)), WARNING, "something")
-    expect(openssh.port(config, _proc(tmp_path / "d", 2021, b"nginx\0")), WARNING, "something")
-    expect(openssh.port(config, _proc(tmp_path / "e", 2020, b"nginx\0")), OK, "free")
+    config = structs.replace(config, sshd=Sshd(listen=("0.0.0.0",)))
+
+    def look(name: str, port: int, owner: bytes | None, root: bool = True) -> Finding:
+        return only(openssh.port(config, _proc(tmp_path / name, port, owner), root=root))
+
+    expect(look("a", 2022, ours), OK, "Hatchway's sshd listens at 0.0.0.0")
+    expect(look("b", 2022, b"nginx\0-g\0"), FAILED, "0.0.0.0: taken by process 99 (nginx -g)")
+    expect(look("c", 2022, None, root=False), WARNING, "something")
+    expect(look("d", 2021, None, root=True), FAILED, "at 127.0.0.1, no process")
+    expect(look("e", 2020, b"nginx\0"), OK, "free")
+
+
+def test_the_port_for_real(config: Config) -> None:
+    """This process holds it, and opens and closes descriptors while it looks."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = structs.replace(config, sshd=Sshd(port=server.getsockname()[1], listen=("127.0.0.1",)))
+        expect(only(openssh.port(config)), FAILED, f"127.0.0.1: taken by process {os.getpid()} (", "at 127.0.0.1")
+
+
+def test_the_port_at_each_address(config: Config, tmp_path: Path) -> None:
+    """Of two sockets one may be another program's: whoever came first has the address."""
+    ours = f"sshd: {tmp_path}/run/sshd/hatchway-sshd -D -e [listener]\0".encode()
+    every, loopback, every6, local6 = "00000000", "0100007F", "0" * 32, "0" * 24 + "01000000"
+    both = ("0.0.0.0", "::")
+
+    def look(
+        listen: Sequence[str],
+        *sockets: tuple[str, bytes],
+        absent: Sequence[str] = (),
+        how: advice.Advice = advice.PACKAGE,
+    ) -> list[tuple[Level, str]]:
+        proc = tmp_path / f"proc{len(list(tmp_path.iterdir()))}"
+        (proc / "net").mkdir(parents=True)
+        tail = "00000000:00000000 00:00000000 00000000     0        0"
+        tables = {"tcp": "head\n", "tcp6": "head\n"}
+        for number, (address, command) in enumerate(sockets, 50):
+            table = "tcp" if len(address) == 8 else "tcp6"
+            tables[table] += f"  0: {address}:07E6 {address}:0000 0A {tail} {number} 1\n"
+            (proc / str(number) / "fd").mkdir(parents=True)
+            (proc / str(number) / "fd" / "3").symlink_to(f"socket:[{number}]")
+            (proc / str(number) / "cmdline").write_bytes(command)
+        for table, text in tables.items():
+            (proc / "net" / table).write_text(text)
+        one = structs.replace(config, sshd=Sshd(listen=tuple(listen)))
+        why = dict.fromkeys(absent, "is no address of this host")
+        return [(one.level, one.text) for one in openssh.port(one, str(proc), how, True, why.get)]
+
+    assert look(both, (every, ours), (every6, ours)) == [(OK, "Hatchway's sshd listens at 0.0.0.0, ::")]
+    taken = "taken by process 50 (nginx), which listens at"
+    assert look(both, (every, b"nginx"), (every6, ours)) == [(FAILED, f"0.0.0.0: {taken} 0.0.0.0")]
+    assert look(both, (loopback, b"nginx"), (every6, ours)) == [(FAILED, f"0.0.0.0: {taken} 127.0.0.1")]
+    assert look(["10.0.0.1", "::"], (every, b"nginx"), (every6, ours)) == [(FAILED, f"10.0.0.1: {taken} 0.0.0.0")]
+    assert look(both, (every6, b"nginx")) == [(FAILED, f"0.0.0.0 and ::: {taken} ::")]
+    assert look(["::"], (local6, b"nginx")) == [(FAILED, f"::: {taken} ::1")]
+    assert look(both, (every, ours)) == [(FAILED, "Hatchway's sshd does not listen at ::")]
+    assert look(both, (every, ours), absent=["::"]) == [(OK, "Hatchway's sshd listens at 0.0.0.0")]
+    assert look(["10.0.0.1"], (loopback, b"nginx")) == [(OK, "is free at sshd.listen")]
+    assert [level for level, _ in look(both, (every, b"a"), (every6, b"b"))] == [FAILED, FAILED]
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
@@ -268,7 +321,7 @@ def test_pam_login(config: Config) -> None:
     (Path(config.paths.pam_dir) / "hatchway-sshd").touch()
     assert pam.refuses_strangers(config, False, probe(0)) == []
     assert asked == []
-    expect(only(pam.refuses_strangers(config, True, probe(1, "System error"))), OK, "System error")
+    expect(only(pam.refuses_strangers(config, True, probe(1, "System error"))), OK, "a stranger is refused")
     expect(only(pam.refuses_strangers(config, True, probe(0))), FAILED, "was let in")
     expect(only(pam.refuses_strangers(config, True, probe(2, "Module is unknown"))), WARNING, "Module is unknown")
     expect(only(pam.refuses_strangers(config, True, probe(None, "no answer"))), WARNING, "no answer")
@@ -563,10 +616,13 @@ def test_the_daemon_runs() -> None:
         SourceStatus(source="new", age_s=None, instances=0, problem=None),
         host_problem="hostd does not answer",
     )
+    assert [one.name for one in daemon_check.ask(lambda: answer, known={"static"})[0] if "static" in one.name] == []
     findings, running = daemon_check.ask(lambda: answer)
     assert running
     assert [finding.level for finding in findings] == [OK, FAILED, OK, WARNING, WARNING, WARNING]
     assert daemon_check.ask(_status)[0][1] == ok("hostd", "answers")
+    starting = daemon_check.ask(lambda: _status(host_problem=HOST_STARTING))[0][1]
+    expect(starting, WARNING, "has not answered yet")
 
 
 def test_what_waits_for_somebody_to_look_at_it() -> None:
@@ -576,6 +632,12 @@ def test_what_waits_for_somebody_to_look_at_it() -> None:
         only([one for one in findings if one.name == "access"]), WARNING, "7 volumes: shop/web/1 /data", "5 /data, …"
     )
     assert [one for one in daemon_check.ask(_status)[0] if one.name == "access"] == []
+    # What cannot be shared cannot be confirmed.
+    findings, _ = daemon_check.ask(lambda: structs.replace(_status(), unshareable=waiting[:1]))
+    found = only([one for one in findings if one.name == "access"])
+    expect(found, WARNING, "1 volume that cannot be shared any more: shop/web/1 /data")
+    assert "allow the directory again" in str(found.fix)
+    assert "confirm" not in str(found.fix)
 
 
 def test_who_may_not_ask_is_told_to_become_root() -> None:

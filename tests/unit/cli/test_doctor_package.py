@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from hatchway.cli.doctor import advice, catalog, files, leftovers, openssh, pam, sockets, unit_files, units
+from hatchway.cli.doctor import advice, catalog, examine, files, leftovers, openssh, pam, sockets, unit_files, units
 from hatchway.cli.doctor import daemon as daemon_check
 from hatchway.cli.doctor.advice import PACKAGE, RUN
 from hatchway.cli.doctor.catalog import Who
@@ -148,6 +148,7 @@ GOOD = {
     "UnitFileState": "static",
     "MainPID": "7",
     "NeedDaemonReload": "no",
+    "NRestarts": "0",
 }
 
 
@@ -182,12 +183,76 @@ def test_a_unit_that_failed() -> None:
     assert (found.level, "does not stay up (watchdog)" in found.text) == (FAILED, True)
     (found,) = units.active(told(hostd={"ActiveState": "activating", "SubState": "start"}), True)
     assert found.level is WARNING
+    # It has just been started again, and nothing is known of that yet; an administrator's start counts from 0.
+    starting = {"ActiveState": "activating", "SubState": "start", "Result": "success", "NRestarts": "41"}
+    (found,) = units.active(told(hostd=starting), True)
+    assert (found.level, found.text) == (FAILED, "does not stay up: it is started again and again")
+    (found,) = units.active(told(hostd={**starting, "NRestarts": "1"}), True)
+    assert found.level is WARNING
+    (found,) = units.active(told(hostd={**starting, "NRestarts": "0", "Result": "exit-code"}), True)
+    assert found.level is FAILED
     (found,) = units.active(told(auth_socket={"ActiveState": "inactive", "SubState": "dead"}), True)
     assert (found.name, found.level) == ("hatchway-auth.socket", FAILED)
     (found,) = units.active(told(sshd={"LoadState": "masked", "ActiveState": "inactive"}), True)
     assert "systemctl unmask hatchway-sshd.service" in fix(found)
     (found,) = units.active(told(sshd={"LoadState": "bad-setting", "ActiveState": "inactive"}), True)
     assert "bad-setting" in found.text
+
+
+def test_what_does_not_stay_up_says_why_and_is_not_waited_for() -> None:
+    asked: list[Sequence[str]] = []
+
+    def journal(argv: Sequence[str]) -> Ran:
+        asked.append(argv)
+        return Ran(0, "Traceback:\nhatchwayd: registry.sqlite: belongs to uid 0\x1b[2J" + "x" * 1000)
+
+    down = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "NRestarts": "9"}
+    state = told(core=down)
+    (found,) = units.active(state, False, lambda name: units.last_line(name, journal))
+    (command,) = asked
+    assert command[0] == "journalctl"
+    assert {"-b", "-n", "_SYSTEMD_UNIT=hatchway-core.service"} <= set(command)
+    assert (
+        "does not stay up (exit-code): it is started again and again. It said last: hatchwayd: registry.sq"
+        in found.text
+    )
+    assert "uid 0\\x1b[2Jxxx" in found.text
+    assert len(found.text) < 500
+    assert state.in_the_way == units.CORE
+    (found,) = units.active(state, False, lambda name: units.last_line(name, lambda _: Ran(1, "no journal files")))
+    assert "said" not in found.text
+    assert told(hostd=down).in_the_way == units.HOSTD
+    assert told(catalog=down).in_the_way is None
+    failed = {"ActiveState": "failed"}
+    assert told(hostd=failed).in_the_way == units.HOSTD
+    # After a stop nothing listens: whoever asks is told so at once.
+    assert told(hatchway={"ActiveState": "inactive"}, hostd=failed).in_the_way is None
+    assert told().in_the_way is None
+    assert units.State({}).in_the_way is None
+
+
+@pytest.mark.parametrize("name", ["core", "hostd"])
+def test_nobody_waits_for_a_daemon_that_does_not_stay_up(
+    config: Config, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    down = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "NRestarts": "9"}
+
+    class App:
+        def __init__(self) -> None:
+            self.config, self.config_path = config, Path(config.paths.run_dir) / "hatchway.toml"
+
+        def ask(self, request: object, *_: object) -> object:
+            raise AssertionError(request)
+
+    monkeypatch.setattr(examine, "HERE", PACKAGE)
+    state = told(**{name: down})
+    monkeypatch.setattr(units, "ask", lambda: state)
+    monkeypatch.setattr(units, "last_line", lambda _name: "it said so")
+    found = {one.name: one for one in examine.examine(App())}  # type: ignore[arg-type]
+    unit = f"hatchway-{name}.service"
+    assert (found[unit].level, "it said so" in found[unit].text) == (FAILED, True)
+    assert (found["daemon"].level, unit in found["daemon"].text) == (WARNING, True)
+    assert found["leftovers"].level is not FAILED
 
 
 def test_stopped_is_one_finding() -> None:
@@ -251,6 +316,20 @@ def test_a_drop_in_that_would_give_one(tmp_path: Path) -> None:
     # One of the same name that is nearer to the unit takes its place, and the last word counts.
     (lib / "hatchway-.service.d" / "harden.conf").write_text("[Service]\nPrivateTmp=\n")
     assert [one.level for one in units.namespaces(told(), proc, (str(etc), str(lib)))] == [OK]
+
+
+@pytest.mark.parametrize("unit", ["sessions", "hostd", "sshd"])
+def test_a_drop_in_is_told_of_though_the_unit_does_not_run(tmp_path: Path, unit: str) -> None:
+    """It may be why: hostd does not start then."""
+    proc = _proc(tmp_path / "proc", p7="mnt:[1]")
+    directory = tmp_path / "etc" / f"hatchway-{unit}.service.d"
+    directory.mkdir(parents=True)
+    (directory / "harden.conf").write_text("[Service]\nPrivateTmp=yes\n")
+    down = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "MainPID": "0"}
+    (found,) = units.namespaces(told(**{unit: down}), proc, (str(tmp_path / "etc"), str(SYSTEMD)))
+    assert (found.level, found.name) == (FAILED, "mount name space")
+    assert f"hatchway-{unit}.service is started in one of its own" in found.text
+    assert f"{directory}/harden.conf says PrivateTmp=yes" in found.text
 
 
 def test_a_process_that_is_elsewhere(tmp_path: Path) -> None:

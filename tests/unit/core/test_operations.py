@@ -640,6 +640,15 @@ async def test_secrets_that_do_not_open_are_told(tmp_path: Path) -> None:
         assert (await stage.do(DaemonStatus())).unopened == ("shop-web-1",)
 
 
+async def test_what_cannot_be_shared_any_more_is_not_to_be_confirmed(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data", "/logs")))
+        stage.host.born["/var/lib/docker/volumes/logs/_data"] = "inode:99:9.0"
+        await stage.core.feed(snapshot(volume("/data", refusal="/x is not below any prefix"), volume("/logs")))
+        status = await stage.do(DaemonStatus())
+        assert (status.unshareable, status.waiting) == (("shop/web/1 /data",), ("shop/web/1 /logs",))
+
+
 async def test_leftovers_are_looked_for_when_asked(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         assert (await stage.do(DaemonStatus())).leftovers is None

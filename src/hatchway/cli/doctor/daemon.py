@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.text import ago, count
 from hatchway.errors import HatchwayError, NotRunningError, RefusedError
-from hatchway.wire.admin import Status
+from hatchway.wire.admin import HOST_STARTING, Status
 
 STALE_S = 60.0
 """A source that said nothing for so long is not followed any more."""
 
 
-def ask(status: Callable[[], Status], how: Advice = HERE) -> tuple[list[Finding], bool]:
-    """What the daemon says of itself, and whether it runs. `status` asks it."""
+def not_asked(unit: str) -> Finding:
+    """What to say when the daemon would not answer since `unit`, its own or hostd's, does not stay up."""
+    return warning("daemon", f"is not asked, since {unit} does not run", f"see the finding of {unit}")
+
+
+def ask(
+    status: Callable[[], Status], how: Advice = HERE, known: Container[str] = frozenset()
+) -> tuple[list[Finding], bool]:
+    """What the daemon says of itself, and whether it runs. `status` asks it.
+
+    Of sources that are `known` to be away another finding speaks.
+    """
     try:
         answer = status()
     except NotRunningError:
@@ -33,6 +43,8 @@ def ask(status: Callable[[], Status], how: Advice = HERE) -> tuple[list[Finding]
     ]
     if answer.host_problem is None:
         findings.append(ok("hostd", "answers"))
+    elif answer.host_problem == HOST_STARTING:
+        findings.append(warning("hostd", f"{HOST_STARTING}: the daemon was just started", "look again in a minute"))
     else:
         findings.append(failed("hostd", answer.host_problem, how.log("hatchway-hostd")))
     if answer.unopened:
@@ -43,6 +55,16 @@ def ask(status: Callable[[], Status], how: Advice = HERE) -> tuple[list[Finding]
                 f"secrets of {count(len(answer.unopened), 'login')} do not open with it: {some}",
                 "put back the sealing key that belongs to this registry, and restart; or, if it is lost, give them new "
                 "ones: 'hatchway key renew', 'hatchway password reset'",
+            )
+        )
+    if answer.unshareable:
+        some = ", ".join(answer.unshareable[:5]) + (", …" if len(answer.unshareable) > 5 else "")
+        findings.append(
+            warning(
+                "access",
+                f"suspended for {count(len(answer.unshareable), 'volume')} that cannot be shared any more: {some}",
+                "'hatchway ls' says why; allow the directory again (host.volume_roots, host.bind_prefixes), or take "
+                "the access away: 'hatchway disable'",
             )
         )
     if answer.waiting:
@@ -56,6 +78,8 @@ def ask(status: Callable[[], Status], how: Advice = HERE) -> tuple[list[Finding]
         )
     for source in answer.sources:
         name = f"source {source.source}"
+        if source.problem is not None and source.source in known:
+            continue
         if source.problem is not None:
             # Whether that is a failure, the findings about the engine and the file say: here it is a consequence.
             findings.append(

@@ -48,11 +48,15 @@ def examine(app: App) -> Iterator[Finding]:
 
     def ask() -> list[Finding]:
         nonlocal running
-        found, running = daemon.ask(status)
+        found, running = daemon.ask(status, known=away)
         return found
 
-    told = list(_guarded("daemon", ask))
     state = units.ask() if HERE.packaged else units.State({})
+    away = {"docker"} if engine.absent(config) is not None else set[str]()
+    if (down := state.in_the_way) is None:
+        told = list(_guarded("daemon", ask))
+    else:
+        told, running = [daemon.not_asked(down)], state.runs(units.CORE)
     checks: list[tuple[str, Callable[[], Finding | list[Finding] | None]]] = [
         ("configuration", lambda: files.configuration(app.config_path)),
         ("settings", lambda: _settings(app, config)),
@@ -79,11 +83,14 @@ def examine(app: App) -> Iterator[Finding]:
     for name, check in checks:
         yield from _guarded(name, check)
     if HERE.packaged:
-        yield from _guarded("units", lambda: units.active(state, running))
+        yield from _guarded("units", lambda: units.active(state, running, units.last_line))
         yield from _guarded("mount name space", lambda: units.namespaces(state))
     yield from told
     yield from _guarded("sockets", lambda: sockets.modes(config, running))
     yield from _guarded("login decisions", lambda: sockets.auth(config, running))
+    if down is not None and running:
+        yield leftovers.not_asked(down)
+        return
     yield from _guarded(
         "leftovers",
         lambda: leftovers.look(config, running, lambda: app.ask(DaemonStatus(leftovers=True), Status)),

@@ -21,6 +21,11 @@ NAME = "leftovers"
 _AS_ROOT = "run 'hatchway doctor' as root"
 
 
+def not_asked(unit: str) -> Finding:
+    """What to say when the daemon would not answer because of `unit`."""
+    return warning(NAME, f"cannot be told, since {unit} does not run", f"see the finding of {unit}")
+
+
 def look(
     config: Config,
     running: bool,

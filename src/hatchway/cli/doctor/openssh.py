@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hatchway import trust
+from hatchway.cli.doctor import settings
 from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.config import Config
@@ -83,29 +87,90 @@ def _has_host_keys(directory: str) -> bool:
     return any({name, f"{name}.pub"} & present for name in render.HOST_KEYS)
 
 
-def port(config: Config, proc: str = "/proc") -> Finding:
-    """Whether the port is free, or taken by our own sshd. `proc` is where proc(5) is mounted."""
+def port(
+    config: Config,
+    proc: str = "/proc",
+    how: Advice = HERE,
+    root: bool | None = None,
+    no_address: Callable[[str], str | None] = settings.why_not,
+) -> list[Finding]:
+    """Whether the port is free, or taken by our own sshd, at each address. `proc` is where proc(5) is mounted.
+
+    `no_address` says why nobody can listen at an address: another finding then says it.
+    """
     name = f"port {config.sshd.port}"
-    inodes = _listening(config.sshd.port, proc)
-    if not inodes:
-        return ok(name, "is free; nothing listens there now")
-    owners = _owners(inodes, proc)
-    if any(install.link_path(config) in owner for owner in owners.values()):
-        return ok(name, "Hatchway's sshd listens")
-    if not owners:
-        return warning(name, "something listens there", "run 'hatchway doctor' as root to see what")
-    return failed(
-        name,
-        f"is taken by {next(iter(owners.values()))!r}",
-        "stop that program, or set sshd.port to another port",
-    )
+    sockets = _listening(config.sshd.port, proc)
+    if not sockets:
+        return [ok(name, "is free; nothing listens there now")]
+    owners = _owners({one.inode for one in sockets}, proc)
+    ours = {inode for inode, (_, command) in owners.items() if install.link_path(config) in command}
+    listens: list[str] = []
+    lacks: list[str] = []
+    taken: dict[_Listener, list[str]] = {}
+    for text in config.sshd.listen:
+        address = ipaddress.ip_address(text)
+        if any(one.address == address and one.inode in ours for one in sockets):
+            listens.append(text)
+            continue
+        if no_address(text) is not None:
+            continue
+        others = [one for one in sockets if one.inode not in ours and one.bars(address)]
+        if others:
+            taken.setdefault(next((one for one in others if one.inode in owners), others[0]), []).append(text)
+        else:
+            lacks.append(text)
+    told = [
+        _taken(name, one, texts, owners, root=os.geteuid() == 0 if root is None else root, restart=bool(ours), how=how)
+        for one, texts in taken.items()
+    ]
+    if lacks and ours:
+        told.append(
+            failed(
+                name,
+                f"Hatchway's sshd does not listen at {', '.join(lacks)}",
+                f"{how.again('hatchway-sshd')}; no session ends" if how.packaged else how.again(),
+            )
+        )
+    if told:
+        return told
+    return [ok(name, f"Hatchway's sshd listens at {', '.join(listens)}" if listens else "is free at sshd.listen")]
+
+
+def _taken(
+    name: str,
+    one: _Listener,
+    wanted: list[str],
+    owners: dict[str, tuple[str, str]],
+    *,
+    root: bool,
+    restart: bool,
+    how: Advice,
+) -> Finding:
+    """What to say of another program's socket that keeps our sshd from the addresses that are `wanted`."""
+    again = f", then {how.again('hatchway-sshd')}" * restart
+    where = f"{' and '.join(wanted)}: taken by"
+    if one.inode in owners:
+        pid, command = owners[one.inode]
+        return failed(
+            name,
+            f"{where} process {pid} ({command}), which listens at {one.address}",
+            f"stop that program, or set sshd.port to another port{again}",
+        )
+    if root:
+        return failed(
+            name,
+            f"{where} something that listens at {one.address}, no process that is seen from here: the kernel's, or a "
+            "container's",
+            f"stop it, or set sshd.port to another port{again}",
+        )
+    return warning(name, "something listens there", "run 'hatchway doctor' as root to see what")
 
 
 def in_use(config: Config, how: Advice = HERE, proc: str = "/proc") -> list[Finding]:
     """Whether the sshd that listens is the one that is installed. For each connection it starts another program of
     OpenSSH's, which is the installed one: of another version, that may not understand it."""
-    inodes = _listening(config.sshd.port, proc)
-    ours = [pid for pid, command in _owners(inodes, proc).items() if install.link_path(config) in command]
+    inodes = {one.inode for one in _listening(config.sshd.port, proc)}
+    ours = {pid for pid, command in _owners(inodes, proc).values() if install.link_path(config) in command}
     for pid in ours:
         try:
             program = os.readlink(f"{proc}/{pid}/exe")
@@ -125,13 +190,35 @@ def in_use(config: Config, how: Advice = HERE, proc: str = "/proc") -> list[Find
     return []
 
 
+_COMMAND_MAX = 200
+"""Characters of a command line that are shown."""
+
 _GONE = " (deleted)"
 """What the kernel puts behind the name of a program whose file is not there any more (proc_pid_exe(5))."""
 
 
-def _listening(number: int, proc: str) -> set[str]:
-    """Inodes of the sockets that listen on a TCP port (proc_pid_net(5))."""
-    found = set()
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A socket that listens."""
+
+    address: _Address
+    inode: str
+
+    def bars(self, address: _Address) -> bool:
+        """Whether nobody else can listen at `address`, the port being the same. One of IPv6 may be for both."""
+        if self.address == address:
+            return True
+        if self.address.version == address.version:
+            return self.address.is_unspecified or address.is_unspecified
+        return self.address.version == 6 and self.address.is_unspecified
+
+
+def _listening(number: int, proc: str) -> list[_Listener]:
+    """The sockets that listen on a TCP port (proc_pid_net(5)). Those of IPv4 come first."""
+    found = []
     for table in ("tcp", "tcp6"):
         try:
             lines = Path(proc, "net", table).read_text(encoding="ascii").splitlines()[1:]
@@ -140,19 +227,33 @@ def _listening(number: int, proc: str) -> set[str]:
         for line in lines:
             fields = line.split()
             if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == number:
-                found.add(fields[9])
+                found.append(_Listener(_address(fields[1].partition(":")[0]), fields[9]))
     return found
 
 
-def _owners(inodes: set[str], proc: str) -> dict[str, str]:
-    """Command lines, by pid, of the processes that hold one of the sockets; only root sees those of others."""
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    found = {}
+def _address(digits: str) -> _Address:
+    """An address as the kernel writes it: words of four bytes, each in the order of this machine."""
+    words = [int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8)]
+    return ipaddress.ip_address(b"".join(words))
+
+
+def _owners(inodes: set[str], proc: str) -> dict[str, tuple[str, str]]:
+    """Pid and command line of a process that holds the socket, by inode; only root sees those of others."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, tuple[str, str]] = {}
     for process in Path(proc).glob("[0-9]*"):
         try:
-            if any(os.readlink(entry) in wanted for entry in (process / "fd").iterdir()):
+            held = {wanted[link] for entry in (process / "fd").iterdir() if (link := _link(entry)) in wanted}
+            for inode in held - found.keys():
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").strip()
-                found[process.name] = command.decode("utf-8", "backslashreplace")
+                found[inode] = process.name, command.decode("utf-8", "backslashreplace")[:_COMMAND_MAX]
         except OSError:
             continue  # gone meanwhile, or somebody else's
     return found
+
+
+def _link(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""  # closed meanwhile: the others still count

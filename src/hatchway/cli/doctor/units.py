@@ -11,9 +11,11 @@ from hatchway.cli.doctor.advice import PACKAGE
 from hatchway.cli.doctor.command_line import Ran, run
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.cli.text import count
+from hatchway.printable import harmless
 
 UMBRELLA, SESSIONS = "hatchway.service", "hatchway-sessions.service"
 HOSTD, SSHD, CATALOG = "hatchway-hostd.service", "hatchway-sshd.service", "hatchway-catalog.service"
+CORE = "hatchway-core.service"
 
 NAMES = (
     UMBRELLA,
@@ -21,7 +23,7 @@ NAMES = (
     *(f"hatchway-{name}.socket" for name in ("admin", "auth", "catalog", "hostd", "workers")),
     "hatchway-workers.service",
     HOSTD,
-    "hatchway-core.service",
+    CORE,
     CATALOG,
     SSHD,
 )
@@ -40,6 +42,7 @@ _PROPERTIES = (
     "UnitFileState",
     "MainPID",
     "NeedDaemonReload",
+    "NRestarts",
 )
 
 _TAKEN = "6"
@@ -103,6 +106,22 @@ class State:
         number = self.units.get(name, {}).get("MainPID", "0")
         return int(number) if number.isdecimal() else 0
 
+    def runs(self, name: str) -> bool:
+        """Whether a unit is active."""
+        return self.units.get(name, {}).get("ActiveState") == "active"
+
+    @property
+    def in_the_way(self) -> str | None:
+        """The unit because of which the daemon would not answer, though its socket is there: one would wait for long.
+
+        The daemon itself, or hostd, which it asks.
+        """
+        for name in (CORE, HOSTD):
+            unit = self.units.get(name, {})
+            if _unsteady(unit) or (unit.get("ActiveState") == "failed" and self.runs(UMBRELLA)):
+                return name
+        return None
+
 
 def ask(execute: Callable[[Sequence[str]], Ran] = run) -> State:
     """Ask systemd."""
@@ -117,8 +136,22 @@ def ask(execute: Callable[[Sequence[str]], Ran] = run) -> State:
     return State(found)
 
 
-def active(state: State, running: bool) -> list[Finding]:
-    """Whether each unit is active. `running`: the daemon answers."""
+_LINE_MAX = 400
+"""Characters of a line of the journal that are shown."""
+
+
+def last_line(name: str, execute: Callable[[Sequence[str]], Ran] = run) -> str | None:
+    """What the processes of a unit said last since this host was started; what systemd says of them does not count."""
+    ran = execute(["journalctl", "--quiet", "--no-pager", "-b", "-n", "1", "-o", "cat", f"_SYSTEMD_UNIT={name}"])
+    lines = ran.output.splitlines() if ran.status == 0 else []
+    if not lines:
+        return None
+    line = harmless(lines[-1].strip())
+    return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
+
+
+def active(state: State, running: bool, last_line: Callable[[str], str | None] = lambda _: None) -> list[Finding]:
+    """Whether each unit is active. `running`: the daemon answers. `last_line` tells what a unit that fails said."""
     name = "units"
     if state.problem is not None:
         return [warning(name, f"systemd cannot be asked: {state.problem}", "see 'systemctl status'")]
@@ -126,11 +159,11 @@ def active(state: State, running: bool) -> list[Finding]:
     if missing:
         return [failed(name, f"systemd does not know {', '.join(missing)}", PACKAGE.reinstall(""))]
     bad = [one for one in NAMES if state.units[one].get("ActiveState") != "active"]
-    if UMBRELLA in bad and running:
+    if UMBRELLA in bad and running and state.in_the_way is None:
         return [ok(name, "off: Hatchway was started by 'hatchway run'")]
     # What belongs to nothing that is to run is off as well, which is no finding of its own.
     stopped = state.units[UMBRELLA].get("ActiveState") == "inactive"
-    told = [_bad(one, state.units[one]) for one in bad if not stopped or _has_failed(state.units[one])]
+    told = [_bad(one, state.units[one], last_line) for one in bad if not stopped or _has_failed(state.units[one])]
     if stopped:
         told.insert(0, _stopped(state.units[UMBRELLA]))
     told += _settled(state)
@@ -138,7 +171,21 @@ def active(state: State, running: bool) -> list[Finding]:
 
 
 def _has_failed(unit: Mapping[str, str]) -> bool:
-    return unit.get("ActiveState") == "failed" or unit.get("LoadState") not in ("loaded", "not-found")
+    return (
+        unit.get("ActiveState") == "failed" or _unsteady(unit) or unit.get("LoadState") not in ("loaded", "not-found")
+    )
+
+
+def _unsteady(unit: Mapping[str, str]) -> bool:
+    """Whether a unit that is starting did so before and ended: of what an administrator starts NRestarts is 0."""
+    if unit.get("ActiveState") != "activating":
+        return False
+    restarts = unit.get("NRestarts", "0")
+    return (
+        unit.get("SubState", "").startswith("auto-restart")
+        or unit.get("Result", "success") != "success"
+        or (restarts.isdecimal() and int(restarts) > 1)
+    )
 
 
 def _stopped(umbrella: Mapping[str, str]) -> Finding:
@@ -148,7 +195,7 @@ def _stopped(umbrella: Mapping[str, str]) -> Finding:
     return warning(UMBRELLA, "is stopped", f"systemctl {'start' if enabled else 'enable --now'} hatchway")
 
 
-def _bad(name: str, unit: Mapping[str, str]) -> Finding:
+def _bad(name: str, unit: Mapping[str, str], last_line: Callable[[str], str | None] = lambda _: None) -> Finding:
     why = f"see why: journalctl -b -n 50 -u {name}; when it is mended: systemctl restart hatchway"
     if unit.get("LoadState") == "masked":
         return failed(name, "is masked", f"systemctl unmask {name} && systemctl restart hatchway")
@@ -156,11 +203,15 @@ def _bad(name: str, unit: Mapping[str, str]) -> Finding:
         return failed(name, f"cannot be loaded ({unit['LoadState']})", f"see systemctl status {name}")
     if name == SESSIONS and unit.get("ExecMainStatus") == _TAKEN:
         return failed(name, "has not started beside a 'hatchway run'", "stop that, then: systemctl start hatchway")
-    now, how = unit.get("ActiveState", "?"), unit.get("SubState", "?")
-    if now == "failed":
-        return failed(name, f"has failed ({unit.get('Result', '?')})", why)
-    if how == "auto-restart":
-        return failed(name, f"does not stay up ({unit.get('Result', '?')}): it is started again and again", why)
+    now = unit.get("ActiveState", "?")
+    if now == "failed" or _unsteady(unit):
+        said = last_line(name)
+        # While it is being started this is of that start, of which nothing is known yet.
+        result = unit.get("Result", "success")
+        because = f" ({result})" * (result != "success")
+        again = f"does not stay up{because}: it is started again and again"
+        text = f"has failed{because}" if now == "failed" else again
+        return failed(name, text if said is None else f"{text}. It said last: {said}", why)
     if now in ("activating", "deactivating", "reloading"):
         return warning(name, f"is {now} now", "look again in a minute")
     return failed(name, f"is {now}", why)
@@ -185,7 +236,8 @@ def namespaces(
 ) -> list[Finding]:
     """Whether privileged half and sshd are in the host's mount name space, and what would put them into another.
 
-    Nothing is said of what cannot be seen since one of them does not run: that is a finding of `active`.
+    What would is looked for in the files of units that do not run, too: it may be why. Else nothing is said of those,
+    which is a finding of `active`.
     """
     name, told, seen = "mount name space", list[Finding](), set[str]()
     try:
@@ -193,8 +245,8 @@ def namespaces(
     except OSError:
         return [warning(name, "not looked at: only root can", "run 'hatchway doctor' as root")]
     for unit in IN_HOSTS_NAMESPACE:
-        elsewhere = False
-        if pid := state.pid(unit):
+        elsewhere, pid = False, state.pid(unit)
+        if pid:
             try:
                 elsewhere = os.readlink(f"{proc}/{pid}/ns/mnt") != hosts
                 seen.add(unit)
@@ -203,7 +255,9 @@ def namespaces(
         guilty = _guilty(unit, directories)
         if not elsewhere and not guilty:
             continue
-        what = "has one of its own" if elsewhere else "will have one of its own when it is started again"
+        what = "is started in one of its own"
+        if pid:
+            what = "has one of its own" if elsewhere else "will have one of its own when it is started again"
         because = "".join(f"; {value.file} says {key}={value.text}" for key, value in guilty)
         out = " and ".join(f"{key}= out of {value.file}" for key, value in guilty)
         told.append(
