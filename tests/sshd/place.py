@@ -28,13 +28,15 @@ def mount_ids(hatchway: Hatchway, login: str) -> dict[str, int]:
 def kernel_read_only(pid: int) -> bool:
     """Whether the volume's own mount, which the worker `pid` holds, is read-only (statvfs(3)).
 
-    It is the one that is neither proc's nor anything else's: the first O_PATH descriptor of a directory.
+    The other detached mount it holds is proc's.
     """
+    proc = os.stat("/proc").st_dev
     for entry in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
         info = Path(f"/proc/{pid}/fdinfo/{entry}").read_text()
         flags = int(info.partition("flags:")[2].split()[0], 8)
-        if flags & os.O_PATH and os.readlink(f"/proc/{pid}/fd/{entry}") == "/":
-            return bool(os.statvfs(f"/proc/{pid}/fd/{entry}").f_flag & os.ST_RDONLY)
+        path = f"/proc/{pid}/fd/{entry}"
+        if flags & os.O_PATH and os.readlink(path) == "/" and os.stat(path).st_dev != proc:
+            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     raise AssertionError("it holds no volume")
 
 
