@@ -199,7 +199,9 @@ def test_a_service_with_mounts_of_its_own(site: Installed, web: User, setting: s
     try:
         with site.session(web.login):
             assert site.mounts() != []
-            host.run("systemd-run", f"--unit={unit}", f"--property={setting}", "sleep", "1000")
+            # Started is one that has become its program, and so has its mounts (systemd.service(5), Type=exec).
+            command = ("--property=Type=exec", f"--property={setting}", "sleep", "1000")
+            host.run("systemd-run", f"--unit={unit}", *command)
             pid = host.main_pid(unit)
             assert host.run("readlink", f"/proc/{pid}/ns/mnt").stdout != host.run("readlink", "/proc/1/ns/mnt").stdout
         idle(site)
