@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
@@ -48,31 +48,29 @@ def ask(
     else:
         findings.append(failed("hostd", answer.host_problem, how.log("hatchway-hostd")))
     if answer.unopened:
-        some = ", ".join(answer.unopened[:5]) + (", …" if len(answer.unopened) > 5 else "")
         findings.append(
             failed(
                 "sealing key",
-                f"secrets of {count(len(answer.unopened), 'login')} do not open with it: {some}",
+                f"secrets of {count(len(answer.unopened), 'login')} do not open with it: {_some(answer.unopened)}",
                 "put back the sealing key that belongs to this registry, and restart; or, if it is lost, give them new "
                 "ones: 'hatchway key renew', 'hatchway password reset'",
             )
         )
     if answer.unshareable:
-        some = ", ".join(answer.unshareable[:5]) + (", …" if len(answer.unshareable) > 5 else "")
         findings.append(
             warning(
                 "access",
-                f"suspended for {count(len(answer.unshareable), 'volume')} that cannot be shared any more: {some}",
+                f"suspended for {count(len(answer.unshareable), 'volume')} that cannot be shared any more: "
+                f"{_some(answer.unshareable)}",
                 "'hatchway ls' says why; allow the directory again (host.volume_roots, host.bind_prefixes), or take "
                 "the access away: 'hatchway disable'",
             )
         )
     if answer.waiting:
-        some = ", ".join(answer.waiting[:5]) + (", …" if len(answer.waiting) > 5 else "")
         findings.append(
             warning(
                 "access",
-                f"suspended or held back for {count(len(answer.waiting), 'volume')}: {some}",
+                f"suspended or held back for {count(len(answer.waiting), 'volume')}: {_some(answer.waiting)}",
                 "'hatchway ls' says why; look whose they are, then 'hatchway confirm' or 'hatchway forget'",
             )
         )
@@ -91,3 +89,8 @@ def ask(
         else:
             findings.append(ok(name, f"{count(source.instances, 'instance')}, seen {ago(source.age_s)}"))
     return findings, True
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first five of `names`, and whether there are more."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
