@@ -153,6 +153,26 @@ def test_a_bad_configuration_changes_nothing(site: Installed, web: User) -> None
     is_well(site)
 
 
+def test_a_daemon_that_is_masked_is_left_alone_by_a_reload(site: Installed, web: User) -> None:
+    """And it is no reason for the others not to read the configuration."""
+    site.host.run("systemctl", "mask", "--now", "hatchway-catalog.service")
+    try:
+        before = site.pids()
+        site.host.run("systemctl", "reload", "hatchway")
+        wait_until(
+            lambda: all(site.pids()[name] not in (0, before[name]) for name in ALL - {"sshd", "catalog"}),
+            lambda: f"all other daemons are new ones\n{site.states()}",
+            READY_S,
+        )
+        site.sftp(web.login, "ls /data\n", timeout_s=20)
+        assert site.host.run("systemctl", "is-active", "hatchway-catalog.service", check=False).returncode != 0
+    finally:
+        site.host.run("systemctl", "unmask", "hatchway-catalog.service")
+        site.host.run("systemctl", "start", "hatchway-catalog.service")
+    site.wait_all_run()
+    is_well(site)
+
+
 def test_stop_and_start(site: Installed, web: User) -> None:
     """`systemctl stop hatchway` ends everything, and nothing starts again by itself."""
     with site.session(web.login) as session:

@@ -120,7 +120,7 @@ def test_the_umbrella_has_all_others() -> None:
     assert ours(stop.partition("systemctl stop ")[2]) == others | SOCKETS
     check, *reload = values(UMBRELLA, "ExecReload", "Service")
     assert check.endswith("hatchway config check"), "a bad configuration changes nothing"
-    assert [line for line in reload if "systemctl --no-block " not in line] == []
+    assert [line for line in reload if "systemctl --no-block reload-or-restart " not in line] == []
     assert ours(" ".join(reload)) == DAEMONS
     assert [line for line in reload if SESSIONS in line] == [], "that would end all sessions"
 
