@@ -65,6 +65,7 @@ def examine(app: App) -> Iterator[Finding]:
         ("/dev/fuse", kernel.fuse_device),
         ("libfuse3", kernel.fuse_library),
         ("sshd", lambda: openssh.installed(config)),
+        ("privilege separation", lambda: openssh.privsep(running or state.runs(units.SSHD))),
         ("login helpers", lambda: openssh.helpers(config)),
         ("host keys", lambda: openssh.host_keys(config)),
         ("port", lambda: openssh.port(config)),

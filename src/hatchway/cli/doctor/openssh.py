@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,37 @@ def installed(config: Config, version_of: Callable[[str], version.Version] = ver
             "install a newer OpenSSH, or set sshd.binary to one",
         )
     return ok("sshd", f"OpenSSH {version.text(found)} at {config.sshd.binary}")
+
+
+def privsep(running: bool, directory: str = install.PRIVSEP_DIR, how: Advice = HERE, owner: int = 0) -> Finding:
+    """Whether the directory is there that sshd confines its unprivileged half in, and belongs to the uid `owner` alone.
+
+    sshd looks at it when it starts (sshd.c, "must be owned by root and not group or world-writable"), and goes there
+    for each connection, which ends where it cannot. `running`: sshd, or what starts it, does now.
+    """
+    name = "privilege separation"
+    try:
+        found = os.stat(directory)
+    except FileNotFoundError:
+        if not running:
+            return ok(name, f"{directory} is not there yet: it is made at the start")
+        make = f"install -d -m 0755 {directory}"
+        if how.packaged:
+            make = f"{how.again('hatchway-sshd')}, which ends no session; if that does not make it: {make}"
+        return failed(name, f"{directory} is not there: sshd resets every connection", make)
+    except OSError as exc:
+        return failed(name, f"{directory}: {exc.strerror}", "look at it as root")
+    if not stat.S_ISDIR(found.st_mode):
+        fix = f"rm {directory}, then: install -d -m 0755 {directory}"
+        return failed(name, f"{directory} is no directory: sshd lets nobody in", fix)
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != owner or mode & 0o022:
+        return failed(
+            name,
+            f"{directory} belongs to uid {found.st_uid} and has mode {mode:04o}: sshd does not accept that",
+            f"chown root:root {directory} && chmod 0755 {directory}",
+        )
+    return ok(name, f"{directory} is root's alone")
 
 
 def helpers(config: Config, flaw: Callable[[str], str | None] | None = None, how: Advice = HERE) -> Finding:
