@@ -255,6 +255,36 @@ def test_nobody_waits_for_a_daemon_that_does_not_stay_up(
     assert found["leftovers"].level is not FAILED
 
 
+def test_units_that_are_starting_are_waited_for() -> None:
+    """`systemctl start hatchway` returns before they are ready."""
+    starting = {"ActiveState": "activating", "SubState": "start", "Job": "812"}
+    waiting = {"ActiveState": "inactive", "SubState": "dead", "Job": "813"}
+    again = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code"}
+    time_s = 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal time_s
+        time_s += seconds
+
+    def settle(*states: units.State) -> tuple[units.State, float]:
+        """Which of `states`, the last of which stays, is judged, and after how many seconds."""
+        nonlocal time_s
+        time_s, left = 0.0, list(states)
+        return units.settle(lambda: left.pop(0) if len(left) > 1 else left[0], pause, lambda: time_s), time_s
+
+    good = told()
+    every = units.SETTLE_EVERY_S
+    assert settle(good) == (good, 0.0)
+    assert settle(told(core=starting, sshd=waiting), told(core=starting), good) == (good, 2 * every)
+    slow = told(hostd=starting)
+    assert settle(slow) == (slow, units.SETTLE_S)
+    (found,) = units.active(slow, True)
+    assert (found.level, found.text) == (WARNING, "is activating now")
+    # What does not stay up is not waited for, and neither is what is stopped, or systemd that says nothing.
+    for state in (told(core=again), told(core={"ActiveState": "inactive"}), units.State({}, "no systemd")):
+        assert settle(state) == (state, 0.0)
+
+
 def test_stopped_is_one_finding() -> None:
     off = {"ActiveState": "inactive", "SubState": "dead", "MainPID": "0"}
     names = ["hatchway", *(one.removeprefix("hatchway-").partition(".")[0] for one in units.NAMES[1:] if "serv" in one)]

@@ -51,7 +51,7 @@ def examine(app: App) -> Iterator[Finding]:
         found, running = daemon.ask(status, known=away)
         return found
 
-    state = units.ask() if HERE.packaged else units.State({})
+    state = units.settle(units.ask) if HERE.packaged else units.State({})
     away = {"docker"} if engine.absent(config) is not None else set[str]()
     if (down := state.in_the_way) is None:
         told = list(_guarded("daemon", ask))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,17 @@ _PROPERTIES = (
     "MainPID",
     "NeedDaemonReload",
     "NRestarts",
+    "Job",
 )
+
+SETTLE_S = 5.0
+"""How long is waited for units that are starting, before they are judged: a start returns before they are ready."""
+
+SETTLE_EVERY_S = 0.25
+"""How often systemd is asked meanwhile."""
+
+_PASSING = ("activating", "deactivating", "reloading")
+"""Values of ActiveState of a unit that is on its way to another."""
 
 _TAKEN = "6"
 """What hatchway-sessions.service ends with where a `hatchway run` has the run directory."""
@@ -121,6 +132,27 @@ class State:
             if _unsteady(unit) or (unit.get("ActiveState") == "failed" and self.runs(UMBRELLA)):
                 return name
         return None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a unit is on its way to another state, or has a job that waits for its turn.
+
+        One that fails at each start is no such unit: nobody knows when that ends.
+        """
+        return any(
+            (unit.get("ActiveState") in _PASSING or unit.get("Job", "") not in ("", "0")) and not _unsteady(unit)
+            for unit in self.units.values()
+        )
+
+
+def settle(
+    ask: Callable[[], State], pause: Callable[[float], None] = time.sleep, now: Callable[[], float] = time.monotonic
+) -> State:
+    """What `ask` says when nothing `changes` any more, or after SETTLE_S seconds in any case."""
+    until = now() + SETTLE_S
+    while (state := ask()).changes and now() < until:
+        pause(SETTLE_EVERY_S)
+    return state
 
 
 def ask(execute: Callable[[Sequence[str]], Ran] = run) -> State:
@@ -212,7 +244,7 @@ def _bad(name: str, unit: Mapping[str, str], last_line: Callable[[str], str | No
         again = f"does not stay up{because}: it is started again and again"
         text = f"has failed{because}" if now == "failed" else again
         return failed(name, text if said is None else f"{text}. It said last: {said}", why)
-    if now in ("activating", "deactivating", "reloading"):
+    if now in _PASSING:
         return warning(name, f"is {now} now", "look again in a minute")
     return failed(name, f"is {now}", why)
 
