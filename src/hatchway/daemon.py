@@ -109,6 +109,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(gate.serve, inherited_listener("auth"), work)
                 nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
+                nursery.start_soon(core.keep_looking)
                 nursery.start_soon(core.keep_note)
                 nursery.start_soon(admission.run)
                 nursery.start_soon(deliveries.run)

@@ -14,6 +14,7 @@ from tests.sshd.entering import Credential, Verdict, attempt
 from tests.sshd.place import Place
 from tests.sshd.running import Hatchway, running, wait_until
 
+from hatchway.admin.core import LOOK_EVERY_S
 from hatchway.host import processes
 
 IN_TIME_S = 2.0
@@ -29,9 +30,17 @@ def replaced(hatchway: Hatchway) -> Place:
     """An instance of whose volume another directory has taken the place. Nobody knows yet, so one login gets as far
     as to the opening of its session."""
     place = Place(hatchway)
-    place.data.rename(place.data.with_name(f"{place.data.name}-before"))
-    place.data.mkdir()
+    # The core looks now and then. That it has just done so another volume shows.
+    replace(place.logs)
+    wait_until(lambda: place.volumes()["/logs"] == "suspended", "the core has looked", LOOK_EVERY_S + 10)
+    replace(place.data)
     return place
+
+
+def replace(directory: Path) -> None:
+    """Put another one there."""
+    directory.rename(directory.with_name(f"{directory.name}-before"))
+    directory.mkdir()
 
 
 def of_sshd(login: str) -> list[str]:

@@ -51,6 +51,9 @@ PARALLEL_APPLIES = 8
 IDENTIFIED = (VolumeKind.VOLUME, VolumeKind.BIND, VolumeKind.DIRECTORY)
 """Kinds that have a directory of the host, which hostd identifies."""
 
+LOOK_EVERY_S = 30.0
+"""How often it is looked whether the directories that access was given to are still the same."""
+
 SEEN_EVERY_S = 600.0
 """How often it is noted which instances are there."""
 
@@ -95,7 +98,7 @@ class Core:
         self._untold: set[str] = set()
         # What hostd was last told of each login, absent when that is not known.
         self._applied: dict[Login, tuple[View, ...]] = {}
-        # Which directory stood at a path when hostd last knew.
+        # Which directory stood at a path when hostd last knew; absent when there was none to share.
         self._births: dict[str, str] = {}
         # All volumes there are grants for, with their limits, and those of them that are shared now; None before the
         # first look. A limit may come from another instance's grant: no login can tell by its own.
@@ -168,12 +171,7 @@ class Core:
         An engine's creation time is not enough: before Docker 23.0 it was the time of the directory's last change,
         and it has a resolution of a second. Raises HatchwayError when hostd does not answer.
         """
-        paths = {
-            volume.source
-            for info in snapshot.instances
-            for volume in info.volumes
-            if volume.kind in IDENTIFIED and volume.refusal is None and volume.source is not None
-        }
+        paths = _paths(snapshot)
         if not paths:
             return snapshot
         answer = await self.host.births(tuple(sorted(paths)))
@@ -188,6 +186,8 @@ class Core:
             if source in answer.unknown and source in self._births:
                 # What it was when it last answered. hostd looks again before it mounts it for anybody.
                 return structs.replace(volume, created=self._births[source])
+            if source in answer.refused:
+                self._births.pop(source, None)
             problem = answer.refused.get(source) or answer.unknown.get(source) or f"nothing is known of {source}"
             if volume.kind is VolumeKind.VOLUME and source in answer.refused:
                 problem = self._elsewhere(snapshot) or problem
@@ -292,6 +292,34 @@ class Core:
                 await self.feed(self._latest[source])
             except Exception:
                 self._logger.exception("the catalog's news not taken", source=source)
+
+    async def keep_looking(self) -> None:
+        """Look, for ever, whether a directory was replaced of which no engine tells: see `look_again`."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            try:
+                if self.host.problem is None:
+                    await self.look_again()
+            except HatchwayError as exc:
+                self._logger.warning("directories not looked at again", error=str(exc))
+            except Exception:
+                self._logger.exception("directories not looked at again")
+
+    async def look_again(self) -> None:
+        """Take the catalog's latest news once more where another directory stands now than access was given to.
+
+        Of one that is gone, or does not answer, this says nothing: it may be back in a moment, and hostd looks again
+        before it mounts anything. Raises HatchwayError.
+        """
+        granted = {one.source for one in self.limits or ()}
+        paths = {path for snapshot in self._latest.values() for path in _paths(snapshot)} & granted
+        if not paths:
+            return
+        answer = await self.host.births(tuple(sorted(paths)))
+        changed = {path for path, birth in answer.births.items() if birth != self._births.get(path)}
+        for snapshot in list(self._latest.values()):
+            if _paths(snapshot) & changed:
+                await self.feed(self._latest[snapshot.source])
 
     async def keep_note(self) -> None:
         """Note, for ever, which instances are there: see `gone`."""
@@ -514,3 +542,13 @@ class Core:
             await self._close(session, end)
             if session in self._unclosed:
                 return
+
+
+def _paths(snapshot: Snapshot) -> set[str]:
+    """The directories of the host that are to be identified."""
+    return {
+        volume.source
+        for info in snapshot.instances
+        for volume in info.volumes
+        if volume.kind in IDENTIFIED and volume.refusal is None and volume.source is not None
+    }

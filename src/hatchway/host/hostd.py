@@ -82,6 +82,8 @@ class Hostd:
         self._records_lock = trio.Lock()
         # The logins that are to be published; nobody has said yet when None.
         self._wanted: frozenset[str] | None = None
+        # Directories of which nothing could be said when they were asked for last, and why.
+        self._unidentified: dict[str, str] = {}
         self._logger = log.get()
 
     def table(self, core_uid: int) -> Table:
@@ -315,7 +317,10 @@ class Hostd:
                 case _:
                     raise found
         for source, problem in answer.unknown.items():
-            self._logger.warning("not identified", source=source, error=problem)
+            if self._unidentified.get(source) != problem:
+                self._logger.warning("not identified", source=source, error=problem)
+        others = {source: problem for source, problem in self._unidentified.items() if source not in looks}
+        self._unidentified = {**others, **answer.unknown}
         return answer
 
     async def _measure(self, request: Measure, _peer: Peer) -> Sizes:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from msgspec import structs
 from tests.unit.core.stage import WEB, snapshot, staged, volume
 from trio.testing import MockClock
 
 from hatchway.admin import shares
-from hatchway.admin.core import Core
+from hatchway.admin.core import LOOK_EVERY_S, Core
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.errors import ConflictError, HostError
 from hatchway.model import AccessRule, InstanceInfo, InstanceKey, InstanceState, Snapshot, VolumeInfo, VolumeKind
 from hatchway.registry.store import Registry
-from hatchway.wire.admin import Apply, Enable
+from hatchway.wire.admin import Access, Apply, Confirm, DaemonStatus, Enable, ListInstances
 from hatchway.wire.frames import Channel, encode
-from hatchway.wire.host import HostStatus, SessionEnded, Watch
+from hatchway.wire.host import Births, HostStatus, SessionEnded, Watch
 
 
 async def test_core_and_hostd_started_again_together_end_no_session(tmp_path: Path) -> None:
@@ -74,6 +75,98 @@ async def test_a_directory_that_hostd_would_not_mount_is_looked_at_again(
             while shares.host_views(record, stage.inventory):
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_directory_that_was_replaced_is_found_while_nobody_logs_in(tmp_path: Path) -> None:
+    """As after a restore while Hatchway runs, of which no engine tells: the other one must be confirmed."""
+    source = volume("/data").source or ""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+
+        async def access() -> tuple[Access, tuple[str, ...]]:
+            """What `ls` says of the volume after a look, and what waits to be confirmed."""
+            await stage.core.look_again()
+            (instance,) = (await stage.do(ListInstances())).instances
+            (found,) = (one.access for one in instance.volumes if one.path == "/data")
+            return found, (await stage.do(DaemonStatus())).waiting
+
+        in_force, suspended = (Access.READ_WRITE, ()), (Access.SUSPENDED, ("shop/web/1 /data",))
+        assert await access() == in_force
+        # Gone, or on a disk that does not answer, is not replaced: it may be as it was in a moment.
+        stage.host.born[source] = ""
+        assert await access() == in_force
+        stage.host.hung.add(source)
+        assert await access() == in_force
+        stage.host.hung.clear()
+        stage.host.born[source] = "inode:9:9.0"
+        stage.host.applied.clear()
+        assert await access() == suspended
+        assert stage.host.applied == [("shop-web-1", ())], "whoever is in there is sent away"
+        stage.host.born[source] = "inode:2:1.0"
+        assert await access() == in_force
+        stage.host.born[source] = "inode:9:9.0"
+        assert await access() == suspended
+        await stage.do(Confirm(instance="shop/web/1"))
+        assert await access() == in_force
+
+
+async def test_directories_are_looked_at_for_ever(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[float]()
+
+    async def look() -> None:
+        looks.append(trio.current_time() - began)
+        raise [HostError("no answer"), RuntimeError("a fault")][len(looks) % 2]
+
+    async with staged(tmp_path) as stage, trio.open_nursery() as nursery:
+        monkeypatch.setattr(stage.core, "look_again", look)
+        began = trio.current_time()
+        with structlog.testing.capture_logs() as logged:
+            nursery.start_soon(stage.core.keep_looking)
+            await trio.sleep(2.5 * LOOK_EVERY_S)
+            # That hostd is away, the link to it reports.
+            stage.host.problem = "hostd hung up"
+            await trio.sleep(LOOK_EVERY_S)
+            nursery.cancel_scope.cancel()
+    assert looks == [LOOK_EVERY_S, 2 * LOOK_EVERY_S]
+    assert [one["log_level"] for one in logged] == ["error", "warning"]
+
+
+async def test_what_has_come_back_is_found_as_well(tmp_path: Path) -> None:
+    """It was not there when the catalog had news, and the catalog has no more."""
+    source = volume("/data").source or ""
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        (record,) = await stage.core.db(Registry.instances)
+        stage.host.born[source] = ""
+        await stage.core.feed(snapshot(volume("/data")))
+        assert not shares.host_views(record, stage.inventory)
+        del stage.host.born[source]
+        await stage.core.look_again()
+        assert shares.host_views(record, stage.inventory)
+
+
+async def test_directories_are_looked_at_where_access_was_given_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[str, ...]]()
+
+    async with staged(tmp_path) as stage:
+        births = stage.host.births
+
+        async def counted(sources: tuple[str, ...]) -> Births:
+            asked.append(sources)
+            return await births(sources)
+
+        monkeypatch.setattr(stage.host, "births", counted)
+        await stage.core.look_again()
+        assert asked == []
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+        asked.clear()
+        await stage.core.look_again()
+        # Nothing is new, so the catalog's news is not taken again.
+        assert asked == [(volume("/data").source,)]
 
 
 async def test_what_must_be_heard_is_heard_once_also_when_it_changes_nothing(tmp_path: Path) -> None:

@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import structlog
 import trio
 
 from hatchway.config import Config, Host, Paths
-from hatchway.errors import RefusedError
+from hatchway.errors import HostError, RefusedError
+from hatchway.host import sources
 from hatchway.host.hostd import Hostd
 from hatchway.host.roots import LoginRoot
-from hatchway.wire.host import Activities, ApplyViews, AskActivity, EndSessions, SessionActivity, View
+from hatchway.wire.host import (
+    Activities,
+    ApplyViews,
+    AskActivity,
+    AskBirths,
+    Births,
+    EndSessions,
+    SessionActivity,
+    View,
+)
 from hatchway.wire.service import Peer
 
 
@@ -78,3 +89,38 @@ async def test_named_sessions_or_all_of_a_login_are_ended(tmp_path: Path) -> Non
             answer = await table[AskActivity].handler(AskActivity(login), core)
             assert isinstance(answer, Activities)
             assert len(answer.sessions) == count
+
+
+async def test_a_directory_that_cannot_be_identified_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core asks again and again."""
+    problems = {"/srv/a": "does not answer", "/srv/b": ""}
+
+    def birth(_config: Config, source: str) -> str:
+        if problems[source]:
+            raise HostError(problems[source])
+        return "inode:2:1.0"
+
+    monkeypatch.setattr(sources, "birth", birth)
+    config = Config(paths=Paths(run_dir=str(tmp_path / "run"), state_dir=str(tmp_path / "state")))
+    async with trio.open_nursery() as nursery:
+        ask = Hostd(config, nursery, gid=1).table(0)[AskBirths].handler
+
+        async def logged(*asked: str) -> list[str]:
+            with structlog.testing.capture_logs() as lines:
+                answer = await ask(AskBirths(asked), Peer(1, 0, 0))
+            assert isinstance(answer, Births)
+            assert answer.unknown == {one: problems[one] for one in asked if problems[one]}
+            return [line["error"] for line in lines]
+
+        assert await logged("/srv/a", "/srv/b") == ["does not answer"]
+        assert await logged("/srv/a") == []
+        assert await logged("/srv/b") == []
+        assert await logged("/srv/a", "/srv/b") == []
+        problems["/srv/a"] = "out of memory"
+        assert await logged("/srv/a") == ["out of memory"]
+        problems["/srv/a"] = ""
+        assert await logged("/srv/a") == []
+        problems["/srv/a"] = "out of memory"
+        assert await logged("/srv/a") == ["out of memory"]
