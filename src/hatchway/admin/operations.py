@@ -179,6 +179,7 @@ class Operations:
             locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),
             expired=tuple(instance.login for instance in instances if instance.expired and instance.login is not None),
             unopened=await self._core.db(lambda registry: unopened(registry, self._core.sealing)),
+            sealing_lost=self._core.sealing.lost,
         )
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:

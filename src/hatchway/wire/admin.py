@@ -320,7 +320,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     `leftovers` is None when they were not asked for, or hostd did not tell. `rules` are the access rules that count,
     `waiting` instances and paths at which access is suspended or held back until it is confirmed, `unshareable` those
     at which it is suspended since what is there cannot be shared, `full` those to which nothing can be added.
-    `locked` and `expired` are logins, `unopened` those of which a secret does not open with the sealing key.
+    `locked` and `expired` are logins, `unopened` those of which a secret does not open with the sealing key; with
+    `sealing_lost` since there is none, though secrets were sealed with it.
     """
 
     version: str
@@ -336,6 +337,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     locked: tuple[str, ...] = ()
     expired: tuple[str, ...] = ()
     unopened: tuple[str, ...] = ()
+    sealing_lost: bool = False
     leftovers: Leftovers | None = None
 
 

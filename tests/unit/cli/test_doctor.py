@@ -493,6 +493,24 @@ def test_what_waits_for_somebody_to_look_at_it() -> None:
     assert "confirm" not in str(found.fix)
 
 
+def test_the_sealing_key() -> None:
+    def found(**changes: object) -> Finding:
+        return only([one for one in _asked(**changes) if one.name == "sealing key"])
+
+    def _asked(**changes: object) -> list[Finding]:
+        return daemon_check.ask(lambda: structs.replace(_status(), **changes))[0]
+
+    assert [one for one in _asked() if one.name == "sealing key"] == []
+    wrong = found(unopened=("shop-web-1", "shop-db-1"))
+    expect(wrong, FAILED, "secrets of 2 logins do not open with it: shop-web-1, shop-db-1")
+    assert "password reset" in str(wrong.fix)
+    missing = found(unopened=("shop-web-1",), sealing_lost=True)
+    expect(missing, FAILED, "is missing: secrets of 1 login cannot be shown: shop-web-1; nor can new ones be made")
+    # Before there is a key to seal them with, there are no new ones.
+    assert "password reset" not in str(missing.fix)
+    expect(found(sealing_lost=True), FAILED, "is missing: none are kept; nor")
+
+
 def test_who_may_not_ask_is_told_to_become_root() -> None:
     def refused() -> Status:
         raise RefusedError("admin.sock is root's alone")

@@ -637,7 +637,11 @@ async def test_secrets_that_do_not_open_are_told(tmp_path: Path) -> None:
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
         assert (await stage.do(DaemonStatus())).unopened == ()
         stage.core.sealing = SealingKey.load_or_create(str(tmp_path / "another.key"))
-        assert (await stage.do(DaemonStatus())).unopened == ("shop-web-1",)
+        told = await stage.do(DaemonStatus())
+        assert (told.unopened, told.sealing_lost) == (("shop-web-1",), False)
+        stage.core.sealing = SealingKey.load_or_create(str(tmp_path / "none.key"), needed=True)
+        told = await stage.do(DaemonStatus())
+        assert (told.unopened, told.sealing_lost) == (("shop-web-1",), True)
 
 
 async def test_what_cannot_be_shared_any_more_is_not_to_be_confirmed(tmp_path: Path) -> None:

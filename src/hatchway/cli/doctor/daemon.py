@@ -47,15 +47,8 @@ def ask(
         findings.append(warning("hostd", f"{HOST_STARTING}: the daemon was just started", "look again in a minute"))
     else:
         findings.append(failed("hostd", answer.host_problem, how.log("hatchway-hostd")))
-    if answer.unopened:
-        findings.append(
-            failed(
-                "sealing key",
-                f"secrets of {count(len(answer.unopened), 'login')} do not open with it: {_some(answer.unopened)}",
-                "put back the sealing key that belongs to this registry, and restart; or, if it is lost, give them new "
-                "ones: 'hatchway key renew', 'hatchway password reset'",
-            )
-        )
+    if answer.sealing_lost or answer.unopened:
+        findings.append(_sealing_key(answer))
     if answer.unshareable:
         findings.append(
             warning(
@@ -89,6 +82,25 @@ def ask(
         else:
             findings.append(ok(name, f"{count(source.instances, 'instance')}, seen {ago(source.age_s)}"))
     return findings, True
+
+
+def _sealing_key(answer: Status) -> Finding:
+    """What to say of a sealing key that is not there, or with which not everything opens."""
+    name, logins = "sealing key", count(len(answer.unopened), "login")
+    if answer.sealing_lost:
+        whose = f"secrets of {logins} cannot be shown: {_some(answer.unopened)}" if answer.unopened else "none are kept"
+        return failed(
+            name,
+            f"is missing: {whose}; nor can new ones be made that can be shown",
+            "put it back, from where the registry came from, and restart; or, if it is lost, see 'Without the sealing "
+            "key' in docs/backup.md",
+        )
+    return failed(
+        name,
+        f"secrets of {logins} do not open with it: {_some(answer.unopened)}",
+        "put back the sealing key that belongs to this registry, and restart; or, if it is lost, give them new ones: "
+        "'hatchway key renew', 'hatchway password reset'",
+    )
 
 
 def _some(names: Sequence[str]) -> str:
