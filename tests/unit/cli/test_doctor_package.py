@@ -225,6 +225,10 @@ def test_what_does_not_stay_up_says_why_and_is_not_waited_for() -> None:
     assert told(catalog=down).in_the_way is None
     failed = {"ActiveState": "failed"}
     assert told(hostd=failed).in_the_way == units.HOSTD
+    # Stopped by itself, while its socket listens: a command would wait for 90 s.
+    stopped = {"ActiveState": "inactive", "SubState": "dead"}
+    assert told(core=stopped).in_the_way == units.CORE
+    assert told(hatchway=stopped, core=stopped).in_the_way is None
     # After a stop nothing listens: whoever asks is told so at once.
     assert told(hatchway={"ActiveState": "inactive"}, hostd=failed).in_the_way is None
     assert told().in_the_way is None

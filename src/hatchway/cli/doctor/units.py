@@ -129,7 +129,7 @@ class State:
         """
         for name in (CORE, HOSTD):
             unit = self.units.get(name, {})
-            if _unsteady(unit) or (unit.get("ActiveState") == "failed" and self.runs(UMBRELLA)):
+            if _unsteady(unit) or (unit.get("ActiveState") in ("failed", "inactive") and self.runs(UMBRELLA)):
                 return name
         return None
 
