@@ -23,7 +23,7 @@ import msgspec
 
 from hatchway import trust
 from hatchway.errors import ConfigError
-from hatchway.model import SESSIONS_MAX, below, valid_login
+from hatchway.model import SESSIONS_MAX, below, valid_host, valid_login
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -117,9 +117,10 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connect(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients are told."""
+    """What clients are told. `port` 0: that of sshd."""
 
     host: str = ""
+    port: int = 0
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -545,8 +546,10 @@ def _check(config: Config, report: Report) -> None:
     require(1 <= most <= SESSIONS_MAX, "login.sessions_max", most, f"a number from 1 to {SESSIONS_MAX}")
     after = config.login.lock_after
     require(after == 0 or 10 <= after <= 1_000_000, "login.lock_after", after, "0 (never), or 10 to 1000000")
-    host_ok = re.fullmatch(r"[A-Za-z0-9._:-]{0,253}", config.connect.host) is not None
+    host_ok = config.connect.host == "" or valid_host(config.connect.host)
     require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")
+    port = config.connect.port
+    require(0 <= port <= 65535, "connect.port", port, "a port from 1 to 65535, or 0 for that of sshd")
     require(
         1000 <= config.log.keep_events <= 10_000_000,
         "log.keep_events",

@@ -367,6 +367,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     partly: bool = False
 
 
+def valid_host(text: str) -> bool:
+    """Whether `text` can be a host's name or address that clients are told: it stands in their files and commands."""
+    return re.fullmatch(r"[A-Za-z0-9._:][A-Za-z0-9._:-]{0,252}", text) is not None
+
+
 def valid_login(name: str) -> bool:
     """Whether `name` fits the login grammar: `[a-z_][a-z0-9_-]*`, at most 31 characters (useradd(8))."""
     return _LOGIN.fullmatch(name) is not None

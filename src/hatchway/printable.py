@@ -7,11 +7,15 @@ as they are they could move the cursor, set the window's title or forge lines of
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 # Control, format (bidirectional overrides among them), surrogate, private and unassigned characters, and separators
 # but for the plain space (Unicode Standard, 4.5).
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+# Letters and symbols by their category that are blanks to look at: Hangul's fillers, and braille without a dot.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _AMBIGUOUS = re.compile(r"\\[xuU\\]")
 
 
@@ -34,6 +38,27 @@ def harmless(text: str) -> str:
     return "".join(_escape(char) if _unsafe(char) else char for char in text)
 
 
+def shell_command(arguments: Iterable[str]) -> str:
+    r"""`arguments` as a command for a shell, to be copied as it is: every character in it is plainly visible.
+
+    Quoted as by shlex.join. An argument with others is a $'…' with their bytes in UTF-8 as `\xNN`, which bash, zsh and
+    a POSIX shell of 2024 read.
+    """
+    return " ".join(_shell_quoted(argument) for argument in arguments)
+
+
+def _shell_quoted(argument: str) -> str:
+    if not any(map(_unsafe, argument)):
+        return shlex.quote(argument)
+    return "$'" + "".join(map(_in_quotes, argument)) + "'"
+
+
+def _in_quotes(char: str) -> str:
+    if _unsafe(char):
+        return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    return f"\\{char}" if char in "\\'" else char
+
+
 def plain(text: str, longest: int) -> str:
     """`text` with every character that is not plainly visible replaced by U+FFFD, and cut to `longest` characters.
 
@@ -48,7 +73,7 @@ def plain(text: str, longest: int) -> str:
 
 
 def _unsafe(char: str) -> bool:
-    return char != " " and unicodedata.category(char) in _UNSAFE
+    return char != " " and (unicodedata.category(char) in _UNSAFE or char in _BLANK)
 
 
 def _escape(char: str) -> str:

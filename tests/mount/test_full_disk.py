@@ -211,7 +211,7 @@ async def test_a_lock_holds_when_it_cannot_be_stored(small: Path, no_host_keys: 
         assert not await by_password(stage, password)
         assert not await by_key(stage, key)
         assert (await stage.do(ShowConditions(INSTANCE))).locked_why == "it fills the disk"
-        assert "it fills the disk" in " ".join((await stage.do(Show(instance=INSTANCE))).problems)
+        assert "it fills the disk" in " ".join(one.text for one in (await stage.do(Show(instance=INSTANCE))).problems)
         # What was not stored is not to be stored.
         assert (await stage.do(Unlock(INSTANCE))).locked_at is None
         with pytest.raises(HostError):

@@ -14,7 +14,7 @@ from hatchway.admin.finding import Finding
 from hatchway.errors import ConflictError, HostError, UsageError
 from hatchway.model import SESSIONS_MAX, Login
 from hatchway.registry.records import Conditions, InstanceRecord
-from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
+from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Hindrance, Lock, SetConditions, ShowConditions, Unlock
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
@@ -115,15 +115,13 @@ class ConditionRequests:
         )
 
 
-def _hindrances(login: Login, conditions: Conditions, now: float) -> tuple[str, ...]:
-    """What keeps everybody out of `login` at `now`, Unix seconds, and what ends it: see ConditionsStatus."""
+def _hindrances(login: Login, conditions: Conditions, now: float) -> tuple[Hindrance, ...]:
+    """What keeps everybody out of `login` at `now`, Unix seconds."""
     found = []
     if conditions.locked_at is not None:
         found.append(
-            f"nobody can enter: {login} is locked ({conditions.locked_why}); 'hatchway unlock {login}' ends that"
+            Hindrance(f"nobody can enter: {login} is locked ({conditions.locked_why})", f"hatchway unlock {login}")
         )
     if has_passed(conditions.expires_at, now):
-        found.append(
-            f"nobody can enter: {login} has expired; 'hatchway access set {login} --expires WHEN' gives it more time"
-        )
+        found.append(Hindrance(f"nobody can enter: {login} has expired", f"hatchway access set {login} --expires WHEN"))
     return tuple(found)

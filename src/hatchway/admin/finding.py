@@ -60,9 +60,11 @@ class Finding:
             if key in known:
                 return key
             matches = set()
+        elif (known_login := next((one.key for one in records if one.login == text), None)) is not None:
+            # Logins are ours to give, names anybody's to take.
+            return known_login
         else:
             matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
-            matches |= {record.key for record in records if text == record.login}
             matches |= {key for key in known if text in (key.container, login_candidates(key)[0])}
         if len(matches) == 1:
             return matches.pop()

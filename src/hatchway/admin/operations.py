@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping, Sequence
-
-import trio
-from msgspec import structs
+from collections.abc import Sequence
 
 from hatchway import __version__, log
-from hatchway.access.decision import has_passed
-from hatchway.admin import shares
-from hatchway.admin.conditions import ConditionRequests
+from hatchway.admin import hindering, shares
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
@@ -19,18 +13,14 @@ from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
-from hatchway.admin.secrets import of_kind, password_kind, unopened, unsealed
-from hatchway.admin.volume_keys import InVolumes, VolumeKeys
-from hatchway.credentials import passwords
-from hatchway.credentials.secret import DamagedSecretError
+from hatchway.admin.secrets import unopened
+from hatchway.admin.statuses import Statuses
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UnfinishedError, UsageError
-from hatchway.fullness import Full, fullness
 from hatchway.model import (
     KEEP_LIMITS,
     NO_LIMITS,
     UNSAID,
     VOLUMES_MAX,
-    Directory,
     InstanceInfo,
     InstanceKey,
     Login,
@@ -44,9 +34,8 @@ from hatchway.model import (
     parse_owner,
     parse_umask,
 )
-from hatchway.registry.records import CredentialKind, GrantRecord, InstanceRecord
+from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.registry.store import Registry
-from hatchway.sshd import hostkeys
 from hatchway.wire.admin import (
     LOG_MAX,
     Access,
@@ -56,7 +45,6 @@ from hatchway.wire.admin import (
     Changed,
     ChangeKind,
     Confirm,
-    ConnectionInfo,
     DaemonStatus,
     Disable,
     Enable,
@@ -71,22 +59,11 @@ from hatchway.wire.admin import (
     Prune,
     Pruned,
     ReadLog,
-    Show,
     Status,
-    VolumeStatus,
 )
-from hatchway.wire.host import VolumeSize
 from hatchway.wire.service import Peer, Request, Table
 
 ROOT = (0,)
-
-_FULL = {
-    Full.OVER: "nothing can be uploaded to {path}: it is over its limit",
-    Full.FULL: "nothing can be uploaded to {path}: it is full",
-    Full.DISK: "nothing can be uploaded to {path}: the disk it is on is full",
-    Full.FILES_OVER: "no file can be added to {path}: it has more than its limit allows",
-    Full.FILES: "no file can be added to {path}: it has as many as there may be",
-}
 
 
 class Operations:
@@ -99,15 +76,13 @@ class Operations:
         granting: Granting,
         reconciler: Reconciler,
         measuring: Measuring,
-        conditions: ConditionRequests,
+        statuses: Statuses,
         deliveries: Deliveries,
-        volume_keys: VolumeKeys,
     ) -> None:
         self._core = core
         self._finding = finding
-        self._conditions = conditions
+        self._statuses = statuses
         self._deliveries = deliveries
-        self._volume_keys = volume_keys
         self._measuring = measuring
         self._granting = granting
         self._reconciler = reconciler
@@ -123,7 +98,6 @@ class Operations:
             Disable: Request(ROOT, self._disable),
             Forget: Request(ROOT, self._forget),
             Prune: Request(ROOT, self._prune),
-            Show: Request(ROOT, self._show),
             DaemonStatus: Request(ROOT, self._status),
             ReadLog: Request(ROOT, self._log),
         }
@@ -136,10 +110,10 @@ class Operations:
     async def _instances(self) -> tuple[InstanceStatus, ...]:
         records = {record.key: record for record in await self._core.db(Registry.instances)}
         infos = {info.key: info for info in self._core.inventory.instances()}
-        sessions, sizes = await self._sessions(), await self._measuring.sizes()
+        sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
         # An instance that is gone is of interest only while something of it is shared.
         keys_ = sorted(infos.keys() | {key for key, record in records.items() if record.grants})
-        return tuple(self._instance(records.get(key), infos.get(key), sessions, sizes) for key in keys_)
+        return tuple(self._statuses.of(records.get(key), infos.get(key), sessions, sizes) for key in keys_)
 
     async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
         problem = self._core.host.problem
@@ -175,48 +149,16 @@ class Operations:
                 for key, volume in volumes
                 if volume.refusal is not None and (volume.held_back is not None or volume.access is Access.SUSPENDED)
             ),
-            full=tuple(f"{key} {volume.path}" for key, volume in volumes if _full(volume)),
+            full=tuple(
+                f"{instance.key} {volume.path}"
+                for instance in instances
+                for volume in instance.volumes
+                if hindering.of_fullness(instance, volume)
+            ),
             locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),
             expired=tuple(instance.login for instance in instances if instance.expired and instance.login is not None),
             unopened=await self._core.db(lambda registry: unopened(registry, self._core.sealing)),
             sealing_lost=self._core.sealing.lost,
-        )
-
-    async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
-        record = await self._finding.granted(request.instance)
-        info = self._core.inventory.get(record.key)
-        status = self._instance(record, info, await self._sessions(), await self._measuring.sizes())
-        views = shares.host_views(record, self._core.inventory)
-        known = await self._core.db(lambda registry: registry.credentials(record.login))
-        key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
-        secret = unsealed(self._core, record.login, password) if request.secrets else None
-        in_volumes = await self._volume_keys.shown(record)
-        conditions = self._conditions.status(record)
-        problems = [*conditions.hindrances, *self._problems(status), *_of_volume_keys(record, in_volumes)]
-        hashed, rehash = "", False
-        if password is not None:
-            try:
-                hashed, rehash = passwords.kind(password.public), passwords.needs_rehash(password.public)
-            except DamagedSecretError as exc:
-                problems.append(str(exc))
-        sshd = self._core.config.sshd
-        return ConnectionInfo(
-            instance=status,
-            host=self._core.config.connect.host or socket.gethostname(),
-            port=sshd.port,
-            login=record.login,
-            start_directory=shares.start_directory(views),
-            password_kind=password_kind(password),
-            password=None if secret is None else secret.reveal(),
-            key_fingerprint=None if key is None else key.fingerprint,
-            key_public=None if key is None else key.public,
-            host_keys=await trio.to_thread.run_sync(hostkeys.read, sshd.host_key_dir),
-            conditions=conditions,
-            keys=sum(one.kind is CredentialKind.ADDED_KEY for one in known),
-            volume_keys=len(in_volumes.keys) if record.conditions.volume_keys else None,
-            problems=tuple(problems),
-            password_hash=hashed,
-            password_rehash=rehash,
         )
 
     async def _log(self, request: ReadLog, _peer: Peer) -> Log:
@@ -258,21 +200,6 @@ class Operations:
                 raise
             return str(parse_instance_key(text))
 
-    def _problems(self, status: InstanceStatus) -> tuple[str, ...]:
-        problems = []
-        if not any(volume.access in (Access.READ_ONLY, Access.READ_WRITE) for volume in status.volumes):
-            problems.append("no volume is shared now: this login cannot enter")
-        for volume in status.volumes:
-            if volume.access is Access.SUSPENDED:
-                why = "another volume stands there now" if volume.present else "the instance does not have it now"
-                problems.append(f"access to {volume.path} is suspended: {why}")
-            problems += _full(volume)
-        if status.login is not None and (unpublished := self._core.unpublished.get(status.login)) is not None:
-            problems.append(f"nobody can enter as {status.login}: {unpublished}")
-        if self._core.host.problem is not None:
-            problems.append(f"nobody can enter now: {self._core.host.problem}")
-        return tuple(problems)
-
     # Granting
 
     async def _enable(self, request: Enable, peer: Peer) -> Changed:
@@ -306,7 +233,7 @@ class Operations:
         )
         paths = tuple(volume.path for volume in chosen)
         await self._sync(record.login, "access is granted")
-        status = self._instance(record, info, await self._sessions())
+        status = self._statuses.of(record, info, await self._statuses.sessions())
         return Changed(
             instance=status,
             changed=paths,
@@ -416,7 +343,9 @@ class Operations:
         assert record is not None
         self._logger.info("confirmed", instance=str(info.key), paths=confirmed, by=f"uid {peer.uid}")
         await self._sync(record.login, "access is confirmed")
-        return Changed(instance=self._instance(record, info, await self._sessions()), changed=tuple(confirmed))
+        return Changed(
+            instance=self._statuses.of(record, info, await self._statuses.sessions()), changed=tuple(confirmed)
+        )
 
     async def _disable(self, request: Disable, peer: Peer) -> Changed:
         record = await self._finding.granted(request.instance)
@@ -439,7 +368,7 @@ class Operations:
         await self._sync(record.login, "access is taken away in the registry")
         await self._deliveries.settle(record.login)
         after = await self._core.db(lambda registry: registry.instance(key))
-        return Changed(instance=self._instance(after, info, await self._sessions()), changed=removed)
+        return Changed(instance=self._statuses.of(after, info, await self._statuses.sessions()), changed=removed)
 
     async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
         key = await self._finding.key(request.instance)
@@ -484,33 +413,6 @@ class Operations:
 
     # Telling
 
-    def _instance(
-        self,
-        record: InstanceRecord | None,
-        info: InstanceInfo | None,
-        sessions: Mapping[str, int],
-        sizes: Mapping[Directory, VolumeSize] = shares.UNKNOWN,
-    ) -> InstanceStatus:
-        count = 0 if record is None else sessions.get(record.login, 0)
-        key = record.key if record is not None else info.key if info is not None else None
-        held_back = {} if key is None else self._reconciler.held_back(key)
-        limits = self._core.limits or shares.NOTHING
-        status = shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
-        if record is None:
-            return status
-        conditions = self._conditions.status(record)
-        expired = has_passed(conditions.expires_at, self._core.now())
-        return structs.replace(status, locked=conditions.locked_at is not None, expired=expired)
-
-    async def _sessions(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        try:
-            for login in (await self._core.host.status()).sessions.values():
-                counts[login] = counts.get(login, 0) + 1
-        except HatchwayError:
-            pass  # its own finding: `status` and `show` say that hostd is away
-        return counts
-
 
 def _told(change: Change) -> AccessChange:
     return AccessChange(
@@ -554,13 +456,6 @@ def _checked_limits(limits: NewLimits) -> NewLimits:
     return limits
 
 
-def _full(volume: VolumeStatus) -> list[str]:
-    """Why nothing can be added to a volume that can be written to otherwise, in sentences without full stop."""
-    if volume.access is not Access.READ_WRITE or volume.size is None:
-        return []
-    return [_FULL[why].format(path=volume.path) for why in fullness(volume.size)]
-
-
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
     """Where to take away what `disable` cannot, in a sentence without its full stop."""
     grant = grants[0]
@@ -570,9 +465,3 @@ def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:
         f"access to {grant.path} comes from the container's label; make the container anew without it, or set "
         "access.labels = false"
     )
-
-
-def _of_volume_keys(record: InstanceRecord, found: InVolumes) -> tuple[str, ...]:
-    if not found.problems:
-        return ()
-    return (f"not all that is in its volumes counts as a key; 'hatchway key list {record.login}' says what does not",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hatchway.admin.admission import Admission
 from hatchway.admin.auditing import audited
 from hatchway.admin.conditions import ConditionRequests
+from hatchway.admin.connecting import Connecting
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
@@ -14,6 +15,7 @@ from hatchway.admin.open_sessions import SessionRequests
 from hatchway.admin.operations import Operations
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.secrets import Secrets
+from hatchway.admin.statuses import Statuses
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.wire.service import Table
 
@@ -30,8 +32,10 @@ def table(
     """Every request, each told to the record if it changes something."""
     finding = Finding(core)
     conditions = ConditionRequests(core, finding, admission)
+    statuses = Statuses(core, reconciler, conditions)
     parts = (
-        Operations(core, finding, granting, reconciler, measuring, conditions, deliveries, volume_keys).table(),
+        Operations(core, finding, granting, reconciler, measuring, statuses, deliveries).table(),
+        Connecting(core, finding, measuring, statuses, conditions, volume_keys).table(),
         Secrets(core, finding, granting, admission, volume_keys, deliveries).table(),
         conditions.table(),
         SessionRequests(core, finding).table(),

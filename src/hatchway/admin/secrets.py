@@ -20,7 +20,7 @@ from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting, context_of
 from hatchway.admin.volume_keys import VolumeKeys
-from hatchway.credentials import imported, keys, passwords
+from hatchway.credentials import imported, keys, passwords, ppk
 from hatchway.credentials.keys import PublicKey
 from hatchway.credentials.sealing import SealingKey
 from hatchway.credentials.secret import DamagedSecretError, Secret
@@ -40,6 +40,7 @@ from hatchway.wire.entry import (
     ExportKey,
     ImportPassword,
     KeyExport,
+    KeyForm,
     KeyOrigin,
     Keys,
     KeyStatus,
@@ -172,8 +173,15 @@ class Secrets:
         key = of_kind(await self._credentials(record.login), CredentialKind.KEY)
         if key is None or key.sealed is None or key.fingerprint is None:
             raise NotFoundError(f"{record.login} has no key of ours; 'hatchway key renew {record.key}' makes one")
+        passphrase = None if request.passphrase is None else Secret(request.passphrase)
+        if passphrase is not None and request.form is not KeyForm.PPK:
+            raise UsageError("a passphrase is for PuTTY's format; 'ssh-keygen -p -f FILE' gives one to OpenSSH's")
+        if passphrase is not None:
+            ppk.check_passphrase(passphrase)
         private = self._core.sealing.unseal(key.sealed, context_of(record.login, CredentialKind.KEY))
-        self._logger.info("key exported", login=record.login, by=f"uid {peer.uid}")
+        if request.form is KeyForm.PPK:
+            private = await trio.to_thread.run_sync(ppk.encode, private, record.login, passphrase)
+        self._logger.info("key exported", login=record.login, form=request.form.value, by=f"uid {peer.uid}")
         return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
 
     async def _renew_key(self, request: RenewKey, peer: Peer) -> Keys:

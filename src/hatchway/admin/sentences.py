@@ -25,6 +25,7 @@ from hatchway.wire.admin import (
     Prune,
     ReadLog,
     Show,
+    ShowServer,
 )
 from hatchway.wire.entry import (
     AddKey,
@@ -32,6 +33,7 @@ from hatchway.wire.entry import (
     DeliverKey,
     ExportKey,
     ImportPassword,
+    KeyForm,
     Kick,
     ListKeys,
     ListSessions,
@@ -115,8 +117,9 @@ def _show(request: Show) -> str | None:
     return "connection information with password shown" if request.secrets else None
 
 
-def _export_key(_request: ExportKey) -> str:
-    return "private key handed out"
+def _export_key(request: ExportKey) -> str:
+    form = " as .ppk" if request.form is KeyForm.PPK else ""
+    return f"private key handed out{form}{' with a passphrase' if request.passphrase is not None else ''}"
 
 
 def _show_password(_request: ShowPassword) -> str:
@@ -222,7 +225,7 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
 }
 """What each request that changes something or reveals a secret asks for; None when this one does neither."""
 
-READING = frozenset({ListInstances, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions})
+READING = frozenset({ListInstances, ShowServer, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions})
 """Requests that never do."""
 
 

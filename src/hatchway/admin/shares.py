@@ -192,8 +192,15 @@ def _places(record: InstanceRecord) -> dict[str, str]:
 
 
 def start_directory(views: tuple[View, ...]) -> str:
-    """Where a session starts: the only volume, or the one all others stand in, or `/`."""
-    return views[0].path if views and all(below(view.path, views[0].path) for view in views) else "/"
+    """Where a session starts: the only volume, or the one all others stand in, or `/`.
+
+    That is the home directory of its user record, in which systemd takes no colon and no control character: it leaves
+    such a one out, and the session starts in `/` (systemd.io/USER_RECORD, "homeDirectory").
+    """
+    first = views[0].path if views else "/"
+    if any(char == ":" or char < " " or char == "\x7f" for char in first):
+        return "/"
+    return first if all(below(view.path, first) for view in views) else "/"
 
 
 def status(

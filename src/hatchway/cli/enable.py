@@ -10,10 +10,11 @@ from rich.text import Text
 
 from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
+from hatchway.cli.hindrances import print_hindrances
 from hatchway.cli.listing import print_instance, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
-from hatchway.connect import info as connect
+from hatchway.connect import openssh
 from hatchway.errors import HatchwayError, UsageError
 from hatchway.model import NO_LIMITS, NewLimits, Origin, Ownership, check_limits, parse_owner, parse_size, parse_umask
 from hatchway.wire.admin import (
@@ -214,8 +215,7 @@ def _print_enabled(
             out.sentence(
                 f"{volume.path} can still be written: something else gives access to it too", "yellow", label="  "
             )
-    for text in () if info is None else info.problems:
-        out.sentence(text, "yellow", label="  ")
+    print_hindrances(out, () if info is None else info.problems)
     login = changed.instance.login or str(changed.instance.key)
     if changed.password is not None:
         out.heading("Password, shown this once")
@@ -224,7 +224,7 @@ def _print_enabled(
     if info is None:
         out.sentence(f"How to connect cannot be said now: {problem}", "yellow", label="  ")
         return
-    with_key, with_password = connect.sftp_with_key(info), connect.sftp_with_password(info)
+    with_key, with_password = openssh.sftp_with_key(info), openssh.sftp_with_password(info)
     if with_key is not None:
         out.out(Text.assemble("  ", safe(f"hatchway key export {login}")))
         out.out(Text.assemble("  ", safe(with_key)))

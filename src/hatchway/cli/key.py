@@ -10,14 +10,15 @@ from rich.text import Text
 
 from hatchway.cli import complete, given, moments
 from hatchway.cli.app import App, json_option
-from hatchway.cli.key_file import require_free, write
 from hatchway.cli.output import Terminal, columns, document
 from hatchway.cli.password import print_not_ended
 from hatchway.cli.patterns import listed
-from hatchway.cli.text import count, safe
-from hatchway.connect.info import key_file_name
+from hatchway.cli.private_file import require_free, write
+from hatchway.cli.text import command, count, safe
+from hatchway.connect.keyfiles import key_file_name, ppk_file_name
 from hatchway.errors import UsageError
 from hatchway.localtime import local
+from hatchway.printable import shell_command
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
@@ -25,6 +26,7 @@ from hatchway.wire.entry import (
     DeliverKey,
     ExportKey,
     KeyExport,
+    KeyForm,
     KeyOrigin,
     Keys,
     KeyStatus,
@@ -62,31 +64,56 @@ def list_keys(app: App, instance: str) -> None:
 @click.argument("instance", shell_complete=complete.instances)
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; '-' is standard output.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--ppk", is_flag=True, help="In PuTTY's format, for PuTTY's tools and WinSCP.")
+@click.option(
+    "--passphrase",
+    "encrypt",
+    is_flag=True,
+    help="Encrypt it with a passphrase, which is asked for twice, without echo; where there is no terminal it is a "
+    "line of standard input. With --ppk only.",
+)
 @json_option
 @click.pass_obj
-def export(app: App, instance: str, output: str | None, force: bool) -> None:
+def export(app: App, instance: str, output: str | None, force: bool, ppk: bool, encrypt: bool) -> None:
     """Write the generated private key to a file.
 
-    The file is called id_container-LOGIN, stands in the current directory, and is readable by its owner only: under
-    sudo, by the user who called sudo.
+    The file is called id_container-LOGIN, with --ppk id_container-LOGIN.ppk, stands in the current directory, and is
+    readable by its owner only: under sudo, by the user who called sudo.
     """
+    if encrypt and not ppk:
+        raise UsageError(
+            "--passphrase is for --ppk: to a key in OpenSSH's format, once it is written, 'ssh-keygen -p -f FILE' "
+            "gives one"
+        )
+    file_name = ppk_file_name if ppk else key_file_name
     if output is None:
         # What is refused after the key was handed out is in the record as handed out.
-        require_free(key_file_name(app.ask(ShowConditions(instance=instance), ConditionsStatus).login), force)
+        require_free(file_name(app.ask(ShowConditions(instance=instance), ConditionsStatus).login), force)
     elif output != "-":
         require_free(output, force)
-    found = app.ask(ExportKey(instance=instance), KeyExport)
+    passphrase = None
+    if encrypt:
+        passphrase = given.secret("passphrase", f"the key of {instance}", from_stdin=False, twice=True)
+    form = KeyForm.PPK if ppk else KeyForm.OPENSSH
+    found = app.ask(ExportKey(instance, form, passphrase), KeyExport)
     if output == "-":
         if app.json:
             document(found)
         else:
             sys.stdout.write(found.private)
         return
-    path = output if output is not None else key_file_name(found.login)
+    path = output if output is not None else file_name(found.login)
     require_free(path, force)
     write(path, found.private, force)
     answer = {"login": found.login, "file": path, "fingerprint": found.fingerprint, "public": found.public}
-    app.emit(answer, lambda out: out.out(Text.assemble(safe(path), "  ", safe(found.fingerprint, "dim"))))
+    app.emit(answer, lambda out: _print_exported(out, found, path, ppk=ppk))
+
+
+def _print_exported(out: Terminal, found: KeyExport, path: str, *, ppk: bool) -> None:
+    out.out(Text.assemble(safe(path), "  ", safe(found.fingerprint, "dim")))
+    if not ppk:
+        out.out(Text("  Where it is copied to, ssh takes it only when nobody else can read it:", "dim"))
+        out.out(Text.assemble("  ", command(shell_command(["chmod", "600", path]))))
 
 
 @key.command()

@@ -85,7 +85,7 @@ def _state(instance: InstanceStatus) -> Text:
 
 def _unheard_of(volume: VolumeStatus) -> bool:
     """Whether nothing was heard yet of the engine whose volume it is, or the file: then what was known last counts."""
-    return not volume.present and volume.access in (Access.READ_ONLY, Access.READ_WRITE)
+    return not volume.present and volume.access.is_on
 
 
 def volume_cells(volume: VolumeStatus) -> list[Text]:

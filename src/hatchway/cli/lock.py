@@ -8,6 +8,7 @@ from rich.text import Text
 from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.conditions import login_line
+from hatchway.cli.hindrances import print_hindrances
 from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
 from hatchway.errors import UsageError
@@ -56,5 +57,4 @@ def _print_locked(out: Terminal, found: ConditionsStatus) -> None:
 
 def _print_unlocked(out: Terminal, found: ConditionsStatus) -> None:
     out.out(login_line(found, "Unlocked."))
-    for why in found.hindrances:
-        out.sentence(why, "yellow", label="  ")
+    print_hindrances(out, found.hindrances)

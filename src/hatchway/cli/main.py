@@ -18,6 +18,7 @@ from hatchway.cli.apply import apply
 from hatchway.cli.config import config
 from hatchway.cli.doctor.command import doctor
 from hatchway.cli.enable import confirm, disable, enable
+from hatchway.cli.export import export
 from hatchway.cli.forget import forget
 from hatchway.cli.guard import guard
 from hatchway.cli.key import key
@@ -98,6 +99,7 @@ for _command in (
     forget,
     prune,
     show,
+    export,
     key,
     password,
     access,

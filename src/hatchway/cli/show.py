@@ -9,15 +9,13 @@ from rich.text import Text
 from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.conditions import print_conditions
+from hatchway.cli.hindrances import print_hindrances
 from hatchway.cli.listing import instance_line, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
-from hatchway.cli.text import safe
-from hatchway.connect.info import Directions, FileZillaSite, directions
-from hatchway.wire.admin import (
-    Access,
-    ConnectionInfo,
-    Show,
-)
+from hatchway.cli.text import command, safe
+from hatchway.connect.directions import Directions, directions
+from hatchway.printable import shell_command
+from hatchway.wire.admin import Access, ConnectionInfo, Show, VolumeStatus
 from hatchway.wire.entry import PasswordKind
 
 
@@ -27,7 +25,7 @@ from hatchway.wire.entry import PasswordKind
 @json_option
 @click.pass_obj
 def show(app: App, instance: str, secrets: bool) -> None:
-    """Show what a client needs to connect."""
+    """Show what a client needs to connect, and what stands in its way."""
     info = app.ask(Show(instance=instance, secrets=secrets), ConnectionInfo)
     ways = directions(info)
     answer = {**msgspec.to_builtins(info), "directions": ways}
@@ -35,17 +33,54 @@ def show(app: App, instance: str, secrets: bool) -> None:
 
 
 def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
+    """In the order of a program's fields, then what it asks, then what there is to see, then how to go about it."""
     out.out(instance_line(info.instance))
-    for problem in info.problems:
-        out.sentence(problem, "yellow", label="  ")
+    print_hindrances(out, info.problems)
     out.heading("Connection")
+    out.field("Protocol", "SFTP (SSH File Transfer Protocol)")
     out.field("Host", safe(info.host))
     out.field("Port", str(info.port))
     out.field("User name", safe(info.login))
-    out.field("Password", _password(info))
-    if info.key_fingerprint is not None:
-        out.field("Private key", safe(f"hatchway key export {info.login}"))
-        out.field("", safe(info.key_fingerprint, "dim"))
+    _print_password(out, info)
+    _print_keys(out, info, ways)
+    print_conditions(out, info.conditions, only_said=True)
+    out.heading("Host key, to compare with what the program shows at the first connection")
+    for line in columns([[safe(host.algorithm), safe(host.fingerprint)] for host in info.host_keys]):
+        out.out(Text.assemble("  ", line))
+    _print_volumes(out, info)
+    out.heading("Programs")
+    commands = (ways.sftp_with_key, ways.sftp_with_password, ways.sftp_with_own_key)
+    for number, one in enumerate(one for one in commands if one is not None):
+        out.field("" if number else "OpenSSH", safe(one))
+    out.field("Link", safe(ways.url))
+    out.field("FileZilla", safe(f"hatchway export filezilla {info.login} -o {info.login}.xml"))
+    out.field("Others", Text("hatchway export --help"))
+
+
+def _print_password(out: Terminal, info: ConnectionInfo) -> None:
+    label = "Password"
+    match info.password_kind:
+        case PasswordKind.NONE:
+            out.field(label, Text("none: this login takes keys only", style="dim"))
+            out.field("", _way(f"hatchway password reset {info.login}", "makes one"))
+        case PasswordKind.HASHED:
+            out.field(label, Text(f"{_kept(info)}; type the password itself, not the hash", style="dim"))
+            out.field("", _way(f"hatchway password reset {info.login}", "makes a new one and shows it"))
+        case _ if info.password is not None:
+            out.field(label, safe(info.password))
+        case _:
+            out.field(label, _way(f"hatchway password show {info.login}", "shows it"))
+
+
+def _print_keys(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
+    if info.key_fingerprint is None or ways.key_file is None or ways.ppk_file is None:
+        out.field("Key file", Text("none", style="dim"))
+        out.field("", _way(f"hatchway key renew {info.login}", "makes one"))
+    else:
+        out.field("Key file", Text.assemble(safe(ways.key_file), "  ", safe(info.key_fingerprint, "dim")))
+        out.field("", _way(f"hatchway key export {info.login}", "writes it"))
+        out.field("", _way(f"chmod 600 {ways.key_file}", "where it is copied to, for OpenSSH"))
+        out.field("", _way(f"hatchway key export {info.login} --ppk", "for WinSCP and PuTTY's tools"))
     if info.keys:
         out.field("Added keys", Text.assemble(f"{info.keys}; see ", safe(f"hatchway key list {info.login}")))
     if info.volume_keys is not None:
@@ -53,44 +88,34 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
             "Own keys",
             Text.assemble(f"{info.volume_keys} in its volumes; see ", safe(f"hatchway key list {info.login}")),
         )
-    out.field("Starts in", safe(info.start_directory))
-    print_conditions(out, info.conditions, only_said=True)
-    _print_volumes(out, info)
-    out.heading("Host keys, to compare at the first connection")
-    for line in columns([[safe(host.algorithm), safe(host.fingerprint)] for host in info.host_keys]):
-        out.out(Text.assemble("  ", line))
-    if not info.host_keys:
-        out.out(Text("  none", style="yellow"))
-    out.heading("OpenSSH")
-    for command in (ways.sftp_with_key, ways.sftp_with_password):
-        if command is not None:
-            out.out(Text.assemble("  ", safe(command)))
-    out.heading("Link")
-    out.out(Text.assemble("  ", safe(ways.url)))
-    for site in ways.filezilla:
-        _print_filezilla(out, site)
 
 
 def _print_volumes(out: Terminal, info: ConnectionInfo) -> None:
     out.heading("Volumes")
-    shown = [volume for volume in info.instance.volumes if volume.access is not Access.OFF]
-    for volume, line in zip(shown, columns([volume_cells(volume) for volume in shown]), strict=True):
+    volumes = info.instance.volumes
+    for volume, line in zip(volumes, columns([volume_cells(volume) for volume in volumes]), strict=True):
         out.out(Text.assemble("  ", line))
-        for remark in remarks(volume, origins=True):
+        found = remarks(volume, origins=True)
+        if volume.access is Access.OFF and volume.refusal is None and volume.held_back is None:
+            found.append(_way(_enabling(info, volume), "shares it"))
+        for remark in found:
             out.out(Text.assemble("      ", remark))
-    if not shown:
-        out.out(Text("  none is enabled", style="yellow"))
+    if not volumes:
+        out.out(Text("  none", style="yellow"))
+    elif all(volume.access is Access.OFF for volume in volumes):
+        out.out(Text("  none is shared", style="yellow"))
+    else:
+        out.field("Starts in", safe(info.start_directory))
 
 
-def _password(info: ConnectionInfo) -> Text:
-    if info.password_kind is PasswordKind.NONE:
-        return Text("none: this login takes keys only", style="dim")
-    if info.password is not None:
-        return safe(info.password)
-    if info.password_kind is PasswordKind.HASHED:
-        new = safe(f"hatchway password reset {info.login}")
-        return Text.assemble((f"{_kept(info)}; make a new one with ", "dim"), new)
-    return Text.assemble(("hidden; see ", "dim"), safe(f"hatchway password show {info.login}"))
+def _enabling(info: ConnectionInfo, volume: VolumeStatus) -> str:
+    key = str(info.instance.key)
+    return shell_command(["hatchway", "enable", *(["--"] if key.startswith("-") else []), key, volume.path])
+
+
+def _way(how: str, what: str) -> Text:
+    """A command, and what it does, so that nobody takes the words behind for a part of it."""
+    return Text.assemble(command(how), (f"   {what}", "dim"))
 
 
 def _kept(info: ConnectionInfo) -> str:
@@ -100,16 +125,3 @@ def _kept(info: ConnectionInfo) -> str:
         return kept
     other = " of other parameters" if info.password_hash == "argon2id" else ""
     return f"{kept}{other}, from the next login by it on as argon2id"
-
-
-def _print_filezilla(out: Terminal, site: FileZillaSite) -> None:
-    out.heading(f"FileZilla: File > Site Manager > New site ({site.logon_type.lower()})")
-    out.field("Protocol", site.protocol)
-    out.field("Host", safe(site.host))
-    out.field("Port", str(site.port))
-    out.field("Logon type", site.logon_type)
-    out.field("User", safe(site.user))
-    if site.password is not None:
-        out.field("Password", safe(site.password))
-    if site.key_file is not None:
-        out.field("Key file", safe(site.key_file))

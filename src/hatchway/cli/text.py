@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from hatchway.printable import escaped
+from hatchway.printable import escaped, harmless
 
 YEAR_S = 365.2425 * 86400
 """Seconds of a year of the calendar, on the average."""
@@ -18,6 +18,11 @@ YEAR_S = 365.2425 * 86400
 def safe(text: str, style: str = "") -> Text:
     """`text`, escaped, as rich prints it: literally, in `style`, with no markup in it read."""
     return Text(escaped(text), style=style)
+
+
+def command(text: str, style: str = "") -> Text:
+    """A command as `shell_command` quotes it, to be copied: what is visible in it is not escaped once more."""
+    return Text(harmless(text), style=style)
 
 
 def count(number: int, what: str) -> str:

@@ -1,1 +1,4 @@
-"""What a person types or clicks to connect, made from wire.admin.ConnectionInfo. Pure: no I/O."""
+"""What people type, click or import to connect, made from wire.admin.ConnectionInfo. No I/O, no state.
+
+A password appears where ConnectionInfo holds one, nowhere else.
+"""

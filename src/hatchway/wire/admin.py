@@ -22,7 +22,7 @@ from hatchway.model import (
     Ownership,
     VolumeKind,
 )
-from hatchway.wire.entry import ConditionsStatus, Confidential, PasswordKind
+from hatchway.wire.entry import ConditionsStatus, Confidential, Hindrance, PasswordKind
 from hatchway.wire.host import Leftovers, VolumeSize
 
 
@@ -33,6 +33,11 @@ class Access(enum.StrEnum):
     READ_ONLY = "ro"
     READ_WRITE = "rw"
     SUSPENDED = "suspended"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether sessions reach it."""
+        return self in (Access.READ_ONLY, Access.READ_WRITE)
 
 
 class GrantStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,11 +284,13 @@ class HostKey(msgspec.Struct, frozen=True, tag="host-key"):
 
 
 class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-info"):
-    """What a person needs to connect. `password` is None when hidden, unknown (hashed) or absent. `keys` is how many
-    keys there are besides the generated one, `volume_keys` those in its own volumes, None when these do not count.
+    """What a person needs to connect. `host` and `port` are for clients, wherever sshd listens. `password` is None when
+    hidden, unknown (hashed) or absent. `keys` is how many keys there are besides the generated one, `volume_keys` those
+    in its own volumes, None when these do not count.
 
     `password_hash` names the kind of its hash, as in Password; "" when there is none. `password_rehash`: it is not as
     we hash them, and is hashed anew at the next login by it. So nobody has used one that was imported so yet.
+    `problems` are what stands in a client's way.
     """
 
     instance: InstanceStatus
@@ -299,9 +306,21 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     conditions: ConditionsStatus
     keys: int = 0
     volume_keys: int | None = None
-    problems: tuple[str, ...] = ()
+    problems: tuple[Hindrance, ...] = ()
     password_hash: str = ""
     password_rehash: bool = False
+
+
+class ShowServer(msgspec.Struct, frozen=True, tag="show-server"):
+    """Where clients connect to, whoever they are. Answer: Server."""
+
+
+class Server(msgspec.Struct, frozen=True, tag="server"):
+    """Fields as in ConnectionInfo."""
+
+    host: str
+    port: int
+    host_keys: tuple[HostKey, ...]
 
 
 HOST_STARTING = "hostd has not answered yet"

@@ -76,14 +76,24 @@ class Password(Confidential, frozen=True, kw_only=True, tag="password"):
     not_ended: str = ""
 
 
-class ExportKey(msgspec.Struct, frozen=True, tag="export-key"):
-    """The instance's private key, `id_container`. Answer: KeyExport."""
+class KeyForm(enum.StrEnum):
+    """The format of a private key's file: OpenSSH's, or PuTTY's, version 3."""
+
+    OPENSSH = "openssh"
+    PPK = "ppk"
+
+
+class ExportKey(Confidential, frozen=True, tag="export-key"):
+    """The instance's private key, `id_container`, in a file of `form`, encrypted with `passphrase` if there is one, as
+    only PPK can be. Answer: KeyExport."""
 
     instance: str
+    form: KeyForm = KeyForm.OPENSSH
+    passphrase: str | None = None
 
 
 class KeyExport(Confidential, frozen=True, kw_only=True, tag="key-export"):
-    """`private` is the OpenSSH private key file, unencrypted; `public` its authorized_keys line."""
+    """`private` is the private key file; `public` the key's authorized_keys line."""
 
     login: str
     private: str
@@ -228,12 +238,20 @@ class Unlock(msgspec.Struct, frozen=True, tag="unlock"):
     instance: str
 
 
+class Hindrance(msgspec.Struct, frozen=True):
+    """What stands in a client's way: `text` is a sentence without stop, `mend` the command that ends it, quoted for a
+    shell and plainly visible, with words in capitals for what only the operator knows; "" when there is none."""
+
+    text: str
+    mend: str = ""
+
+
 class ConditionsStatus(msgspec.Struct, frozen=True, kw_only=True, tag="conditions"):
     """Under which conditions a login may be used.
 
     `allowed_from` are networks in CIDR notation, none: from anywhere. `expires_at` is Unix seconds, None: never.
     `sessions_max` is what was said of this login, None: nothing, so `sessions_default` counts. `locked_at` is None when
-    it is not locked. `hindrances` are sentences without stop about what of this keeps everybody out now.
+    it is not locked. `hindrances` are what of this keeps everybody out now.
     """
 
     login: str
@@ -243,7 +261,7 @@ class ConditionsStatus(msgspec.Struct, frozen=True, kw_only=True, tag="condition
     sessions_default: int
     locked_at: float | None
     locked_why: str
-    hindrances: tuple[str, ...] = ()
+    hindrances: tuple[Hindrance, ...] = ()
 
 
 class ListSessions(msgspec.Struct, frozen=True, kw_only=True, tag="list-sessions"):

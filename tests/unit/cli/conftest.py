@@ -38,6 +38,7 @@ _REQUESTS = (
     | admin.Forget
     | admin.Prune
     | admin.Show
+    | admin.ShowServer
     | admin.DaemonStatus
     | admin.ReadLog
     | entry.ShowPassword

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from hatchway.errors import ConfigError, ConflictError
-from hatchway.wire.entry import Lock, Rotated, RotateKey, SetConditions, ShowConditions, Unlock
+from hatchway.wire.entry import Hindrance, Lock, Rotated, RotateKey, SetConditions, ShowConditions, Unlock
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -193,9 +193,11 @@ def test_unlock(run: Cli, daemon: FakeDaemon, make: Any) -> None:
 
 
 def test_unlock_says_when_still_nobody_is_let_in(run: Cli, daemon: FakeDaemon, make: Any) -> None:
-    daemon.answers[Unlock] = make.conditions(hindrances=("nobody can enter: it has expired \x07", "nor then"))
+    daemon.answers[Unlock] = make.conditions(
+        hindrances=(Hindrance("nobody can enter: it has expired \x07"), Hindrance("nor then", "mend it"))
+    )
     assert run("unlock", "x").stdout == (
-        "shop-web-1  Unlocked.\n  nobody can enter: it has expired \\x07\n  nor then\n"
+        "shop-web-1  Unlocked.\n  nobody can enter: it has expired \\x07\n  nor then\n      mend it\n"
     )
 
 

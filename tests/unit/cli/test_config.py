@@ -222,8 +222,8 @@ def test_a_name_that_only_this_host_knows() -> None:
 def test_a_host_with_a_port() -> None:
     found = look(structs.replace(NO_ENGINE, connect=Connect(host="sftp.example.org:2222")))
     assert [key for key, _ in of(found)] == ["connect.host"]
-    assert "sshd.port, 2022" in found[0].text
-    assert (found[0].fix or "").startswith('set connect.host = "sftp.example.org", and sshd.port = 2222')
+    assert "ends in a port" in found[0].text
+    assert (found[0].fix or "").startswith('set connect.host = "sftp.example.org", and connect.port = 2222')
 
 
 @pytest.fixture

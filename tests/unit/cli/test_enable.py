@@ -19,6 +19,7 @@ from hatchway.wire.admin import (
     Show,
 )
 from hatchway.wire.entry import (
+    Hindrance,
     PasswordKind,
 )
 
@@ -85,7 +86,7 @@ def test_owners_in_words(ownership: Ownership, ids: IdPair | None, text: str | N
 
 
 def test_enable_all(run: Cli, daemon: FakeDaemon, make: Any) -> None:
-    info = make.connection(key_fingerprint=None, problems=("sshd does not answer",))
+    info = make.connection(key_fingerprint=None, problems=(Hindrance("sshd does not answer"),))
     daemon.answers[Enable] = Changed(instance=info.instance, changed=())
     daemon.answers[Show] = info
     done = run("enable", "--all", "shop/web/1")

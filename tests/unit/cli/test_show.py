@@ -1,42 +1,20 @@
-"""`hatchway show` and `hatchway key export`."""
+"""`hatchway show`."""
 
 from __future__ import annotations
 
 import datetime
-import os
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hatchway.errors import NotFoundError
 from hatchway.wire.admin import (
     Access,
     Show,
 )
-from hatchway.wire.entry import ExportKey, KeyExport, PasswordKind, ShowConditions
+from hatchway.wire.entry import Hindrance, PasswordKind
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
-
-EXPORT = KeyExport(
-    login="shop-web-1",
-    private="-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
-    public="ssh-ed25519 AAAA shop-web-1",
-    fingerprint="SHA256:" + "k" * 43,
-)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, without sudo's variables."""
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    monkeypatch.delenv("SUDO_UID", raising=False)
-    monkeypatch.delenv("SUDO_GID", raising=False)
-    return directory
 
 
 def test_show(run: Cli, daemon: FakeDaemon, make: Any) -> None:
@@ -50,41 +28,31 @@ def test_show(run: Cli, daemon: FakeDaemon, make: Any) -> None:
 shop/web/1  running  login shop-web-1
 
 Connection
+  Protocol      SFTP (SSH File Transfer Protocol)
   Host          sftp.example.org
   Port          2022
   User name     shop-web-1
-  Password      hidden; see hatchway password show shop-web-1
-  Private key   hatchway key export shop-web-1
-                SHA256:{"k" * 43}
-  Starts in     /home/work
+  Password      hatchway password show shop-web-1   shows it
+  Key file      id_container-shop-web-1  SHA256:{"k" * 43}
+                hatchway key export shop-web-1   writes it
+                chmod 600 id_container-shop-web-1   where it is copied to, for OpenSSH
+                hatchway key export shop-web-1 --ppk   for WinSCP and PuTTY's tools
 
-Volumes
-  rw  /home/work  work
-
-Host keys, to compare at the first connection
+Host key, to compare with what the program shows at the first connection
   ssh-ed25519  SHA256:{"h" * 43}
 
-OpenSSH
-  sftp -P 2022 -o IdentitiesOnly=yes -i id_container-shop-web-1 shop-web-1@sftp.example.org
-  sftp -P 2022 -o PubkeyAuthentication=no shop-web-1@sftp.example.org
+Volumes
+  rw   /home/work   work
+  off  /var/lib/db  db
+      hatchway enable shop/web/1 /var/lib/db   shares it
+  Starts in     /home/work
 
-Link
-  sftp://shop-web-1@sftp.example.org:2022/
-
-FileZilla: File > Site Manager > New site (key file)
-  Protocol      SFTP - SSH File Transfer Protocol
-  Host          sftp.example.org
-  Port          2022
-  Logon type    Key file
-  User          shop-web-1
-  Key file      id_container-shop-web-1
-
-FileZilla: File > Site Manager > New site (ask for password)
-  Protocol      SFTP - SSH File Transfer Protocol
-  Host          sftp.example.org
-  Port          2022
-  Logon type    Ask for password
-  User          shop-web-1
+Programs
+  OpenSSH       sftp -P 2022 -o IdentitiesOnly=yes -i id_container-shop-web-1 shop-web-1@sftp.example.org
+                sftp -P 2022 -o PubkeyAuthentication=no shop-web-1@sftp.example.org
+  Link          sftp://shop-web-1@sftp.example.org:2022/home/work/
+  FileZilla     hatchway export filezilla shop-web-1 -o shop-web-1.xml
+  Others        hatchway export --help
 """
     )
 
@@ -93,11 +61,10 @@ def test_show_secrets(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     daemon.answers[Show] = lambda request: make.connection(password="se/same" if request.secrets else None)
     out = run("show", "shop/web/1", "--secrets").stdout
     assert "  Password      se/same\n" in out
-    assert "  sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/\n" in out
-    assert "  Logon type    Normal\n" in out
+    assert "  Link          sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/home/work/\n" in out
     document = run.json("show", "shop/web/1", "--secrets")
     assert document["password"] == "se/same"
-    assert document["directions"]["url"] == "sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/"
+    assert document["directions"]["url"] == "sftp://shop-web-1:se%2Fsame@sftp.example.org:2022/home/work/"
     assert document["host_keys"][0]["fingerprint"] == "SHA256:" + "h" * 43
     assert run.json("show", "shop/web/1")["password"] is None
 
@@ -107,27 +74,34 @@ def test_show_what_is_missing(run: Cli, daemon: FakeDaemon, make: Any) -> None:
         instance=make.instance(login="shop-web-1"),
         password_kind=PasswordKind.NONE,
         key_fingerprint=None,
-        host_keys=(),
-        problems=("sshd's host keys cannot be read",),
+        problems=(Hindrance("sshd's host keys cannot be read"), Hindrance("no volume", "hatchway enable 'a b' /x")),
     )
     out = run("show", "shop/web/1").stdout
-    assert "  sshd's host keys cannot be read\n" in out
-    assert "  none: this login takes keys only\n" in out.replace("Password    ", "")
-    assert "Volumes\n  none is enabled\n" in out
-    assert "Private key" not in out
+    assert "  sshd's host keys cannot be read\n  no volume\n      hatchway enable 'a b' /x\n" in out
+    assert (
+        "  Password      none: this login takes keys only\n"
+        "                hatchway password reset shop-web-1   makes one\n"
+        "  Key file      none\n"
+        "                hatchway key renew shop-web-1   makes one\n"
+    ) in out
+    assert "Volumes\n  none\n" in out
+    assert "chmod" not in out
 
 
 def test_show_a_hashed_password(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     daemon.answers[Show] = make.connection(password_kind=PasswordKind.HASHED)
-    assert "kept as a hash; make a new one with hatchway password reset shop-web-1" in run("show", "x").stdout
+    assert (
+        "  Password      kept as a hash; type the password itself, not the hash\n"
+        "                hatchway password reset shop-web-1   makes a new one and shows it\n"
+    ) in run("show", "x").stdout
 
 
 @pytest.mark.parametrize(
     ("kind", "rehash", "told"),
     [
-        ("argon2id", False, "kept as argon2id; make a new one with "),
-        ("sha512", True, "kept as sha512, from the next login by it on as argon2id; make"),
-        ("argon2id", True, "kept as argon2id of other parameters, from the next login by it on as argon2id; make"),
+        ("argon2id", False, "kept as argon2id; type the password itself"),
+        ("sha512", True, "kept as sha512, from the next login by it on as argon2id; type"),
+        ("argon2id", True, "kept as argon2id of other parameters, from the next login by it on as argon2id; type"),
     ],
 )
 def test_show_how_a_password_is_kept(
@@ -155,19 +129,18 @@ def test_show_says_which_conditions_there_are(run: Cli, daemon: FakeDaemon, make
         """\
   Added keys    2; see hatchway key list shop-web-1
   Own keys      1 in its volumes; see hatchway key list shop-web-1
-  Starts in     /home/work
   From          10.0.0.0/8, ::1/128
   Expires       2099-01-31 23:59:59, in"""
         in out
     )
-    assert "  At most       1 session\n\nVolumes" in out
+    assert "  At most       1 session\n\nHost key" in out
     assert "Locked" not in out
     assert run.json("show", "x")["conditions"]["allowed_from"] == ["10.0.0.0/8", "::1/128"]
 
 
 def test_show_a_login_that_is_locked_or_has_expired(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     locked = make.conditions(locked_at=1e9, locked_why="\x1b[2J\nFrom anywhere", expires_at=1e9)
-    daemon.answers[Show] = make.connection(conditions=locked, problems=("nobody can enter: it is locked",))
+    daemon.answers[Show] = make.connection(conditions=locked, problems=(Hindrance("nobody can enter: it is locked"),))
     out = run("show", "x").stdout
     assert out.startswith("shop/web/1  running  login shop-web-1\n  nobody can enter: it is locked\n\nConnection\n")
     assert "\n  Locked        since 2001-09-" in out
@@ -175,82 +148,37 @@ def test_show_a_login_that_is_locked_or_has_expired(run: Cli, daemon: FakeDaemon
     assert "\n  Expired       2001-09-" in out
 
 
-def test_export(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    done = run("key", "export", "shop/web/1")
-    assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == f"id_container-shop-web-1  SHA256:{'k' * 43}\n"
-    file = here / "id_container-shop-web-1"
-    assert file.read_text() == EXPORT.private
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert os.listdir(here) == [file.name]
-    assert "PRIVATE" not in done.stdout
+def test_show_says_why_a_volume_is_off(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volumes = (
+        make.volume("/a b'c"),
+        make.volume("/run", refusal="a tmpfs lives in memory, and only while the container runs"),
+        make.volume("/waits", held_back="another volume than before"),
+    )
+    daemon.answers[Show] = make.connection(instance=make.instance(*volumes, login="shop-web-1"))
+    out = run("show", "x").stdout
+    assert (
+        """\
+  off  /a b'c  work
+      hatchway enable shop/web/1 '/a b'"'"'c'   shares it
+  off  /run    work
+      cannot be shared: a tmpfs lives in memory, and only while the container runs
+  off  /waits  work
+      waits for 'hatchway confirm': another volume than before
+  none is shared
+"""
+        in out
+    )
+    assert "Starts in" not in out
 
 
-def test_export_never_overwrites_unless_told(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    (here / "mine").write_text("precious")
-    (here / "mine").chmod(0o644)
-    refused = run("key", "export", "shop/web/1", "-o", "mine")
-    assert refused.exit_code == 6
-    assert "--force" in refused.stderr
-    assert (here / "mine").read_text() == "precious"
-    assert daemon.requests == []
-    assert run("key", "export", "shop/web/1", "-o", "mine", "--force").exit_code == 0
-    assert (here / "mine").read_text() == EXPORT.private
-    assert stat.S_IMODE((here / "mine").stat().st_mode) == 0o600
-    assert os.listdir(here) == ["mine"]
-
-
-def test_a_key_that_could_not_be_written_is_not_asked_for(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    (here / "id_container-shop-web-1").write_text("precious")
-    assert run("key", "export", "shop/web/1").exit_code == 6
-    assert daemon.requests == [ShowConditions("shop/web/1")]
-
-
-@pytest.mark.parametrize("force", [[], ["--force"]])
-def test_export_follows_no_link(run: Cli, daemon: FakeDaemon, make: Any, here: Path, force: list[str]) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    (here / "link").symlink_to(here / "target")
-    done = run("key", "export", "shop/web/1", "-o", "link", *force)
-    assert done.exit_code == (0 if force else 6)
-    assert not (here / "target").exists()
-
-
-def test_export_to_standard_output(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    assert run("key", "export", "shop/web/1", "-o", "-").stdout == EXPORT.private
-    assert run.json("key", "export", "shop/web/1", "-o", "-")["private"] == EXPORT.private
-    assert os.listdir(here) == []
-
-
-def test_export_json_names_the_file(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    assert run.json("key", "export", "shop/web/1") == {
-        "login": "shop-web-1",
-        "file": "id_container-shop-web-1",
-        "fingerprint": EXPORT.fingerprint,
-        "public": EXPORT.public,
-    }
-
-
-def test_export_to_a_bad_place(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    assert run("key", "export", "shop/web/1", "-o", ".").exit_code == 2
-    assert run("key", "export", "shop/web/1", "-o", "none/key").exit_code == 8
-
-
-def test_export_of_nobody(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers[ShowConditions] = NotFoundError("no instance 'x'")
-    done = run("key", "export", "x")
-    assert done.exit_code == 5
-    assert os.listdir(here) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: sudo's caller cannot be given a file")
-def test_export_under_sudo_is_the_callers(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
-    daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
-    assert run("key", "export", "shop/web/1", env={"SUDO_UID": "12345", "SUDO_GID": "12346"}).exit_code == 0
-    found = (here / "id_container-shop-web-1").stat()
-    assert (found.st_uid, found.st_gid) == (12345, 12346)
+def test_what_a_container_is_called_does_nothing_to_the_terminal(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    volumes = (make.volume("/\x1b[2J\u202e", Access.READ_WRITE, session_path="/\x1b[2J\u202e"), make.volume("/\n/x"))
+    found = make.connection(
+        instance=make.instance(*volumes, login="shop-web-1"),
+        start_directory="/\x1b[2J\u202e",
+        problems=(Hindrance("in the way: \x1b", "hatchway enable \x1b"),),
+    )
+    daemon.answers[Show] = found
+    out = run("show", "x").stdout
+    assert all(line.isprintable() for line in out.splitlines())
+    assert "  Starts in     /\\x1b[2J\\u202e\n" in out

@@ -50,7 +50,7 @@ async def test_locked_means_nobody_and_the_sessions_end(tmp_path: Path) -> None:
         assert not await by_key(stage, key)
         with pytest.raises(ConflictError, match="locked already: rent not paid"):
             await stage.do(Lock(instance=INSTANCE))
-        assert "rent not paid" in " ".join((await stage.do(Show(instance=INSTANCE))).problems)
+        assert "rent not paid" in " ".join(one.text for one in (await stage.do(Show(instance=INSTANCE))).problems)
         (listed,) = (await stage.do(ListInstances())).instances
         assert (listed.locked, listed.expired) == (True, False)
         assert (await stage.do(DaemonStatus())).locked == ("shop-web-1",)
@@ -124,7 +124,7 @@ async def test_whoever_expires_is_ended_at_that_moment(tmp_path: Path) -> None:
         late = stage.core.now() - (await stage.do(ShowConditions(INSTANCE))).expires_at
         assert 0 <= late < 1
         assert not await by_password(stage, password)
-        assert "has expired" in " ".join((await stage.do(Show(instance=INSTANCE))).problems)
+        assert "has expired" in " ".join(one.text for one in (await stage.do(Show(instance=INSTANCE))).problems)
         await stage.do(SetConditions(instance=INSTANCE, expires_at=None))
         assert await by_password(stage, password)
         nursery.cancel_scope.cancel()

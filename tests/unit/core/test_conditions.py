@@ -10,7 +10,7 @@ from tests.unit.core.stage import staged
 from hatchway.errors import UsageError
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import Enable, Show
-from hatchway.wire.entry import WHY_MAX, Lock, SetConditions, ShowConditions, Unlock
+from hatchway.wire.entry import WHY_MAX, Hindrance, Lock, SetConditions, ShowConditions, Unlock
 
 INSTANCE = "shop/web/1"
 
@@ -35,11 +35,8 @@ async def test_what_keeps_everybody_out_is_said_the_same_everywhere(
         await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
         await stage.do(SetConditions(instance=INSTANCE, expires_at=1_000_100.0))
         assert (await stage.do(Show(instance=INSTANCE))).problems == ()
-        locked = "nobody can enter: shop-web-1 is locked (rent); 'hatchway unlock shop-web-1' ends that"
-        expired = (
-            "nobody can enter: shop-web-1 has expired; 'hatchway access set shop-web-1 --expires WHEN' "
-            "gives it more time"
-        )
+        locked = Hindrance("nobody can enter: shop-web-1 is locked (rent)", "hatchway unlock shop-web-1")
+        expired = Hindrance("nobody can enter: shop-web-1 has expired", "hatchway access set shop-web-1 --expires WHEN")
         found = await stage.do(Lock(instance=INSTANCE, why="rent"))
         assert found.hindrances == (locked,)
         assert (await stage.do(Show(instance=INSTANCE))).problems == (locked,)

@@ -244,11 +244,37 @@ async def test_a_full_volume_is_a_problem_where_it_could_be_written(
     async with staged(tmp_path) as stage:
         stage.host.sizes[DATA.source] = size
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
-        assert (await stage.do(Show(instance="shop/web/1"))).problems == (() if problem is None else (problem,))
+        shown = (await stage.do(Show(instance="shop/web/1"))).problems
+        assert [one.text for one in shown] == ([] if problem is None else [problem])
+        # What this instance's own grant does not limit is not mended by another limit.
+        assert [one.mend for one in shown] == [""] * len(shown)
         assert (await stage.do(DaemonStatus())).full == (() if problem is None else ("shop/web/1 /data",))
         await stage.do(Enable(instance="shop/web/1", volumes=("/data",), read_only=True))
         assert (await stage.do(Show(instance="shop/web/1"))).problems == ()
         assert (await stage.do(DaemonStatus())).full == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "option"),
+    [
+        (FULL, NewLimits(size=108 << 20), "--size"),
+        (structs.replace(FULL, used=101 << 20), NewLimits(size=108 << 20), "--size"),
+        (VolumeSize(files_used=7, files_usable=7, limits=Limits(None, 7)), NewLimits(files=7), "--files"),
+    ],
+)
+async def test_a_limit_is_mended_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: VolumeSize, given: NewLimits, option: str
+) -> None:
+    monkeypatch.setattr(hostkeys, "read", lambda _directory: ())
+    async with staged(tmp_path) as stage:
+        stage.host.sizes[DATA.source] = size
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",), limits=given))
+        (shown,) = (await stage.do(Show(instance="shop/web/1"))).problems
+        assert shown.mend == f"hatchway enable shop/web/1 /data {option} LIMIT"
+        # Another's limit, which is stricter, holds now: one here would change nothing.
+        stage.host.sizes[DATA.source] = structs.replace(size, limits=Limits(1 << 20, 3))
+        (shown,) = (await stage.do(Show(instance="shop/web/1"))).problems
+        assert shown.mend == ""
 
 
 @pytest.mark.parametrize("knows", [True, False])

@@ -36,6 +36,7 @@ from hatchway.wire.admin import Enable, Show
 from hatchway.wire.entry import (
     AddKey,
     AllowVolumeKeys,
+    Hindrance,
     KeyOrigin,
     ListKeys,
     Lock,
@@ -69,8 +70,8 @@ async def test_keys_in_a_volume_count_where_that_is_allowed(
         assert key.sources == "192.0.2.0/24"
         shown = await stage.do(Show(instance=INSTANCE))
         assert (shown.volume_keys, shown.keys) == (1, 0)
-        why = "not all that is in its volumes counts as a key; 'hatchway key list shop-web-1' says what does not"
-        assert shown.problems == (why,)
+        why = "not all that is in its volumes counts as a key"
+        assert shown.problems == (Hindrance(why, "hatchway key list shop-web-1"),)
         with pytest.raises(ConflictError, match=r"in /home/u/\.ssh/authorized_keys:2: take it out there"):
             await stage.do(RemoveKey(instance=INSTANCE, key="in the volume"))
         (problem,) = found.problems

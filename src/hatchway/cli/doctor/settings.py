@@ -147,9 +147,8 @@ def _addresses(config: Config, no_address: Callable[[str], str | None]) -> Itera
     if colon and ":" not in host and re.fullmatch(r"[0-9]{1,5}", port):
         yield warning(
             "connect.host",
-            f"{config.connect.host} ends in a port, but what clients are told is sshd.port, {config.sshd.port}: "
-            "as a name of a host it leads nowhere",
-            f'set connect.host = "{host}", and sshd.port = {port} if that is the port',
+            f"{config.connect.host} ends in a port: as a name of a host it leads nowhere",
+            f'set connect.host = "{host}", and connect.port = {port} if that is the port clients shall connect to',
         )
 
 
