@@ -62,6 +62,8 @@ class Hatchway:
         worker_timeout_s: int = 60,
         container_users: bool = False,
         measure_every_s: int = 300,
+        host: str = "127.0.0.1",
+        key_kind: str = "ed25519",
         python: str = sys.executable,
     ) -> None:
         self.directory = directory
@@ -88,6 +90,9 @@ class Hatchway:
         self.worker_timeout_s = worker_timeout_s
         self.container_users = container_users
         self.measure_every_s = measure_every_s
+        # What clients are told, and the kind of the keys that are made.
+        self.host = host
+        self.key_kind = key_kind
         # The interpreter of `hatchway run`, and so of the daemons it starts.
         self.python = python
 
@@ -133,9 +138,10 @@ file = "{self.instances_path}"
 dir = "{self.access_dir}"
 labels = {str(self.labels).lower()}
 [connect]
-host = "127.0.0.1"
+host = "{self.host}"
 [credentials]
 password = "{self.password_kind}"
+key = "{self.key_kind}"
 [log]
 level = "debug"
 """)
