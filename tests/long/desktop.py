@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ PYTHON = "/usr/bin/python3"
 
 PATIENCE_S = 60.0
 SIZE = "1280x900x24"
+PROGRAMS = ("Xvfb", "dbus-daemon", "openbox", "xdotool", "import", "/usr/libexec/at-spi-bus-launcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,11 @@ def _server(command: Sequence[str], env: dict[str, str]) -> tuple[subprocess.Pop
 @contextlib.contextmanager
 def desktop(home: Path) -> Iterator[Desktop]:
     """One of its own, ended with all that runs on it."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    assert not absent, f"not installed: {', '.join(absent)}; scripts/test --long installs them"
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    # PuTTY's code asks the user database where its home is, not the environment.
+    env["PUTTYDIR"] = str(home / ".putty")
     servers = []
     made = Desktop(home, env)
     try:

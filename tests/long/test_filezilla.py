@@ -112,10 +112,12 @@ class Seat:
 
     def upload_all(self) -> None:
         """Choose all local files, and press the key that transfers them."""
-        panes = [one for one in self.screen.shown() if one.role == "scroll pane" and one.width > 1 and one.x >= 0]
-        left = min(one.x for one in panes)
-        # Above it is the tree.
-        pane = max((one for one in panes if one.x == left and one.height > 150), key=lambda one: one.y)
+        label = self.screen.wait_for("Local site:")
+        # Below it on the left side are the tree, and then the list.
+        pane = max(
+            (one for one in self.screen.shown() if one.role == "scroll pane" and 0 <= one.x < label.x + label.width),
+            key=lambda one: one.y if one.width < 700 else 0,
+        )
         self.screen.click(pane.x + 60, pane.y + HEADER + ROW + ROW // 2)
         self.screen.keys("ctrl+a", "Return")
 

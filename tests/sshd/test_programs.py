@@ -45,6 +45,8 @@ class Desk:
         self.given(
             "key", "export", INSTANCE, "--ppk", "--passphrase", "-o", str(self.locked_ppk), given=f"{PASSPHRASE}\n"
         )
+        # PuTTY's programs ask the user database where they are at home, not the environment.
+        self.homes = {"HOME": str(home), "PUTTYDIR": str(home / ".putty")}
         self.numbers = itertools.count()
         self.up = ""
         self.info: dict[str, Any] = hatchway.command("show", INSTANCE, "--secrets")
@@ -68,7 +70,7 @@ class Desk:
             text=True,
             errors="replace",
             timeout=PATIENCE_S,
-            env={**CLIENT, "HOME": str(self.home), **(env or {})},
+            env={**CLIENT, **self.homes, **(env or {})},
             cwd=self.home,
             start_new_session=True,
             check=False,
@@ -155,7 +157,7 @@ def test_plink(desk: Desk, locked: bool) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**CLIENT, "HOME": str(desk.home)},
+        env={**CLIENT, **desk.homes},
         start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None
