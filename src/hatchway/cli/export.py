@@ -165,7 +165,10 @@ def ssh_config(
 @json_option
 @click.pass_obj
 def known_hosts(app: App, output: str | None, force: bool) -> None:
-    """The host keys as lines for known_hosts, of OpenSSH and of programs that read the same file."""
+    """The host keys, as lines for known_hosts.
+
+    OpenSSH reads that file, and so do curl, lftp, rclone and libraries.
+    """
     _check_output(output, force)
     server = app.ask(ShowServer(), Server)
     hints = ["Append it to ~/.ssh/known_hosts.", *_host_hints(server.host)]
@@ -177,10 +180,11 @@ def known_hosts(app: App, output: str | None, force: bool) -> None:
 @json_option
 @click.pass_obj
 def sshfp(app: App, output: str | None, force: bool) -> None:
-    """The host keys' fingerprints as records for the DNS (RFC 4255).
+    """The host keys' fingerprints, for the DNS.
 
-    Clients that are told to look there (VerifyHostKeyDNS of ssh_config) believe them where the zone is signed. They
-    know no port: if the host's own sshd is reached by the same name, its records must be there, too.
+    As SSHFP records (RFC 4255). Clients that are told to look there (VerifyHostKeyDNS of ssh_config) believe them where
+    the zone is signed. They know no port: if the host's own sshd is reached by the same name, its records must be
+    there, too.
     """
     _check_output(output, force)
     server = app.ask(ShowServer(), Server)
@@ -241,7 +245,10 @@ def winscp_url(
     output: str | None,
     force: bool,
 ) -> None:
-    """Links for WinSCP, a line for each login, with the host key's fingerprint in them."""
+    """Links for WinSCP, a line for each login.
+
+    The host key's fingerprint is in them, so that WinSCP does not ask about a host that it has never seen.
+    """
     _check_output(output, force)
     _check_whole(key_dir, "WinSCP")
     chosen = _chosen(app, instances, every, None, secrets=secrets, key_known=key_dir is not None)
