@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import click
+from msgspec import structs
 from rich.text import Text
 from rich.tree import Tree
 
+from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.sizes import limits_text, size_remarks
 from hatchway.cli.status import source_lines
 from hatchway.cli.text import count, safe
+from hatchway.errors import NotFoundError
 from hatchway.model import IdPair, InstanceState, Origin, Ownership, Owning
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, Listing, ListInstances, VolumeStatus
 
@@ -25,12 +29,34 @@ _ACCESS_STYLE = {
 
 
 @click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.instances)
 @json_option
 @click.pass_obj
-def ls(app: App) -> None:
-    """List instances, volumes and access."""
+def ls(app: App, names: tuple[str, ...]) -> None:
+    """List instances, volumes and access.
+
+    NAME is an environment (shop), a container in it (shop/web), or an instance: its key, login or name. Without one all
+    are listed.
+    """
     answer = app.ask(ListInstances(), Listing)
+    if names:
+        answer = structs.replace(answer, instances=_named(answer.instances, names))
     app.emit(answer, lambda out: _print(out, answer))
+
+
+def _named(instances: Sequence[InstanceStatus], names: Sequence[str]) -> tuple[InstanceStatus, ...]:
+    """Those that are called so, in their order. Raises NotFoundError when one name is nobody's."""
+    called = [(one, _names(one)) for one in instances]
+    for name in names:
+        if not any(name in its for _, its in called):
+            raise NotFoundError(f"there is no environment, container or instance {name!r}; 'hatchway ls' lists all")
+    return tuple(one for one, its in called if its & set(names))
+
+
+def _names(instance: InstanceStatus) -> set[str]:
+    key = instance.key
+    named = {key.environment, f"{key.environment}/{key.container}", str(key), instance.runtime_name, instance.login}
+    return {name for name in named if name}
 
 
 def _print(out: Terminal, answer: Listing) -> None:

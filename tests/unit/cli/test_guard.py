@@ -66,7 +66,7 @@ def test_a_configuration_that_is_wrong(run: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["enable"], ["nothing"], ["ls", "x"], ["--nothing"], ["key"], ["key", "export", "a", "b"], []]
+    "arguments", [["enable"], ["nothing"], ["status", "x"], ["--nothing"], ["key"], ["key", "export", "a", "b"], []]
 )
 def test_mistyped_commands(run: Cli, arguments: list[str]) -> None:
     done = run(*arguments)
@@ -81,7 +81,7 @@ def test_mistyped_commands(run: Cli, arguments: list[str]) -> None:
         (["lss"], "Did you mean 'ls'? See 'hatchway --help'\n"),
         (["confi"], "'confirm'?) See 'hatchway --help'\n"),
         (["ls", "--jso"], "Did you mean '--json'? See 'hatchway ls --help'\n"),
-        (["ls", "x"], "(x). See 'hatchway ls --help'\n"),
+        (["status", "x"], "(x). See 'hatchway status --help'\n"),
         (["nothing"], "No such command 'nothing'. See 'hatchway --help'\n"),
     ],
 )

@@ -208,3 +208,27 @@ def test_an_error_of_the_daemon(run: Cli, daemon: FakeDaemon) -> None:
     done = run("status")
     assert (done.exit_code, done.stdout) == (70, "")
     assert done.stderr == "hatchway: internal error; the log has the details\n"
+
+
+def test_some_are_named(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    keys = [("shop", "web", 1), ("shop", "web", 2), ("shop", "db", 1), ("blog", "web", 1)]
+    daemon.answers[ListInstances] = Listing(
+        instances=tuple(
+            make.instance(key=InstanceKey(*key), login=f"l-{number}", runtime_name=f"run-{number}")
+            for number, key in enumerate(keys)
+        ),
+        sources=SOURCES,
+    )
+
+    def listed(*names: str) -> list[str]:
+        found = run.json("ls", *names)["instances"]
+        return ["{environment}/{container}/{number}".format(**one["key"]) for one in found]
+
+    assert listed("shop") == ["shop/web/1", "shop/web/2", "shop/db/1"]
+    assert listed("shop/web") == ["shop/web/1", "shop/web/2"]
+    assert listed("shop/web/2", "blog") == ["shop/web/2", "blog/web/1"]
+    assert listed("l-2") == listed("run-2") == ["shop/db/1"]
+    done = run("ls", "shop", "web")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "there is no environment, container or instance 'web'" in done.stderr
+    assert "docker" in run("ls", "blog").stdout, "how fresh the list is, is said in any case"
