@@ -177,6 +177,7 @@ def test_other_programs(hatchway: Hatchway, tmp_path: Path, client: str) -> None
     name = f"by-{client}"
     fingerprint = hatchway.command("show", "shop/web/1")["host_keys"][0]["fingerprint"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+    environment["PUTTYDIR"] = str(tmp_path / ".putty")
     batch = None
     if client == "psftp":
         (tmp_path / "batch").write_text(f"put {tmp_path}/file {name}\nquit\n")
