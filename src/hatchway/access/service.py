@@ -146,6 +146,7 @@ class Gate:
         if await self._is_doctors(fields):
             return NO
         login, address = _text(fields, "login"), _text(fields, "rhost")
+        record = await self._record(fields)
         found = await self._core.db(lambda registry: registry.credentials(login))
         password = next((one for one in found if one.kind is CredentialKind.PASSWORD), None)
         attempt = fields.get("password", b"")
@@ -162,6 +163,10 @@ class Gate:
         except UncheckedError as exc:
             more = {} if exc.wait_s is None else {"wait_s": round(exc.wait_s)}
             return self._refused(login, address, f"password not looked at: {exc}", "password refused", **more)
+        if record is not None and not record.grants and not right:
+            # No account of that name is published, so sshd asks with a password of its own (sshd's fake password):
+            # whether somebody guessed cannot be told.
+            return self._refused(login, address, Denial.NOTHING_SHARED, "password refused")
         if password is None or not right:
             if password is not None:
                 await self._wrong(Login(login))

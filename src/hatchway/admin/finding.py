@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hatchway.admin.core import Core
 from hatchway.errors import NotFoundError, UsageError
 from hatchway.model import InstanceInfo, InstanceKey, login_candidates, parse_instance_key
+from hatchway.printable import shell_command
 from hatchway.registry.records import InstanceRecord
 from hatchway.registry.store import Registry
 
@@ -32,7 +33,8 @@ class Finding:
         key = await self.key(text)
         record = await self._core.db(lambda registry: registry.instance(key))
         if record is None:
-            raise NotFoundError(f"access to {key} has never been enabled; 'hatchway enable {key} VOLUME' does it")
+            command = shell_command(["hatchway", "enable", str(key), "VOLUME"])
+            raise NotFoundError(f"access to {key} has never been enabled; this does it: {command}")
         return record
 
     async def key(self, text: str) -> InstanceKey:

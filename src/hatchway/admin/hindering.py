@@ -61,7 +61,7 @@ def _suspended(status: InstanceStatus, volume: VolumeStatus) -> list[Hindrance]:
     if not volume.present:
         return [Hindrance(f"{text}: the instance does not have it now, and it comes back with it")]
     if volume.refusal is not None:
-        return [Hindrance(f"{text}: another volume stands there now, and that cannot be shared: {volume.refusal}")]
+        return [Hindrance(f"{text}: what is there now cannot be shared: {volume.refusal}")]
     text = f"{text}: another volume stands there now. Look whose that is, then confirm"
     return [Hindrance(text, _command("confirm", status, volume.path))]
 

@@ -115,7 +115,7 @@ class Secrets:
             case PasswordKind.HASHED:
                 raise ConflictError(
                     f"the password of {record.login} is kept as a hash and cannot be shown; "
-                    f"'hatchway password reset {record.key}' makes a new one and shows it once"
+                    f"'hatchway password reset {record.login}' makes a new one and shows it once"
                 )
             case _:
                 shown = _password(record.login, password, unsealed(self._core, record.login, password))
@@ -172,7 +172,7 @@ class Secrets:
         record = await self._finding.granted(request.instance)
         key = of_kind(await self._credentials(record.login), CredentialKind.KEY)
         if key is None or key.sealed is None or key.fingerprint is None:
-            raise NotFoundError(f"{record.login} has no key of ours; 'hatchway key renew {record.key}' makes one")
+            raise NotFoundError(f"{record.login} has no key of ours; 'hatchway key renew {record.login}' makes one")
         passphrase = None if request.passphrase is None else Secret(request.passphrase)
         if passphrase is not None and request.form is not KeyForm.PPK:
             raise UsageError("a passphrase is for PuTTY's format; 'ssh-keygen -p -f FILE' gives one to OpenSSH's")

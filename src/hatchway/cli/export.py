@@ -32,17 +32,19 @@ SSH_DIRECTORY = "~/.ssh"
 STDOUT = "-"
 """What is named instead of a file."""
 
-CHOICES = (
-    "'key': by the generated key; 'password': by one that is in the file, with --secrets; 'ask': by one that the "
-    "program asks for; 'own-key': by a key that the user has."
-)
+WAYS = {
+    Logon.KEY: "by the generated key",
+    Logon.PASSWORD: "by one that is in the file, with --secrets",
+    Logon.ASK: "by one that the program asks for",
+    Logon.OWN_KEY: "by a key that the user has, which was added",
+}
 
 
 @click.group()
 def export() -> None:
     """Connection information as programs import it.
 
-    It goes to standard output, or with -o to a file that only its owner can read.
+    It goes to standard output, or with -o to a file, which only its owner can read if it is of a login.
     """
 
 
@@ -71,8 +73,10 @@ def _to_file(function: F) -> F:
 
 
 def _ways(default: str, *without: Logon) -> Callable[[F], F]:
-    kinds = [one.value for one in Logon if one not in without]
-    return click.option("--logon", "wanted", type=click.Choice(kinds), help=f"{CHOICES} Default: {default}.")
+    ways = {way: what for way, what in WAYS.items() if way not in without}
+    told = "; ".join(f"'{way}': {what}" for way, what in ways.items())
+    kinds = [way.value for way in ways]
+    return click.option("--logon", "wanted", type=click.Choice(kinds), help=f"{told}. Default: {default}.")
 
 
 _secrets = click.option(
@@ -92,7 +96,9 @@ def _key_dir(default: str | None, what: str = "the private key") -> Callable[[F]
 
 @export.command()
 @_of_instances
-@_ways("the password if it is shown, else the key if --key-dir says where it is, else 'ask' where there is a password")
+@_ways(
+    "the password if it is shown, else the key if --key-dir says where it is, else what there is of ask, key, own-key"
+)
 @_key_dir(None)
 @_secrets
 @_to_file
@@ -114,22 +120,23 @@ def filezilla(
     """
     _check_output(output, force)
     _check_whole(key_dir, "FileZilla")
+    if key_dir is not None and wanted not in (None, Logon.KEY):
+        raise UsageError(f"--key-dir is where the generated key is, which --logon {wanted} does not use")
     chosen = _chosen(app, instances, every, wanted, secrets=secrets, key_known=key_dir is not None)
     sites = [for_filezilla.ChosenSite(info=one.info, logon=one.logon, key_dir=key_dir) for one in chosen]
     hints = ["In FileZilla: File > Import, choose the file; 'Site Manager entries' is ticked."]
-    keys = [one.info for one in chosen if one.logon is Logon.KEY]
-    if keys and key_dir is None:
+    hints += _key_hints(chosen, key_dir)
+    if any(one.logon is Logon.OWN_KEY or (one.logon is Logon.KEY and key_dir is None) for one in chosen):
         hints.append(
             "Where the key is, FileZilla does not know: File > Site Manager, choose the login, and behind 'Key file' "
-            "Browse. Or say --key-dir here."
+            "Browse. Of a generated key --key-dir can say it here."
         )
-    hints += _key_hints(keys, key_dir)
     _give(app, "filezilla", chosen, for_filezilla.sitemanager(sites), output, force, hints)
 
 
 @export.command("ssh-config")
 @_of_instances
-@_ways("the key where there is one", Logon.PASSWORD)
+@_ways("the first that there is of key, ask, own-key", Logon.PASSWORD)
 @_key_dir(SSH_DIRECTORY)
 @_to_file
 @json_option
@@ -149,13 +156,13 @@ def ssh_config(
     known-hosts'.
     """
     _check_output(output, force)
-    keyfiles.check_directory(key_dir)
+    _check_anchored(key_dir)
     chosen = _chosen(app, instances, every, wanted, secrets=False, key_known=True)
     blocks = [openssh.config_block(one.info, one.logon, key_dir) for one in chosen]
     hints = [
         "Put it above all else in ~/.ssh/config, since ssh takes the first value that it finds.",
         "Append what 'hatchway export known-hosts' gives to ~/.ssh/known_hosts.",
-        *_key_hints([one.info for one in chosen if one.logon is Logon.KEY], key_dir),
+        *_key_hints(chosen, key_dir),
     ]
     _give(app, "ssh-config", chosen, "\n".join(blocks), output, force, hints)
 
@@ -193,7 +200,7 @@ def sshfp(app: App, output: str | None, force: bool) -> None:
 
 @export.command()
 @_of_instances
-@_ways("the password if it is shown, else the key where there is one; with 'ask' rclone asks each time")
+@_ways("the password if it is shown, else the first that there is of key, ask (each time), own-key (the agent's)")
 @_key_dir(SSH_DIRECTORY, "the private key and known_hosts")
 @_secrets
 @_to_file
@@ -218,13 +225,13 @@ def rclone(
     from hatchway.connect import rclone as for_rclone
 
     _check_output(output, force)
-    keyfiles.check_directory(key_dir)
+    _check_anchored(key_dir)
     chosen = _chosen(app, instances, every, wanted, secrets=secrets, key_known=True)
     sections = [for_rclone.section(one.info, one.logon, key_dir) for one in chosen]
     hints = [
         "Append it to rclone's configuration; 'rclone config file' says which file that is.",
         f"Append what 'hatchway export known-hosts' gives to {keyfiles.in_directory(key_dir, 'known_hosts')}.",
-        *_key_hints([one.info for one in chosen if one.logon is Logon.KEY], key_dir),
+        *_key_hints(chosen, key_dir),
     ]
     _give(app, "rclone", chosen, "\n".join(sections), output, force, hints)
 
@@ -253,10 +260,9 @@ def winscp_url(
     _check_whole(key_dir, "WinSCP")
     chosen = _chosen(app, instances, every, None, secrets=secrets, key_known=key_dir is not None)
     text = "".join(f"{links.winscp_url(one.info, key_dir)}\n" for one in chosen)
-    keys = [one.info for one in chosen if one.logon is Logon.KEY]
-    hints = _key_hints(keys, key_dir, ppk=True)
-    if keys and key_dir is None:
-        hints.append(f"{keys[0].login} has no password: say --key-dir, or have the key chosen in WinSCP.")
+    hints = _key_hints(chosen, key_dir, ppk=True)
+    if key_dir is None and any(one.logon is Logon.KEY for one in chosen):
+        hints.append("Where there is no password, say --key-dir, or have the key chosen in WinSCP.")
     _give(app, "winscp-url", chosen, text, output, force, hints)
 
 
@@ -291,23 +297,26 @@ def _chosen(
             chosen.append(Chosen(info, way))
     if not chosen and left_out is not None:
         raise left_out
-    if secrets:
-        for one in chosen:
-            if one.info.password_kind is PasswordKind.HASHED:
-                text = f"{one.info.login}: the password is kept as a hash, so it is in no file; it is asked for"
-                _tell(f"{text}. Type the password itself, not the hash", "yellow")
+    for one in chosen if secrets else ():
+        if one.info.password_kind is PasswordKind.HASHED:
+            asked = one.logon is Logon.ASK
+            instead = "it is asked for. Type the password itself, not the hash" if asked else "the key is used"
+            _tell(f"{one.info.login}: the password is kept as a hash, so it is in no file; {instead}.", "yellow")
     return chosen
 
 
-def _key_hints(infos: Sequence[ConnectionInfo], directory: str | None, *, ppk: bool = False) -> list[str]:
-    """What to do with the keys of `infos`, which are expected in `directory`."""
-    if not infos or directory is None:
+def _key_hints(chosen: Sequence[Chosen], directory: str | None, *, ppk: bool = False) -> list[str]:
+    """What to do with the generated keys that are used, which are expected in `directory`, if it is known."""
+    logins = [one.info.login for one in chosen if one.logon is Logon.KEY]
+    if not logins:
         return []
-    first = infos[0].login
-    name = ppk_file_name(first) if ppk else key_file_name(first)
-    command = f"hatchway key export {first}{' --ppk' if ppk else ''}"
-    more = ", and so on" if len(infos) > 1 else ""
-    return [f"Put the key that '{command}' writes there as {keyfiles.in_directory(directory, name)}{more}."]
+    command = f"hatchway key export {logins[0]}{' --ppk' if ppk else ''}"
+    name = ppk_file_name(logins[0]) if ppk else key_file_name(logins[0])
+    place = "" if directory is None else f" as {keyfiles.in_directory(directory, name)}"
+    others = f" So do those of {', '.join(logins[1:])}." if len(logins) > 1 else ""
+    return [
+        f"On the user's computer belongs the file that '{command}' writes{place}, readable by its owner only.{others}"
+    ]
 
 
 def _host_hints(host: str) -> list[str]:
@@ -323,6 +332,12 @@ def _check_whole(key_dir: str | None, program: str) -> None:
     keyfiles.check_directory(key_dir)
     if not keyfiles.is_absolute(key_dir):
         raise UsageError(f"--key-dir '{key_dir}': {program} finds a key by its whole path only, from / or a drive on")
+
+
+def _check_anchored(key_dir: str) -> None:
+    keyfiles.check_directory(key_dir)
+    if not keyfiles.is_anchored(key_dir):
+        raise UsageError(f"--key-dir '{key_dir}' is another place in each directory: begin it with /, ~/ or a drive")
 
 
 def _check_output(output: str | None, force: bool) -> None:
@@ -355,7 +370,8 @@ def _give(
         write(output, text, force, SECRET if chosen else PUBLIC)
     if app.json:
         where: dict[str, object] = {"text": text} if to_stdout else {"file": output}
-        document({"form": form, "logins": logins, **where})
+        problems = {one.info.login: one.info.problems for one in chosen if one.info.problems}
+        document({"form": form, "logins": logins, **where, "problems": problems})
         return
     if to_stdout:
         sys.stdout.flush()

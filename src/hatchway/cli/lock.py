@@ -35,7 +35,7 @@ def lock(app: App, instance: str, reason: str) -> None:
         return f"{status.login} is locked: nobody is let in any more. Waiting for its sessions to end"
 
     found = app.ask(Lock(instance=instance, why=reason), ConditionsStatus, waiting)
-    app.emit(found, lambda out: _print_locked(out, found))
+    app.emit(found, lambda out: _print_locked(out, found, reason))
 
 
 @click.command()
@@ -48,9 +48,9 @@ def unlock(app: App, instance: str) -> None:
     app.emit(found, lambda out: _print_unlocked(out, found))
 
 
-def _print_locked(out: Terminal, found: ConditionsStatus) -> None:
+def _print_locked(out: Terminal, found: ConditionsStatus, reason: str) -> None:
     out.out(login_line(found, "Locked, and its sessions are ended."))
-    if found.locked_why:
+    if reason.strip():
         out.sentence(found.locked_why, label=Text("  Reason: "))
     out.out(Text.assemble("  ", safe(f"hatchway unlock {found.login}"), " lets in again who may."))
 

@@ -52,7 +52,8 @@ def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
     commands = (ways.sftp_with_key, ways.sftp_with_password, ways.sftp_with_own_key)
     for number, one in enumerate(one for one in commands if one is not None):
         out.field("" if number else "OpenSSH", safe(one))
-    out.field("Link", safe(ways.url))
+    needs_key = info.password_kind is PasswordKind.NONE
+    out.field("Link", Text.assemble(safe(ways.url), ("   for programs that have the key" * needs_key, "dim")))
     out.field("FileZilla", safe(f"hatchway export filezilla {info.login} -o {info.login}.xml"))
     out.field("Others", Text("hatchway export --help"))
 
@@ -114,8 +115,8 @@ def _enabling(info: ConnectionInfo, volume: VolumeStatus) -> str:
 
 
 def _way(how: str, what: str) -> Text:
-    """A command, and what it does, so that nobody takes the words behind for a part of it."""
-    return Text.assemble(command(how), (f"   {what}", "dim"))
+    """A command, and what it does, as a comment of the shell: the whole line can be copied."""
+    return Text.assemble(command(how), (f"  # {what}", "dim"))
 
 
 def _kept(info: ConnectionInfo) -> str:

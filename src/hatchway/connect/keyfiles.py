@@ -39,6 +39,11 @@ def is_absolute(directory: str) -> bool:
     return posixpath.isabs(directory)
 
 
+def is_anchored(directory: str) -> bool:
+    """Whether `directory` names one place for programs that know `~` as well: absolute, or beneath the home."""
+    return is_absolute(directory) or directory == "~" or directory.startswith("~/")
+
+
 def is_of_windows(directory: str) -> bool:
     """Whether `directory` is one on Windows: it has a drive in front, or backslashes and no slash."""
     return re.match(r"[A-Za-z]:", directory) is not None or ("\\" in directory and "/" not in directory)
@@ -46,4 +51,6 @@ def is_of_windows(directory: str) -> bool:
 
 def in_directory(directory: str, name: str) -> str:
     """The path of the file `name` in `directory`, as systems of that kind write it."""
-    return ntpath.join(directory, name) if is_of_windows(directory) else posixpath.join(directory, name)
+    if is_of_windows(directory) and "/" not in directory:
+        return ntpath.join(directory, name)
+    return posixpath.join(directory, name)

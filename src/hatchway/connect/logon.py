@@ -23,15 +23,28 @@ def logon(info: ConnectionInfo, wanted: Logon | None, *, key_known: bool) -> Log
     """How `info` is to be used. `wanted` None: by its password if that is shown, else by the key if `key_known` says
     that its place is, else by whatever there is: password, generated key, keys of others.
 
-    Raises ConflictError when it has nothing of what is wanted.
+    Raises ConflictError when it has nothing of what is wanted, or nothing at all.
     """
+    found = _fitting(info, key_known=key_known) if wanted is None else wanted
+    if found is Logon.OWN_KEY and not info.keys and not info.volume_keys:
+        raise ConflictError(f"to {info.login} no key was added; 'hatchway key add {info.login} FILE' adds one")
+    if wanted is not None:
+        _require(info, wanted)
+    return found
+
+
+def _fitting(info: ConnectionInfo, *, key_known: bool) -> Logon:
+    if info.password is not None:
+        return Logon.PASSWORD
+    has_password = info.password_kind is not PasswordKind.NONE
+    if info.key_fingerprint is not None and (key_known or not has_password):
+        return Logon.KEY
+    return Logon.ASK if has_password else Logon.OWN_KEY
+
+
+def _require(info: ConnectionInfo, wanted: Logon) -> None:
+    """Raise ConflictError unless there is that key or password."""
     has_key, has_password = info.key_fingerprint is not None, info.password_kind is not PasswordKind.NONE
-    if wanted is None:
-        if info.password is not None:
-            return Logon.PASSWORD
-        if has_key and (key_known or not has_password):
-            return Logon.KEY
-        return Logon.ASK if has_password else Logon.OWN_KEY
     if wanted is Logon.KEY and not has_key:
         raise ConflictError(f"{info.login} has no key of ours; 'hatchway key renew {info.login}' makes one")
     if wanted in (Logon.ASK, Logon.PASSWORD) and not has_password:
@@ -43,4 +56,3 @@ def logon(info: ConnectionInfo, wanted: Logon | None, *, key_known: bool) -> Log
             f"the password of {info.login} is kept as a hash and can be in no file: let the program ask, and type the "
             "password itself, not the hash"
         )
-    return wanted

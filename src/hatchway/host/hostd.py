@@ -319,8 +319,8 @@ class Hostd:
         for source, problem in answer.unknown.items():
             if self._unidentified.get(source) != problem:
                 self._logger.warning("not identified", source=source, error=problem)
-        others = {source: problem for source, problem in self._unidentified.items() if source not in looks}
-        self._unidentified = {**others, **answer.unknown}
+        others = [(source, problem) for source, problem in self._unidentified.items() if source not in looks]
+        self._unidentified = {**dict(others[-sources.LOOKS_MAX :]), **answer.unknown}
         return answer
 
     async def _measure(self, request: Measure, _peer: Peer) -> Sizes:

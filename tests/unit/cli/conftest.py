@@ -196,6 +196,17 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, without sudo's variables."""
+    directory = tmp_path / "here"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    monkeypatch.delenv("SUDO_GID", raising=False)
+    return directory
+
+
+@pytest.fixture
 def run(tmp_path: Path, run_dir: Path) -> Cli:
     config = tmp_path / "hatchway.toml"
     config.write_text(f'[paths]\nrun_dir = "{run_dir}"\n')

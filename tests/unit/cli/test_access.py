@@ -124,13 +124,18 @@ def test_what_makes_no_sense_changes_nothing(run: Cli, daemon: FakeDaemon, clock
 
 def test_lock(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     daemon.answers[Lock] = make.conditions(locked_at=NOW, locked_why="by uid 0 \x07")
-    assert run("lock", "x").stdout == (
-        "shop-web-1  Locked, and its sessions are ended.\n"
-        "  Reason: by uid 0 \\x07\n"
-        "  hatchway unlock shop-web-1 lets in again who may.\n"
-    )
+    head = "shop-web-1  Locked, and its sessions are ended.\n"
+    tail = "  hatchway unlock shop-web-1 lets in again who may.\n"
+    # Who did it is no reason.
+    assert run("lock", "x").stdout == head + tail
+    daemon.answers[Lock] = make.conditions(locked_at=NOW, locked_why="guesses \x07")
+    assert run("lock", "x", "--reason", "guesses \x07").stdout == f"{head}  Reason: guesses \\x07\n{tail}"
     assert run.json("lock", "x", "--reason", "guesses")["locked_at"] == NOW
-    assert daemon.requests == [Lock(instance="x"), Lock(instance="x", why="guesses")]
+    assert daemon.requests == [
+        Lock(instance="x"),
+        Lock(instance="x", why="guesses \x07"),
+        Lock(instance="x", why="guesses"),
+    ]
 
 
 def test_a_reason_is_kept_whole_or_refused(run: Cli, daemon: FakeDaemon, make: Any) -> None:

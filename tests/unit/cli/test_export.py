@@ -28,17 +28,6 @@ FORMS = ("filezilla", "ssh-config", "rclone", "winscp-url")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory."""
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    monkeypatch.delenv("SUDO_UID", raising=False)
-    monkeypatch.delenv("SUDO_GID", raising=False)
-    return directory
-
-
-@pytest.fixture
 def shop(daemon: FakeDaemon, make: Any) -> FakeDaemon:
     """A daemon that knows shop/web/1, whose password can be shown, and shop/web/2, of which nothing is shared."""
     on = make.volume(access=Access.READ_WRITE, session_path="/home/work")
@@ -61,7 +50,7 @@ def test_filezilla(run: Cli, shop: FakeDaemon) -> None:
     key = run("export", "filezilla", "shop/web/1", "--key-dir", r"C:\Users\anna")
     assert r"<Keyfile>C:\Users\anna\id_container-shop-web-1</Keyfile>" in key.stdout
     # As it is copied, not as it would be escaped for a terminal.
-    assert r"writes there as C:\Users\anna\id_container-shop-web-1." in key.stderr
+    assert r"writes as C:\Users\anna\id_container-shop-web-1, readable by its owner only." in key.stderr
 
 
 def test_filezilla_is_told_where_the_key_is(run: Cli, shop: FakeDaemon, make: Any) -> None:
@@ -75,7 +64,7 @@ def test_ssh_config(run: Cli, shop: FakeDaemon) -> None:
     done = run("export", "ssh-config", "shop-web-1")
     assert 'IdentityFile "~/.ssh/id_container-shop-web-1"' in done.stdout
     assert "hatchway export known-hosts" in done.stderr
-    assert "'hatchway key export shop-web-1' writes there as ~/.ssh/id_container-shop-web-1." in done.stderr
+    assert "'hatchway key export shop-web-1' writes as ~/.ssh/id_container-shop-web-1," in done.stderr
     assert "above all else" in done.stderr
     asked = run("export", "ssh-config", "shop-web-1", "--logon", "ask")
     assert "IdentityFile" not in asked.stdout
@@ -98,8 +87,8 @@ def test_winscp_url(run: Cli, shop: FakeDaemon) -> None:
     )
     assert "sftp://shop-web-1:se%2Fsame;" in run("export", "winscp-url", "shop-web-1", "--secrets").stdout
     key = run("export", "winscp-url", "shop-web-1", "--key-dir", "D:/k")
-    assert ";x-publickeyfile=D%3A%2Fk%5Cid_container-shop-web-1.ppk@" in key.stdout.replace("%2Fid", "%5Cid")
-    assert "'hatchway key export shop-web-1 --ppk' writes there as D:/k" in key.stderr
+    assert ";x-publickeyfile=D%3A%2Fk%2Fid_container-shop-web-1.ppk@" in key.stdout
+    assert "'hatchway key export shop-web-1 --ppk' writes as D:/k/id_container-shop-web-1.ppk," in key.stderr
     assert run("export", "winscp-url", "shop-web-1", "--key-dir", "~/keys").exit_code == 2
 
 
@@ -158,7 +147,12 @@ def test_each_as_it_can(run: Cli, mixed: FakeDaemon) -> None:
     assert found.exit_code == 0
     ways = re.findall("<Logontype>(.)</Logontype>.*?<Name>(.*?)</Name>", found.stdout, re.DOTALL)
     assert ways == [("2", "hashed"), ("5", "key"), ("5", "own"), ("1", "password")]
-    assert "hashed: the password is kept as a hash, so it is in no file" in found.stderr
+    asked = "so it is in no file; it is asked for. Type the password itself, not the hash."
+    assert f"hashed: the password is kept as a hash, {asked}" in found.stderr
+    for form, more in (("rclone", ()), ("filezilla", ("--key-dir", "/k"))):
+        by_key = run("export", form, "shop/hashed/1", "--secrets", *more)
+        assert "so it is in no file; the key is used." in by_key.stderr
+        assert "asked for" not in by_key.stderr
     blocks = run("export", "ssh-config", "--all")
     kept = {block.split()[3]: block for block in blocks.stdout.split("\n\n")}
     assert {name: "IdentityFile" in block for name, block in kept.items()} == {
@@ -178,7 +172,13 @@ def test_those_that_cannot_are_left_out_of_all_and_named(run: Cli, mixed: FakeDa
     # Who is named must be in it.
     done = run("export", "filezilla", "shop/password/1", "shop/key/1", "--logon", "ask")
     assert (done.exit_code, done.stdout) == (6, "")
-    assert run("export", "filezilla", "shop/key/1", "--logon", "own-key").exit_code == 0
+    # Nobody's own key lets into a login to which none was added.
+    done = run("export", "filezilla", "shop/key/1", "--logon", "own-key")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "hatchway key add key FILE" in done.stderr
+    own = run("export", "filezilla", "--all", "--logon", "own-key")
+    assert re.findall("<Name>(.*?)</Name>", own.stdout) == ["own", "/home/work"]
+    assert "Browse" in own.stderr
 
 
 def test_no_secret_is_asked_for_that_is_not_used(run: Cli, shop: FakeDaemon) -> None:
@@ -194,6 +194,9 @@ def test_what_stands_in_the_way_is_said(run: Cli, daemon: FakeDaemon, make: Any)
     assert "shop-web-1:\n  nobody can enter: shop-web-1 is locked\n      hatchway unlock shop-web-1\n" in done.stderr
     assert "'web01' has no domain" in done.stderr
     assert "locked" not in done.stdout
+    assert run.json("export", "rclone", "shop/web/1")["problems"] == {
+        "shop-web-1": [{"text": locked.text, "mend": locked.mend}]
+    }
 
 
 def test_an_address_needs_no_domain(run: Cli, daemon: FakeDaemon) -> None:
@@ -277,11 +280,17 @@ def test_a_file_is_its_owners_alone_and_nobody_elses_before(run: Cli, shop: Fake
 
 def test_json(run: Cli, shop: FakeDaemon, here: Path) -> None:
     text = run("export", "rclone", "shop/web/1").stdout
-    assert run.json("export", "rclone", "shop/web/1") == {"form": "rclone", "logins": ["shop-web-1"], "text": text}
+    assert run.json("export", "rclone", "shop/web/1") == {
+        "form": "rclone",
+        "logins": ["shop-web-1"],
+        "text": text,
+        "problems": {},
+    }
     assert run.json("export", "rclone", "shop/web/1", "-o", "file") == {
         "form": "rclone",
         "logins": ["shop-web-1"],
         "file": "file",
+        "problems": {},
     }
 
 
@@ -290,3 +299,29 @@ def test_a_directory_that_cannot_be_written_down(run: Cli, shop: FakeDaemon, for
     assert run("export", form, "shop/web/1", "--key-dir", '/a"b').exit_code == 2
     assert run("export", form, "shop/web/1", "--key-dir", "/a\nHost *").exit_code == 2
     assert shop.requests == []
+
+
+@pytest.mark.parametrize("form", ["filezilla", "ssh-config", "rclone", "winscp-url"])
+@pytest.mark.parametrize("directory", ["keys", "", "k\\mine", "C:k"])
+def test_a_directory_that_is_another_one_in_each(run: Cli, shop: FakeDaemon, form: str, directory: str) -> None:
+    assert run("export", form, "shop/web/1", "--key-dir", directory).exit_code == 2
+    assert shop.requests == []
+
+
+def test_a_directory_of_a_key_that_is_not_used(run: Cli, shop: FakeDaemon) -> None:
+    assert run("export", "filezilla", "shop/web/1", "--key-dir", "/k", "--logon", "ask").exit_code == 2
+    assert shop.requests == []
+
+
+def test_a_login_with_nothing_at_all(run: Cli, daemon: FakeDaemon, make: Any) -> None:
+    daemon.answers[Show] = make.connection(password_kind=PasswordKind.NONE, key_fingerprint=None)
+    done = run("export", "ssh-config", "x")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "hatchway key add shop-web-1 FILE" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["filezilla", "ssh-config", "rclone"])
+def test_the_help_tells_of_the_ways_there_are_and_no_others(run: Cli, form: str) -> None:
+    text = " ".join(run("export", form, "--help").stdout.split()).replace("own- key", "own-key")
+    offered = set(re.findall(r"--logon \[(.*?)\]", text)[0].split("|"))
+    assert {way for way in ("key", "password", "ask", "own-key") if f"'{way}': by" in text} == offered

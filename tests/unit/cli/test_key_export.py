@@ -24,17 +24,6 @@ EXPORT = KeyExport(
 )
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, without sudo's variables."""
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    monkeypatch.delenv("SUDO_UID", raising=False)
-    monkeypatch.delenv("SUDO_GID", raising=False)
-    return directory
-
-
 def test_export(run: Cli, daemon: FakeDaemon, make: Any, here: Path) -> None:
     daemon.answers |= {ExportKey: EXPORT, ShowConditions: make.conditions()}
     done = run("key", "export", "shop/web/1")

@@ -32,11 +32,11 @@ Connection
   Host          sftp.example.org
   Port          2022
   User name     shop-web-1
-  Password      hatchway password show shop-web-1   shows it
+  Password      hatchway password show shop-web-1  # shows it
   Key file      id_container-shop-web-1  SHA256:{"k" * 43}
-                hatchway key export shop-web-1   writes it
-                chmod 600 id_container-shop-web-1   where it is copied to, for OpenSSH
-                hatchway key export shop-web-1 --ppk   for WinSCP and PuTTY's tools
+                hatchway key export shop-web-1  # writes it
+                chmod 600 id_container-shop-web-1  # where it is copied to, for OpenSSH
+                hatchway key export shop-web-1 --ppk  # for WinSCP and PuTTY's tools
 
 Host key, to compare with what the program shows at the first connection
   ssh-ed25519  SHA256:{"h" * 43}
@@ -44,7 +44,7 @@ Host key, to compare with what the program shows at the first connection
 Volumes
   rw   /home/work   work
   off  /var/lib/db  db
-      hatchway enable shop/web/1 /var/lib/db   shares it
+      hatchway enable shop/web/1 /var/lib/db  # shares it
   Starts in     /home/work
 
 Programs
@@ -80,9 +80,9 @@ def test_show_what_is_missing(run: Cli, daemon: FakeDaemon, make: Any) -> None:
     assert "  sshd's host keys cannot be read\n  no volume\n      hatchway enable 'a b' /x\n" in out
     assert (
         "  Password      none: this login takes keys only\n"
-        "                hatchway password reset shop-web-1   makes one\n"
+        "                hatchway password reset shop-web-1  # makes one\n"
         "  Key file      none\n"
-        "                hatchway key renew shop-web-1   makes one\n"
+        "                hatchway key renew shop-web-1  # makes one\n"
     ) in out
     assert "Volumes\n  none\n" in out
     assert "chmod" not in out
@@ -92,7 +92,7 @@ def test_show_a_hashed_password(run: Cli, daemon: FakeDaemon, make: Any) -> None
     daemon.answers[Show] = make.connection(password_kind=PasswordKind.HASHED)
     assert (
         "  Password      kept as a hash; type the password itself, not the hash\n"
-        "                hatchway password reset shop-web-1   makes a new one and shows it\n"
+        "                hatchway password reset shop-web-1  # makes a new one and shows it\n"
     ) in run("show", "x").stdout
 
 
@@ -159,7 +159,7 @@ def test_show_says_why_a_volume_is_off(run: Cli, daemon: FakeDaemon, make: Any) 
     assert (
         """\
   off  /a b'c  work
-      hatchway enable shop/web/1 '/a b'"'"'c'   shares it
+      hatchway enable shop/web/1 '/a b'"'"'c'  # shares it
   off  /run    work
       cannot be shared: a tmpfs lives in memory, and only while the container runs
   off  /waits  work

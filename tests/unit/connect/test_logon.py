@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 from tests.unit.connect.infos import HASHED, HIDDEN, KEY_ONLY, NEITHER, PASSWORD_ONLY, SHOWN
 
 from hatchway.connect import keyfiles
@@ -36,6 +37,7 @@ def test_what_nobody_has_said(info: ConnectionInfo, without: Logon, with_key: Lo
         (KEY_ONLY, Logon.PASSWORD, "hatchway password reset shop-web-1"),
         (HIDDEN, Logon.PASSWORD, "with --secrets only"),
         (HASHED, Logon.PASSWORD, "type the password itself, not the hash"),
+        (HIDDEN, Logon.OWN_KEY, "hatchway key add shop-web-1 FILE"),
     ],
 )
 def test_what_cannot_be(info: ConnectionInfo, wanted: Logon, why: str) -> None:
@@ -45,7 +47,29 @@ def test_what_cannot_be(info: ConnectionInfo, wanted: Logon, why: str) -> None:
 
 @pytest.mark.parametrize("wanted", Logon)
 def test_what_is_wanted(wanted: Logon) -> None:
-    assert logon(SHOWN, wanted, key_known=False) is wanted
+    assert logon(structs.replace(SHOWN, keys=1), wanted, key_known=False) is wanted
+
+
+def test_keys_in_its_volumes_are_its_own() -> None:
+    assert logon(structs.replace(HIDDEN, volume_keys=1), Logon.OWN_KEY, key_known=False) is Logon.OWN_KEY
+    with pytest.raises(ConflictError):
+        logon(structs.replace(HIDDEN, volume_keys=0), Logon.OWN_KEY, key_known=False)
+
+
+@pytest.mark.parametrize(
+    ("directory", "anchored"),
+    [
+        ("~", True),
+        ("~/.ssh", True),
+        ("/k", True),
+        ("C:/k", True),
+        ("keys", False),
+        ("~anna/.ssh", False),
+        ("C:k", False),
+    ],
+)
+def test_places_that_are_the_same_wherever_one_is(directory: str, anchored: bool) -> None:
+    assert keyfiles.is_anchored(directory) is anchored
 
 
 @pytest.mark.parametrize(
@@ -57,6 +81,7 @@ def test_what_is_wanted(wanted: Logon) -> None:
         ("keys", False, "keys/k"),
         (r"C:\keys", True, r"C:\keys\k"),
         ("C:/keys/", True, "C:/keys/k"),
+        ("C:/keys", True, "C:/keys/k"),
         (r"\\server\share", True, "\\\\server\\share\\k"),
         (r"\\server\share\keys", True, "\\\\server\\share\\keys\\k"),
         (r"keys\mine", False, "keys\\mine\\k"),

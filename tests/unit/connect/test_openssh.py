@@ -92,7 +92,7 @@ def test_config_block(tmp_path: Path, host: str) -> None:
 )
 def test_where_the_key_is(tmp_path: Path, directory: str) -> None:
     read = as_ssh_reads(openssh.config_block(HIDDEN, Logon.KEY, directory), tmp_path)
-    join = "\\" if keyfiles.is_of_windows(directory) else "/"
+    join = "\\" if keyfiles.is_of_windows(directory) and "/" not in directory else "/"
     # `ssh -G` shows tokens as they are written.
     assert read["identityfile"] == f"{directory.replace('%', '%%')}{join}id_container-shop-web-1"
 

@@ -24,7 +24,7 @@ from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import EventKind, Login, Mode, Snapshot, Uid
 from hatchway.registry.records import NO_CONDITIONS, Conditions, NewLogin
 from hatchway.registry.store import Registry
-from hatchway.wire.admin import DaemonStatus, Enable, ListInstances, Show
+from hatchway.wire.admin import DaemonStatus, Disable, Enable, ListInstances, Show
 from hatchway.wire.entry import (
     AddKey,
     Kick,
@@ -187,6 +187,19 @@ async def test_wrong_passwords_lock_a_login_where_that_is_wanted(tmp_path: Path)
         assert (await stage.do(ShowConditions(INSTANCE))).locked_why == "10 wrong passwords within an hour"
         page = await stage.core.journal.read(limit=50, instance=None, kinds=(), since=None, after=None)
         assert [event.kind for _, event in page.events].count(EventKind.LOCKED) == 1
+
+
+async def test_a_login_of_which_nothing_is_shared_is_not_guessed_at(tmp_path: Path) -> None:
+    """sshd does not know it, and asks with a password of its own, whatever the client has said."""
+    async with staged(tmp_path, lock_after=10) as stage:
+        password = await shared(stage)
+        await stage.do(Disable(instance=INSTANCE, every=True))
+        for number in range(20):
+            assert not await by_password(stage, "\b\n\r\177INCORRECT", f"198.51.100.{number}")
+        assert {what for _, what in await refusals(stage)} == {Denial.NOTHING_SHARED.value}
+        assert (await stage.do(ShowConditions(INSTANCE))).locked_at is None
+        await stage.do(Enable(instance=INSTANCE, volumes=("/data",)))
+        assert await by_password(stage, password)
 
 
 async def test_one_attacker_locks_nobody_else_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from msgspec import structs
 from tests.unit.core.stage import Stage, snapshot, staged, volume
 
 from hatchway.config import Connect
-from hatchway.errors import HostError, UsageError
+from hatchway.errors import HostError, NotFoundError, UsageError
 from hatchway.model import InstanceKey
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import ConnectionInfo, Disable, Enable, HostKey, Show, ShowServer
@@ -113,13 +113,19 @@ async def test_access_that_is_suspended(tmp_path: Path) -> None:
         stage.host.born["/var/lib/docker/volumes/data/_data"] = "inode:99:9.0"
         await stage.core.feed(snapshot(volume("/data")))
         await stage.reconciler.reconcile()
-        another = "access to /data is suspended: another volume stands there now"
+        suspended = "access to /data is suspended"
         assert await problems(stage) == (
             none,
-            Hindrance(f"{another}. Look whose that is, then confirm", "hatchway confirm shop/web/1 /data"),
+            Hindrance(
+                f"{suspended}: another volume stands there now. Look whose that is, then confirm",
+                "hatchway confirm shop/web/1 /data",
+            ),
         )
         await stage.core.feed(snapshot(volume("/data", refusal="it is a tmpfs")))
-        assert await problems(stage) == (none, Hindrance(f"{another}, and that cannot be shared: it is a tmpfs"))
+        assert await problems(stage) == (
+            none,
+            Hindrance(f"{suspended}: what is there now cannot be shared: it is a tmpfs"),
+        )
         await stage.core.feed(snapshot())
         # Nobody is told to take access away that comes back by itself.
         text = "access to /data is suspended: the instance does not have it now, and it comes back with it"
@@ -174,3 +180,12 @@ async def test_a_server_without_host_keys(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(hostkeys, "read", missing)
         with pytest.raises(HostError, match="No such file"):
             await stage.do(ShowServer())
+
+
+async def test_access_that_was_never_given(tmp_path: Path) -> None:
+    """What is to be typed then is quoted, too."""
+    async with staged(tmp_path) as stage:
+        await stage.core.feed(snapshot(volume("/data"), key=InstanceKey("My Shop", "a b", 1)))
+        with pytest.raises(NotFoundError) as caught:
+            await stage.do(Show(instance="My Shop/a b/1"))
+        assert str(caught.value).endswith("this does it: hatchway enable 'My Shop/a b/1' VOLUME")
