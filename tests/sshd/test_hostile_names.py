@@ -10,6 +10,7 @@ from typing import Any
 
 import docker.types
 import pytest
+from tests.sshd.computer import CLIENT, Computer
 from tests.sshd.dockerd import client_of, running_engine, workshop
 from tests.sshd.running import Hatchway, running, wait_until
 
@@ -30,33 +31,15 @@ NAMES = [
     "x" * 200,
     "ü \N{PILE OF POO} 日本",
 ]
-CLIENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-PATIENCE_S = 60
 
 
-class Shop:
+class Shop(Computer):
     """Hatchway, the containers, and the home directory of somebody who has been given all that is exported."""
 
     def __init__(self, hatchway: Hatchway, home: Path) -> None:
+        super().__init__(home)
         self.hatchway = hatchway
-        self.home = home
-        self.ssh = home / ".ssh"
         self.infos: list[dict[str, Any]] = []
-
-    def run(self, *command: str | Path, given: str = "") -> str:
-        done = subprocess.run(
-            command,
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE_S,
-            env={**CLIENT, "HOME": str(self.home)},
-            cwd=self.home,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
 
     def exported(self, form: str) -> str:
         """Of all logins at once: none must spoil it for another."""
@@ -86,7 +69,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
                 )
             shop = Shop(hatchway, tmp_path_factory.mktemp("home"))
             wait_until(lambda: len(ours(shop, made.tag)) == len(NAMES), "the catalog sees all containers")
-            shop.ssh.mkdir(0o700)
             hatchway.command("export", "known-hosts", "-o", str(shop.ssh / "known_hosts"))
             for runtime_name in ours(shop, made.tag):
                 hatchway.command("enable", runtime_name, "--all")
@@ -122,7 +104,7 @@ def test_openssh(shop: Shop) -> None:
     for login, path in starts(shop).items():
         known = ("-o", f"UserKnownHostsFile={shop.ssh}/known_hosts")
         write = "" if path == "/" else "put config mark\n"
-        out = shop.run("sftp", "-F", config, *known, "-b", "-", login, given=f"pwd\n{write}ls -1\n")
+        out = shop.run("sftp", "-F", config, *known, "-b", "-", login, given=f"pwd\n{write}ls -1\n").stdout
         assert path == "/" or "mark" in out.partition("ls -1")[2].split()
         # sftp(1) writes invisible characters as octal numbers.
         assert not path.isprintable() or f"Remote working directory: {path}\n" in out
@@ -133,13 +115,13 @@ def test_rclone(shop: Shop) -> None:
     config = shop.home / "rclone.conf"
     config.write_text(shop.exported("rclone"))
     rclone = ("rclone", "--config", config, "--retries", "1")
-    assert sorted(shop.run(*rclone, "listremotes").split()) == sorted(f"{login}:" for login in starts(shop))
+    assert sorted(shop.run(*rclone, "listremotes").stdout.split()) == sorted(f"{login}:" for login in starts(shop))
     (shop.home / "mark").write_text("mark\n")
     for login, path in starts(shop).items():
         if path != "/":
             shop.run(*rclone, "copy", "mark", f"{login}:")
         expected = "mark" if path != "/" else top(shop, login)
-        assert expected in shop.run(*rclone, "lsf", f"{login}:")
+        assert expected in shop.run(*rclone, "lsf", f"{login}:").stdout
     shop.nothing_has_happened()
 
 
@@ -147,10 +129,9 @@ def test_the_link(shop: Shop) -> None:
     ssh = f"ssh -a -x -F none -o UserKnownHostsFile={shop.ssh}/known_hosts -o StrictHostKeyChecking=yes"
     for info in shop.infos:
         url = info["directions"]["url"]
-        listed = shop.run("curl", "-sS", url)
-        assert listed
+        assert shop.run("curl", "-sS", url).stdout
         script = f'set sftp:connect-program "{ssh}"; set cmd:fail-exit true; open {url}; cls -1'
-        assert shop.run("lftp", "-c", script)
+        assert shop.run("lftp", "-c", script).stdout
     shop.nothing_has_happened()
 
 

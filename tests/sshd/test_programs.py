@@ -11,31 +11,27 @@ import shlex
 import struct
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 import paramiko
 import pytest
+from tests.sshd.computer import PATIENCE_S, Computer
 from tests.sshd.running import Hatchway, running, wait_until
 
 INSTANCE, LOGIN = "shop/web/1", "shop-web-1"
 PASSPHRASE = "correct horse 'battery\""
-CLIENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-PATIENCE_S = 60
 
 
-class Desk:
+class Desk(Computer):
     """The computer of somebody who was given files, and Hatchway at the other end."""
 
     def __init__(self, hatchway: Hatchway, home: Path, volume: Path) -> None:
+        super().__init__(home)
         self.hatchway = hatchway
-        self.home = home
         self.volume = volume
-        self.ssh = home / ".ssh"
-        self.ssh.mkdir(0o700)
-        self.known_hosts = self.ssh / "known_hosts"
         self.given("export", "known-hosts", "-o", str(self.known_hosts))
         self.key = self.ssh / f"id_container-{LOGIN}"
         self.given("key", "export", INSTANCE, "-o", str(self.key))
@@ -45,8 +41,6 @@ class Desk:
         self.given(
             "key", "export", INSTANCE, "--ppk", "--passphrase", "-o", str(self.locked_ppk), given=f"{PASSPHRASE}\n"
         )
-        # PuTTY's programs ask the user database where they are at home, not the environment.
-        self.homes = {"HOME": str(home), "PUTTYDIR": str(home / ".putty")}
         self.numbers = itertools.count()
         self.up = ""
         self.info: dict[str, Any] = hatchway.command("show", INSTANCE, "--secrets")
@@ -58,25 +52,6 @@ class Desk:
     def exported(self, form: str, *options: str) -> str:
         """What `hatchway export` prints."""
         return str(self.given("export", form, INSTANCE, *options)["text"])
-
-    def run(
-        self, *command: str | Path, given: str = "", check: bool = True, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program that has no terminal."""
-        done = subprocess.run(
-            command,
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE_S,
-            env={**CLIENT, **self.homes, **(env or {})},
-            cwd=self.home,
-            start_new_session=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
 
     @property
     def fingerprint(self) -> str:
@@ -157,7 +132,7 @@ def test_plink(desk: Desk, locked: bool) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**CLIENT, **desk.homes},
+        env=desk.env,
         start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None
