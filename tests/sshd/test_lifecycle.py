@@ -32,19 +32,21 @@ def mounted(hatchway: Hatchway) -> list[str]:
 
 
 def children(hatchway: Hatchway, module: str) -> list[int]:
-    """Pids of the processes that run a module of ours for this Hatchway; not of workers, which the zygote forked."""
-    found = []
+    """Pids of the processes that run a module of ours for this Hatchway; not of workers, which the zygote forked, be
+    it this very moment."""
+    found: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                uid = re.search(r"^Uid:\t(\d+)", Path(f"/proc/{entry}/status").read_text(), re.MULTILINE)
+                status = Path(f"/proc/{entry}/status").read_text()
             except OSError:
                 continue
+            uid, parent = (re.search(rf"^{name}:\t(\d+)", status, re.MULTILINE) for name in ("Uid", "PPid"))
             worker = module == "hatchway.host.zygote" and uid is not None and uid[1] != "0"
             if module.encode() in words and str(hatchway.config_path).encode() in words and not worker:
-                found.append(int(entry))
-    return found
+                found[int(entry)] = 0 if parent is None else int(parent[1])
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def worker_of(hatchway: Hatchway, login: str) -> int:
