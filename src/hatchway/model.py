@@ -294,6 +294,11 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str | None = None
 
     @property
+    def is_ssh_directory(self) -> bool:
+        """Whether its root is somebody's .ssh."""
+        return self.path.endswith("/.ssh")
+
+    @property
     def identity(self) -> str:
         """What a grant binds to: another volume of the same name or at the same path has another identity."""
         if self.kind is VolumeKind.VOLUME:

@@ -147,13 +147,26 @@ level = "debug"
 """)
         self.write_instances()
 
-    def add_volume(self, path: str, *, environment: str = "shop", container: str = "web", number: int = 1) -> Path:
-        """A volume of a static instance, and its directory on disk, which is made if missing."""
-        directory = self.volumes / f"{environment}-{container}-{number}{path.replace('/', '-')}"
+    def add_volume(
+        self,
+        path: str,
+        *,
+        environment: str = "shop",
+        container: str = "web",
+        number: int = 1,
+        directory: Path | None = None,
+    ) -> Path:
+        """A volume of a static instance, and its directory on disk, which is made if missing: one of its own by
+        default."""
+        directory = directory or self.volumes / f"{environment}-{container}-{number}{path.replace('/', '-')}"
         directory.mkdir(exist_ok=True)
         volumes = self._instances.setdefault((environment, container, number), [])
         volumes.append({"path": path, "directory": str(directory)})
         return directory
+
+    def remove_instance(self, *, environment: str = "shop", container: str = "web", number: int = 1) -> None:
+        """Have a static instance no more; its directories stay."""
+        del self._instances[environment, container, number]
 
     def write_instances(self) -> None:
         """Write the static catalog."""

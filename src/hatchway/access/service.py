@@ -23,7 +23,7 @@ from hatchway.admin.volume_keys import NOTHING
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
 from hatchway.model import EventKind, Login, is_probe, valid_login
-from hatchway.registry.records import CredentialKind, CredentialRecord, InstanceRecord, NewEvent
+from hatchway.registry.records import CredentialKind, CredentialRecord, LoginRecord, NewEvent
 from hatchway.wire.service import Peer, Work, peer_of, serve_connections
 
 MAX_REQUEST = 32 * 1024
@@ -255,13 +255,13 @@ class Gate:
         self._logger.debug("doctor's login refused", login=login)
         return True
 
-    async def _record(self, fields: Mapping[str, bytes]) -> InstanceRecord | None:
+    async def _record(self, fields: Mapping[str, bytes]) -> LoginRecord | None:
         login = _text(fields, "login")
         if not valid_login(login):
             return None
         return await self._core.db(lambda registry: registry.by_login(Login(login)))
 
-    async def _facts(self, record: InstanceRecord | None, fields: Mapping[str, bytes]) -> LoginFacts:
+    async def _facts(self, record: LoginRecord | None, fields: Mapping[str, bytes]) -> LoginFacts:
         return self._admission.facts(
             record,
             address=_text(fields, "rhost"),

@@ -22,7 +22,6 @@ import trio
 
 from hatchway import addresses, log
 from hatchway.access.decision import CredentialFacts, Denial, LoginFacts, UsedCredential, decide_open_session
-from hatchway.admin import shares
 from hatchway.admin.core import RETRY_S, Core
 from hatchway.admin.volume_keys import NOTHING, InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
@@ -30,7 +29,13 @@ from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
 from hatchway.errors import HatchwayError, NotFoundError, UnfinishedError
 from hatchway.model import Login
-from hatchway.registry.records import Conditions, CredentialKind, CredentialRecord, InstanceRecord, SessionRecord
+from hatchway.registry.records import (
+    Conditions,
+    CredentialKind,
+    CredentialRecord,
+    LoginRecord,
+    SessionRecord,
+)
 from hatchway.registry.reserve import NoRoomError
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus
@@ -97,7 +102,7 @@ class Valid:
 class _Volumes(NamedTuple):
     """What a volume has the say of: `sessions` of `record`, which has `own`."""
 
-    record: InstanceRecord
+    record: LoginRecord
     own: Valid
     sessions: tuple[SessionRecord, ...]
 
@@ -127,7 +132,7 @@ class Admission:
 
     def facts(
         self,
-        record: InstanceRecord | None,
+        record: LoginRecord | None,
         *,
         address: str,
         service_is_ours: bool = True,
@@ -142,7 +147,7 @@ class Admission:
         return LoginFacts(
             known=True,
             now=now,
-            shares=len(shares.live_grants(record, self._core.inventory)),
+            shares=self._core.shares_of(record),
             service_is_ours=service_is_ours,
             locked=conditions.locked_at is not None,
             expires_at=conditions.expires_at,
@@ -152,20 +157,20 @@ class Admission:
             sessions_max=most if conditions.sessions_max is None else conditions.sessions_max,
         )
 
-    def conditions(self, record: InstanceRecord) -> Conditions:
+    def conditions(self, record: LoginRecord) -> Conditions:
         """The conditions of `record`, with a lock that could not be stored."""
         since, why = self._locks.get(record.login, (None, ""))
         if since is None or record.conditions.locked_at is not None:
             return record.conditions
         return replace(record.conditions, locked_at=since, locked_why=why)
 
-    async def valid(self, record: InstanceRecord, in_volumes: InVolumes) -> Valid:
+    async def valid(self, record: LoginRecord, in_volumes: InVolumes) -> Valid:
         """The password of a login and its keys: the generated one, those that were added, and `in_volumes`, if they
         count."""
         own = await self._own(record)
         return await self._with_volumes(record, own, in_volumes) if record.conditions.volume_keys else own
 
-    async def in_volumes(self, record: InstanceRecord, key: str | None = None) -> InVolumes:
+    async def in_volumes(self, record: LoginRecord, key: str | None = None) -> InVolumes:
         """The keys its instance keeps in volumes, for `valid`; with `key`, a fingerprint, no more than tells whether
         that one is valid. Not to be called within a turn: a volume may take its time."""
         if not record.conditions.volume_keys:
@@ -174,7 +179,7 @@ class Admission:
             return NOTHING
         return await self._volume_keys.read(record)
 
-    async def _own(self, record: InstanceRecord) -> Valid:
+    async def _own(self, record: LoginRecord) -> Valid:
         """What is valid without those in volumes."""
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         own = tuple(
@@ -184,7 +189,7 @@ class Admission:
         )
         return Valid(own, next((one for one in known if one.kind is CredentialKind.PASSWORD), None))
 
-    async def _with_volumes(self, record: InstanceRecord, own: Valid, found: InVolumes) -> Valid:
+    async def _with_volumes(self, record: LoginRecord, own: Valid, found: InVolumes) -> Valid:
         # What an operator says of a key counts, not what a container says of it: also that it has ended.
         settled = {key.public.fingerprint for key in own.keys}
         settled |= await self._core.db(lambda registry: registry.ended_keys(record.login))
@@ -445,7 +450,7 @@ class Admission:
         return _Volumes(record, own, asked) if asked else None
 
     async def _of_volumes(
-        self, record: InstanceRecord | None, denied: Mapping[SessionRecord, Denial]
+        self, record: LoginRecord | None, denied: Mapping[SessionRecord, Denial]
     ) -> tuple[SessionRecord, ...]:
         """Those of `denied`, by what is known here, that may have come in by a key in a volume.
 
@@ -465,7 +470,7 @@ class Admission:
         )
 
     def _denied(
-        self, record: InstanceRecord | None, sessions: Iterable[SessionRecord], valid: Valid
+        self, record: LoginRecord | None, sessions: Iterable[SessionRecord], valid: Valid
     ) -> dict[SessionRecord, Denial]:
         """Those of `sessions` that may not stay, and why."""
         denied = {}

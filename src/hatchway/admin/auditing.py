@@ -16,6 +16,7 @@ from hatchway.model import EventKind, InstanceKey
 from hatchway.registry.records import NewEvent
 from hatchway.wire.admin import Changed, InstanceStatus, Prune, Pruned
 from hatchway.wire.entry import Keys, Kick, Kicked, Password, SessionStatus, TakeKeyBack
+from hatchway.wire.people import PersonChanged, PersonRemoved
 from hatchway.wire.service import Peer, Table
 
 _NO_LOGINUID = 2**32 - 1
@@ -42,7 +43,7 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         if what is None:
             return await handler(request, peer)
         # Now: when the answer is there, the process that asks may be gone, and the instance forgotten.
-        who, asked = caller(peer), getattr(request, "instance", None) or ""
+        who, asked = caller(peer), getattr(request, "instance", None) or getattr(request, "login", None) or ""
         try:
             instance, login = await subject(asked) if asked else ("", "")
         except Exception:
@@ -95,6 +96,11 @@ def caller(peer: Peer) -> str:
 
 def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:
     """Which instance and login an answer is of, as far as it says it."""
+    if isinstance(answer, PersonChanged):
+        # What is shared with somebody concerns the instance, and is the person's.
+        return str(answer.key or answer.person.login), answer.person.login
+    if isinstance(answer, PersonRemoved):
+        return answer.login, answer.login
     found = getattr(answer, "instance", None)
     if isinstance(found, InstanceStatus):
         return str(found.key), found.login or login
@@ -104,7 +110,7 @@ def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:
 
 def _result(answer: object, named: Collection[str]) -> str:
     """What an answer tells that its request, which `named` these volumes, did not."""
-    if isinstance(answer, Changed):
+    if isinstance(answer, Changed | PersonChanged):
         more = [path for path in answer.changed if path not in named]
         return f": {', '.join(more)}" if more else ""
     if isinstance(answer, Keys | Password):
@@ -116,5 +122,6 @@ def _result(answer: object, named: Collection[str]) -> str:
 
 def _kicked(session: SessionStatus, at: float, who: str) -> NewEvent:
     what = sentences.requested(Kick(sessions=(session.id,))) or ""
+    # Else it is a person's, whose sessions the journal knows by their login.
     instance = "" if session.key is None else str(session.key)
     return NewEvent(at, EventKind.CHANGE, what, instance, session.login, address=session.address, who=who)

@@ -13,7 +13,7 @@ from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
 from hatchway.errors import ConflictError, HostError, UsageError
 from hatchway.model import SESSIONS_MAX, Login
-from hatchway.registry.records import Conditions, InstanceRecord
+from hatchway.registry.records import Conditions, LoginRecord
 from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Hindrance, Lock, SetConditions, ShowConditions, Unlock
 from hatchway.wire.service import Peer, Request, Table
 
@@ -48,10 +48,10 @@ class ConditionRequests:
         }
 
     async def _show(self, request: ShowConditions, _peer: Peer) -> ConditionsStatus:
-        return self.status(await self._finding.granted(request.instance))
+        return self.status(await self._finding.holder(request.instance))
 
     async def _set(self, request: SetConditions, peer: Peer) -> ConditionsStatus:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         networks = request.allowed_from
         if networks is not UNSET:
             networks = tuple(str(network) for network in addresses.networks(networks))
@@ -72,10 +72,10 @@ class ConditionRequests:
         await self._core.db(lambda registry: registry.change_conditions(record.login, changed))
         self._logger.info("conditions changed", login=record.login, by=f"uid {peer.uid}")
         await self._admission.look_again(record.login, "the conditions are changed")
-        return self.status(await self._finding.granted(str(record.key)))
+        return self.status(await self._finding.again(record))
 
     async def _lock(self, request: Lock, peer: Peer) -> ConditionsStatus:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         why = request.why.strip() or f"by uid {peer.uid}"
         if len(why) > WHY_MAX:
             raise UsageError(f"a reason of {len(why)} characters: at most {WHY_MAX} are kept")
@@ -89,18 +89,18 @@ class ConditionRequests:
                 f"{record.login} is locked and its sessions are ended, but that is not stored, since the registry's "
                 "disk is full: a core that is started again knows nothing of it. It is tried until it is stored"
             )
-        return self.status(await self._finding.granted(str(record.key)))
+        return self.status(await self._finding.again(record))
 
     async def _unlock(self, request: Unlock, peer: Peer) -> ConditionsStatus:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         if self._admission.conditions(record).locked_at is None:
             raise ConflictError(f"{record.login} is not locked")
         login = record.login
         await self._admission.unlock(login)
         self._logger.info("login unlocked", login=login, by=f"uid {peer.uid}")
-        return self.status(await self._finding.granted(str(record.key)))
+        return self.status(await self._finding.again(record))
 
-    def status(self, record: InstanceRecord) -> ConditionsStatus:
+    def status(self, record: LoginRecord) -> ConditionsStatus:
         """The conditions of `record`, to be shown."""
         conditions = self._admission.conditions(record)
         return ConditionsStatus(

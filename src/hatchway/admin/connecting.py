@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from hatchway.admin import hindering, shares
+from hatchway.admin import hindering
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
@@ -18,7 +18,7 @@ from hatchway.credentials import passwords
 from hatchway.credentials.secret import DamagedSecretError
 from hatchway.errors import HostError
 from hatchway.model import Login, valid_host
-from hatchway.registry.records import CredentialKind
+from hatchway.registry.records import CredentialKind, PersonRecord
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import ConnectionInfo, Server, Show, ShowServer
 from hatchway.wire.entry import Hindrance
@@ -63,16 +63,21 @@ class Connecting:
         return await self._told()
 
     async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
-        record = await self._finding.granted(request.instance)
-        info = self._core.inventory.get(record.key)
-        status = self._statuses.of(record, info, await self._statuses.sessions(), await self._measuring.sizes())
-        views = shares.host_views(record, self._core.inventory)
+        record = await self._finding.holder(request.instance)
+        sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
+        instance = person = None
+        if isinstance(record, PersonRecord):
+            person = self._statuses.of_person(record, sessions, sizes)
+            of_volumes = hindering.of_person(person)
+        else:
+            instance = self._statuses.of(record, self._core.inventory.get(record.key), sessions, sizes)
+            of_volumes = hindering.of_instance(instance)
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         key, password = of_kind(known, CredentialKind.KEY), of_kind(known, CredentialKind.PASSWORD)
         secret = unsealed(self._core, record.login, password) if request.secrets else None
         in_volumes = await self._volume_keys.shown(record)
         conditions = self._conditions.status(record)
-        problems = [*conditions.hindrances, *hindering.of_instance(status), *self._of_host(record.login)]
+        problems = [*conditions.hindrances, *of_volumes, *self._of_host(record.login)]
         if in_volumes.problems:
             text = "not all that is in its volumes counts as a key"
             problems.append(Hindrance(text, f"hatchway key list {record.login}"))
@@ -84,11 +89,12 @@ class Connecting:
                 problems.append(Hindrance(str(exc), f"hatchway password reset {record.login}"))
         server = await self._told()
         return ConnectionInfo(
-            instance=status,
+            instance=instance,
+            person=person,
             host=server.host,
             port=server.port,
             login=record.login,
-            start_directory=shares.start_directory(views),
+            start_directory=self._core.user_record(record).home,
             password_kind=password_kind(password),
             password=None if secret is None else secret.reveal(),
             key_fingerprint=None if key is None else key.fingerprint,

@@ -17,7 +17,7 @@ import trio
 from msgspec import structs
 
 from hatchway import log
-from hatchway.admin import sentences, shares
+from hatchway.admin import personal, sentences, shares
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.journal import Journal
@@ -36,7 +36,7 @@ from hatchway.model import (
     VolumeKind,
     below,
 )
-from hatchway.registry.records import InstanceRecord, NewEvent, SessionRecord
+from hatchway.registry.records import InstanceRecord, LoginRecord, NewEvent, PersonRecord, SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
@@ -104,6 +104,8 @@ class Core:
         # first look. A limit may come from another instance's grant: no login can tell by its own.
         self.limits: dict[Directory, Limits] | None = None
         self.shared: dict[Directory, Limits] | None = None
+        # The logins of the people with whom an instance's volume is shared, or was before another came.
+        self.people_of: Mapping[tuple[InstanceKey, str], tuple[str, ...]] = {}
         self._looking = trio.Lock()
         self._sharing = trio.Event()
         # Logins for which hostd has still to take something.
@@ -113,7 +115,7 @@ class Core:
         # When the sessions opened by this process were opened (trio's clock, seconds), infinity while they are.
         self._young: dict[str, float] = {}
         # Whose sessions they are: an instance may be forgotten before they end.
-        self._entered: dict[str, InstanceKey] = {}
+        self._entered: dict[str, str] = {}
         # Sessions that have ended, or were not let in, which the registry does not know.
         self._unclosed: dict[str, _End | None] = {}
         # Why sessions end that hostd was asked to end.
@@ -143,10 +145,16 @@ class Core:
         """Run `call` with the registry in its thread."""
         return await trio.to_thread.run_sync(call, self.registry, limiter=self._registry_turn)
 
-    def user_record(self, record: InstanceRecord) -> UserRecord:
-        """What NSS says of an instance's login."""
-        views = shares.host_views(record, self.inventory)
+    def user_record(self, record: LoginRecord) -> UserRecord:
+        """What NSS says of a login."""
+        views = self._shown(record)
         return UserRecord(record.login, record.uid, shares.start_directory(views))
+
+    def shares_of(self, record: LoginRecord) -> int:
+        """How many of the grants of `record` are in force now."""
+        if isinstance(record, PersonRecord):
+            return len(personal.live(record, self.inventory))
+        return len(shares.live_grants(record, self.inventory))
 
     async def feed(self, snapshot: Snapshot) -> None:
         """Take the catalog's news, and take away at once what it shows to be another's."""
@@ -255,12 +263,15 @@ class Core:
         """What each login may see, and with that which volumes are shared and what limits they have."""
         # In turn: what was read last counts.
         async with self._looking:
-            records = [record for record in await self.db(Registry.instances) if record.grants]
-            self.limits = shares.limits(records, self.inventory)
+            instances, people = await self.db(lambda registry: (registry.instances(), registry.people()))
+            self.people_of = personal.by_volume(people)
+            shared_by = [record for record in instances if record.grants]
+            self.limits = shares.limits(shared_by, self.inventory)
+            records: list[LoginRecord] = [*shared_by, *(person for person in people if person.grants)]
             views = {record.login: self._views_for_open(record) for record in records}
             if not self._untold:
                 # Else every volume looks like another's.
-                self._suspensions.look(records, self.inventory)
+                self._suspensions.look(shared_by, self.inventory)
         shared = {Directory(view.source, view.birth): view.limits for seen in views.values() for view in seen}
         if shared != self.shared:
             self.shared = shared
@@ -382,7 +393,7 @@ class Core:
 
     async def _publish(self, everything: bool) -> None:
         async with self._publishing:
-            records = await self.db(Registry.instances)
+            records: list[LoginRecord] = [*await self.db(Registry.instances), *await self.db(Registry.people)]
             users = tuple(self.user_record(record) for record in records if record.grants)
             if everything or users != self._published:
                 self._published = ()
@@ -391,7 +402,7 @@ class Core:
 
     async def open_session(
         self,
-        record: InstanceRecord,
+        record: LoginRecord,
         *,
         address: str,
         method: str,
@@ -430,34 +441,44 @@ class Core:
                 if stored:
                     # A directory may not be the one it was; no engine tells of that. See `keep_in_step`.
                     self._untold.update(self._latest)
-                self.journal.refused(login, address, f"not let in: {exc}", str(record.key))
+                self.journal.refused(login, address, f"not let in: {exc}", record.whose)
             self._young.pop(session, None)
             if stored:
                 with trio.CancelScope(shield=True):
                     await self._close(session, None)
             raise
         self._young[session] = trio.current_time()
-        self._entered[session] = record.key
+        self._entered[session] = record.whose
         who = sentences.entered(method, key)
-        self.journal.record(
-            NewEvent(now, EventKind.LOGIN, "logged in", str(record.key), login, address=address, who=who)
-        )
+        self.journal.record(NewEvent(now, EventKind.LOGIN, "logged in", record.whose, login, address=address, who=who))
         self._logger.info("session opened", session=session, login=login, address=address, method=method)
         return session
 
-    def _views_for_open(self, record: InstanceRecord) -> tuple[View, ...]:
+    def _views_for_open(self, record: LoginRecord) -> tuple[View, ...]:
         """What sessions that are open now may go on to see.
 
         An instance that is not there at all may be between removal and recreation: nobody new enters, but a transfer
         goes on as long as its volume is granted. What it has mounted stays the volume it was.
         """
+        applied = self._applied.get(record.login, ())
+        if isinstance(record, PersonRecord):
+            shown = self._shown(record)
+            places = {view.path for view in shown}
+            kept = (view for view in personal.kept_views(record, applied, self.inventory) if view.path not in places)
+            views = tuple(sorted((*shown, *kept), key=lambda view: view.path))
+            return shares.limited(views, self.limits or {})
         if self.inventory.get(record.key) is not None:
             return self._views(record)
-        kept = shares.kept_views(record, self._applied.get(record.login, ()))
-        return shares.limited(kept, self.limits or {}) or self._views(record)
+        return shares.limited(shares.kept_views(record, applied), self.limits or {}) or self._views(record)
 
-    def _views(self, record: InstanceRecord) -> tuple[View, ...]:
-        return shares.limited(shares.host_views(record, self.inventory), self.limits or {})
+    def _views(self, record: LoginRecord) -> tuple[View, ...]:
+        return shares.limited(self._shown(record), self.limits or {})
+
+    def _shown(self, record: LoginRecord) -> tuple[View, ...]:
+        """What a new session may see; its limits are to be added."""
+        if isinstance(record, PersonRecord):
+            return personal.host_views(record, self.inventory, self.inventory.key_sources)
+        return shares.host_views(record, self.inventory)
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
         """hostd is (again) there: tell it everything, and close the books on sessions it does not have.
@@ -516,7 +537,7 @@ class Core:
             self._unclosed[session] = end
             return
         self._unclosed.pop(session, None)
-        key = self._entered.pop(session, None)
+        whose = self._entered.pop(session, "")
         if record is None:
             return
         self._logger.info("session ended", session=session, login=record.login)
@@ -528,7 +549,7 @@ class Core:
                 end.at,
                 EventKind.END,
                 what,
-                instance="" if key is None else str(key),
+                instance=whose,
                 login=record.login,
                 address=record.address,
                 who=sentences.entered(record.method, record.credential),

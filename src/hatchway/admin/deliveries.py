@@ -13,12 +13,13 @@ from dataclasses import replace
 import trio
 
 from hatchway import log
-from hatchway.admin import shares
+from hatchway.admin import personal, shares
 from hatchway.admin.core import Core
 from hatchway.admin.granting import context_of
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError, UsageError
 from hatchway.model import DEPTH_MAX, Directory, Login, Mode, valid_volume_path
 from hatchway.registry.records import CredentialKind, CredentialRecord, Delivery, InstanceRecord
+from hatchway.registry.store import Registry
 from hatchway.wire.host import HASHES_MAX, Deliver, PrivateBytes, SharedVolume, Withdraw, Withdrawal
 
 RETRY_S = 60.0
@@ -54,6 +55,10 @@ class Deliveries:
             state = "suspended" if share is None else "read-only"
             raise ConflictError(f"access to {path} is {state}: nothing can be put there")
         new = Delivery(record.login, path, directory, Directory(share.source, share.created))
+        if readers := await self._readers(new):
+            raise ConflictError(
+                f"{', '.join(readers)} could read the private key there: {path} is shared with them as well"
+            )
         async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             same = next((one for one in before if _place(one) == _place(new)), None)
@@ -78,6 +83,17 @@ class Deliveries:
                     unwanted = replace(one, wanted=False)
                     await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
         await self.settle(record.login)
+
+    async def _readers(self, delivery: Delivery) -> list[str]:
+        """The people who could read what is put there."""
+        return [
+            person.login
+            for person in await self._core.db(Registry.people)
+            if any(
+                personal.shows_key(personal.seen(grant, share), (delivery,))
+                for grant, share in personal.live(person, self._core.inventory).items()
+            )
+        ]
 
     async def unwant(self, record: InstanceRecord) -> tuple[str, ...]:
         """Take the key away from where it was put. Gives what became of that, in words without stop, for each place;
@@ -108,7 +124,7 @@ class Deliveries:
 
     async def _settle_login(self, login: Login) -> None:
         """`settle`, within the turn of `login`."""
-        record = await self._core.db(lambda registry: registry.by_login(login))
+        record = await self._core.db(lambda registry: registry.instance_of(login))
         # First what is to go: it may be the file of a place where the key is to stay. See `_take_away`.
         for wanted in (False, True):
             for one in await self._core.db(lambda registry: registry.deliveries(login)):
@@ -134,7 +150,7 @@ class Deliveries:
         """Where the key of `login` lies, and what has not been done yet, in sentences without stop."""
         found = await self._core.db(lambda registry: registry.deliveries(login))
         key = await self._key(login)
-        record = await self._core.db(lambda registry: registry.by_login(login))
+        record = await self._core.db(lambda registry: registry.instance_of(login))
         live = {} if record is None else shares.live_grants(record, self._core.inventory)
         lying, problems = [], []
         for one in found:

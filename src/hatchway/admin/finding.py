@@ -9,7 +9,7 @@ from hatchway.admin.core import Core
 from hatchway.errors import NotFoundError, UsageError
 from hatchway.model import InstanceInfo, InstanceKey, login_candidates, parse_instance_key
 from hatchway.printable import shell_command
-from hatchway.registry.records import InstanceRecord
+from hatchway.registry.records import InstanceRecord, LoginRecord, PersonRecord
 from hatchway.registry.store import Registry
 
 
@@ -37,13 +37,44 @@ class Finding:
             raise NotFoundError(f"access to {key} has never been enabled; this does it: {command}")
         return record
 
+    async def holder(self, text: str) -> LoginRecord:
+        """The person or the instance with a login that `text` means. Raises as `granted`."""
+        person = await self._core.db(lambda registry: registry.person(text))
+        return await self.granted(text) if person is None else person
+
+    async def instance(self, text: str) -> InstanceRecord:
+        """As `holder`, for what only instances have. Raises UsageError for a person."""
+        record = await self.holder(text)
+        if isinstance(record, PersonRecord):
+            raise UsageError(f"{record.login} is a person, and only an instance has volumes of its own")
+        return record
+
+    async def again(self, record: LoginRecord) -> LoginRecord:
+        """`record` as it is now. Raises NotFoundError."""
+        now = await self._core.db(lambda registry: registry.by_login(record.login))
+        if now is None:
+            raise NotFoundError(f"{record.login} was taken away meanwhile")
+        return now
+
+    async def person(self, login: str) -> PersonRecord:
+        """The person called so. Raises NotFoundError."""
+        people = await self._core.db(Registry.people)
+        found = next((person for person in people if person.login == login), None)
+        if found is None:
+            close = difflib.get_close_matches(login, [person.login for person in people], 3, 0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else "'hatchway person ls' lists them"
+            raise NotFoundError(f"there is no person {login!r}; {hint}")
+        return found
+
     async def key(self, text: str) -> InstanceKey:
         """The instance that `text` means, there or once shared. Raises NotFoundError, UsageError."""
         return self._resolve(text, await self._core.db(Registry.instances))
 
     async def subject(self, text: str) -> tuple[str, str]:
-        """By which instance and login the record is to know what is asked of `text`, "" for none. Where it means no
-        instance, or several, it is `text` itself: as an instance if it looks like one, else as a login."""
+        """By which instance or person, and login, the record is to know what is asked of `text`, "" for none. Where it
+        means nobody, or several, it is `text` itself: as an instance if it looks like one, else as a login."""
+        if await self._core.db(lambda registry: registry.person(text)) is not None:
+            return text, text
         records = await self._core.db(Registry.instances)
         try:
             key = self._resolve(text, records)

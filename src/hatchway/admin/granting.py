@@ -28,7 +28,7 @@ from hatchway.model import (
     later_login,
     login_candidates,
 )
-from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin
+from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin, PersonRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.entry import PasswordKind
 
@@ -127,6 +127,73 @@ class Granting:
         sealed = self._core.sealing.seal(pair.private, context_of(login, CredentialKind.KEY))
         return NewCredential(CredentialKind.KEY, pair.public, sealed, pair.fingerprint)
 
+    async def grant_person(
+        self,
+        login: Login,
+        key: InstanceKey,
+        volumes: Sequence[tuple[VolumeInfo, Mode, str]],
+        *,
+        by: str,
+        ownership: Ownership,
+    ) -> PersonRecord:
+        """Let a person use `volumes` of an instance; see Registry.grant_person. With an `ownership` that says nothing,
+        what grants of the volume say.
+
+        Raises HatchwayError; then nothing has been granted.
+        """
+        info = self._core.inventory.get(key)
+        async with self._turn, self._core.sealing_turn:
+            known = await self._core.db(lambda registry: registry.instance(key))
+            new = None
+            if known is None:
+                # Its password, if it is kept as a hash, nobody learns: 'password reset' makes one that is shown.
+                new, _shown = await self._new_login(key)
+            ownerships = {}
+            for volume, _mode, _folder in volumes:
+                said = ownership if ownership != UNSAID else _said(known, volume)
+                ownerships[volume.path] = (said, owners.resolve(said.owner, info))
+            now, runtime_id = self._core.now(), "" if info is None else info.runtime_id
+            record = await self._core.db(
+                lambda registry: registry.grant_person(
+                    login, key, volumes, by=by, now=now, new=new, ownerships=ownerships, runtime_id=runtime_id
+                )
+            )
+        self._logger.info(
+            "person enabled",
+            login=login,
+            instance=str(key),
+            paths=tuple(volume.path for volume, _, _ in volumes),
+            read_only=[volume.path for volume, mode, _ in volumes if mode is Mode.READ_ONLY],
+            folder=next((folder for _, _, folder in volumes), ""),
+            by=by,
+        )
+        return record
+
+    async def add_person(self, login: Login, full_name: str, *, by: str) -> tuple[PersonRecord, Secret | None]:
+        """Make a person called `login`, a valid one. Gives them, and a password that is not kept.
+
+        Raises ConflictError when somebody had that login before, or the host has an account of that name.
+        """
+
+        def allocate(registry: Registry) -> Uid:
+            if registry.by_login(login) is not None:
+                raise ConflictError(f"there is a login {login} already")
+            if registry.login_taken(login):
+                raise ConflictError(f"{login} was somebody's login before, and nobody else gets it: choose another")
+            if accounts.name_taken(login):
+                raise ConflictError(
+                    f"this host has an account or a group {login}: choose another, such as {login}-sftp"
+                )
+            return registry.next_uid(*self._core.config.ids.login_uids)
+
+        async with self._turn, self._core.sealing_turn:
+            uid = await self._core.db(allocate)
+            new, shown = await self._with_credentials(login, uid)
+            now = self._core.now()
+            record = await self._core.db(lambda registry: registry.add_person(new, full_name=full_name, now=now))
+        self._logger.info("person added", login=login, by=by)
+        return record, shown
+
     async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
         first, last = self._core.config.ids.login_uids
 
@@ -137,7 +204,9 @@ class Granting:
                     return candidate, registry.next_uid(first, last)
             raise ConflictError(f"{login_candidates(key)[0]} and {LOGINS_MAX - 1} others are taken: no login for {key}")
 
-        login, uid = await self._core.db(allocate)
+        return await self._with_credentials(*await self._core.db(allocate))
+
+    async def _with_credentials(self, login: Login, uid: Uid) -> tuple[NewLogin, Secret | None]:
         credentials, shown = [await self.new_key(login)], None
         if (kept := self._core.config.credentials.password) != "none":
             password = passwords.generate()
@@ -145,3 +214,9 @@ class Granting:
             credentials.append(await self.new_password(login, password, kind))
             shown = password if kind is PasswordKind.HASHED else None
         return NewLogin(login=login, uid=uid, credentials=tuple(credentials)), shown
+
+
+def _said(record: InstanceRecord | None, volume: VolumeInfo) -> Ownership:
+    """What an instance's grants of `volume` say of owners and modes."""
+    grants = () if record is None else record.grants
+    return owners.effective(one for one in grants if (one.path, one.identity) == (volume.path, volume.identity))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from hatchway.admin.personal import ANOTHER
 from hatchway.fullness import Full, fullness
-from hatchway.model import Limits, Origin
+from hatchway.model import Limits, Mode, Origin
 from hatchway.printable import shell_command
-from hatchway.wire.admin import Access, InstanceStatus, VolumeStatus
+from hatchway.wire.admin import Access, InstanceStatus, PersonStatus, VolumeStatus
 from hatchway.wire.entry import Hindrance
 
 _FULL = {
@@ -26,6 +27,30 @@ def of_instance(status: InstanceStatus) -> list[Hindrance]:
     for volume in status.volumes:
         found += _suspended(status, volume)
         found += of_fullness(status, volume)
+    return found
+
+
+def of_person(status: PersonStatus) -> list[Hindrance]:
+    """Of what is shared with a person: that they reach nothing of it, or that some of it waits for somebody."""
+    found = []
+    if not any(volume.access.is_on for volume in status.volumes):
+        mend = shell_command(["hatchway", "person", "grant", status.login, "INSTANCE", "VOLUME"])
+        found.append(
+            Hindrance("nothing is shared with this person now: they cannot enter", mend * (not status.volumes))
+        )
+    for volume in status.volumes:
+        if volume.access is not Access.SUSPENDED:
+            continue
+        text = f"access to {volume.path} of {volume.key} is suspended: {volume.problem}"
+        mend = ""
+        if volume.problem == ANOTHER:
+            text = f"{text}. Look whose that is, then grant it again"
+            options = [] if volume.mode is Mode.READ_WRITE else ["--read-only"]
+            options += ["--folder", volume.folder] if volume.folder else []
+            mend = shell_command(
+                ["hatchway", "person", "grant", *options, "--", status.login, str(volume.key), volume.path]
+            )
+        found.append(Hindrance(text, mend))
     return found
 
 

@@ -283,10 +283,10 @@ def _placed(registry: Registry, events: Iterable[NewEvent]) -> list[NewEvent]:
     remaining = iter(events)
     while some := list(itertools.islice(remaining, BATCH)):
         logins = {one.login for one in some if not one.instance and valid_login(one.login)}
-        keys = registry.keys_of_logins(logins) if logins else {}
+        whose = registry.whose(logins) if logins else {}
         result += [
-            replace(one, instance=plain(str(keys[one.login]), INSTANCE_LENGTH))
-            if not one.instance and one.login in keys
+            replace(one, instance=plain(whose[one.login], INSTANCE_LENGTH))
+            if not one.instance and one.login in whose
             else one
             for one in some
         ]

@@ -35,7 +35,7 @@ class SessionRequests:
         }
 
     async def _list(self, request: ListSessions, _peer: Peer) -> Sessions:
-        login = None if request.instance is None else (await self._finding.granted(request.instance)).login
+        login = None if request.instance is None else (await self._finding.holder(request.instance)).login
         activity: dict[str, SessionActivity] = {}
         try:
             activity = {one.session: one for one in await self._core.host.activity(login)}
@@ -47,7 +47,7 @@ class SessionRequests:
     async def _kick(self, request: Kick, peer: Peer) -> Kicked:
         if request.instance is None and not request.sessions:
             raise UsageError("which sessions? Name an instance, or ids as 'hatchway sessions' shows them")
-        login = None if request.instance is None else (await self._finding.granted(request.instance)).login
+        login = None if request.instance is None else (await self._finding.holder(request.instance)).login
         found = await self._open(login)
         if request.sessions:
             found = [_called(found, text) for text in dict.fromkeys(request.sessions)]

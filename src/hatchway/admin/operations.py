@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hatchway import __version__, log
 from hatchway.admin import hindering, shares
+from hatchway.admin.choosing import choose, wanted
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
@@ -21,7 +22,6 @@ from hatchway.model import (
     NO_LIMITS,
     UNSAID,
     VOLUMES_MAX,
-    InstanceInfo,
     InstanceKey,
     Login,
     Mode,
@@ -56,6 +56,7 @@ from hatchway.wire.admin import (
     ListInstances,
     Log,
     LogEntry,
+    PersonStatus,
     Prune,
     Pruned,
     ReadLog,
@@ -112,7 +113,8 @@ class Operations:
         infos = {info.key: info for info in self._core.inventory.instances()}
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
         # An instance that is gone is of interest only while something of it is shared.
-        keys_ = sorted(infos.keys() | {key for key, record in records.items() if record.grants})
+        shared = {key for key, record in records.items() if record.grants} | {key for key, _ in self._core.people_of}
+        keys_ = sorted(infos.keys() | shared)
         return tuple(self._statuses.of(records.get(key), infos.get(key), sessions, sizes) for key in keys_)
 
     async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
@@ -126,13 +128,17 @@ class Operations:
                 leftovers = await self._core.host.leftovers()
         except HatchwayError as exc:
             problem = str(exc)
-        records = await self._core.db(Registry.instances)
+        records, people = await self._core.db(Registry.instances), await self._core.db(Registry.people)
         instances = await self._instances()
+        logins: list[tuple[str, InstanceStatus | PersonStatus]] = [
+            *((one.login, one) for one in instances if one.login is not None),
+            *((one.login, self._statuses.of_person(one, {})) for one in people),
+        ]
         volumes = [(instance.key, volume) for instance in instances for volume in instance.volumes]
         return Status(
             version=__version__,
             sources=self._core.inventory.sources(),
-            logins=sum(1 for record in records if record.grants),
+            logins=sum(bool(one.grants) for one in records) + sum(bool(one.grants) for one in people),
             sessions=sessions,
             mounts=mounts,
             host_problem=problem,
@@ -155,8 +161,8 @@ class Operations:
                 for volume in instance.volumes
                 if hindering.of_fullness(instance, volume)
             ),
-            locked=tuple(instance.login for instance in instances if instance.locked and instance.login is not None),
-            expired=tuple(instance.login for instance in instances if instance.expired and instance.login is not None),
+            locked=tuple(login for login, status in logins if status.locked),
+            expired=tuple(login for login, status in logins if status.expired),
             unopened=await self._core.db(lambda registry: unopened(registry, self._core.sealing)),
             sealing_lost=self._core.sealing.lost,
         )
@@ -207,7 +213,7 @@ class Operations:
         await self._core.host.reached()
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be enabled now: {self._core.host.problem}")
-        chosen = self._choose(info, request)
+        chosen = choose(info, request.volumes, every=request.every)
         known = await self._core.db(lambda registry: registry.instance(info.key))
         paths_after = {grant.path for grant in known.grants} if known is not None else set()
         if len(paths_after | {volume.path for volume in chosen}) > VOLUMES_MAX:
@@ -240,39 +246,6 @@ class Operations:
             password=None if shown is None else shown.reveal(),
             other_hands=not same_hands(known, info),
         )
-
-    def _choose(self, info: InstanceInfo, request: Enable) -> list[VolumeInfo]:
-        listed = ", ".join(volume.path for volume in info.volumes) or "none"
-        if request.every:
-            chosen = [volume for volume in info.volumes if volume.refusal is None]
-            if not chosen:
-                reasons = "; ".join(f"{volume.path}: {volume.refusal}" for volume in info.volumes)
-                raise ConflictError(f"{info.key} has no volume that can be shared ({reasons or 'it has none'})")
-            return chosen
-        if not request.volumes:
-            raise UsageError(f"which volume of {info.key}? It has: {listed}. Name some, or say --all")
-        chosen = self._wanted(info, request.volumes)
-        for volume in chosen:
-            if volume.refusal is not None:
-                raise ConflictError(f"{volume.path} cannot be shared: {volume.refusal}")
-        return chosen
-
-    @staticmethod
-    def _wanted(info: InstanceInfo, wanted: Sequence[str]) -> list[VolumeInfo]:
-        """The volumes called so by path or name. Raises NotFoundError, UsageError."""
-        chosen: list[VolumeInfo] = []
-        for one in wanted:
-            path = one.rstrip("/") or "/"
-            found = [volume for volume in info.volumes if volume.path == path or volume.name == one]
-            if not found:
-                listed = ", ".join(volume.path for volume in info.volumes) or "none"
-                raise NotFoundError(f"{info.key} has no volume {one!r}; it has: {listed}")
-            if len(found) > 1:
-                places = ", ".join(volume.path for volume in found)
-                raise UsageError(f"{one!r} is mounted more than once in {info.key}: name a path of {places}")
-            if found[0] not in chosen:
-                chosen.append(found[0])
-        return chosen
 
     def _following(self, chosen: Sequence[VolumeInfo], request: Enable) -> list[str]:
         """The paths whose grants are to follow. Raises ConflictError for a volume named that has a name."""
@@ -315,7 +288,7 @@ class Operations:
             raise HostError(f"nothing can be confirmed now: {self._core.host.problem}")
         record = await self._core.db(lambda registry: registry.instance(info.key))
         volumes = {volume.path: volume for volume in info.volumes}
-        paths = [volume.path for volume in self._wanted(info, request.volumes)] if request.volumes else list(volumes)
+        paths = [volume.path for volume in wanted(info, request.volumes)] if request.volumes else list(volumes)
         suspended = [
             (volumes[grant.path], grant)
             for grant in (() if record is None else record.grants)
@@ -378,9 +351,11 @@ class Operations:
         return forgotten
 
     async def _forget_key(self, key: InstanceKey, peer: Peer) -> Forgotten:
+        people = [one for one in await self._core.db(Registry.people) if any(grant.key == key for grant in one.grants)]
         record = await self._core.db(lambda registry: registry.forget(key))
         paths = tuple(shares.by_path(record))
-        self._core.must_hear(record.login)
+        for login in (record.login, *(person.login for person in people)):
+            self._core.must_hear(login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
         await self._sync(record.login, f"{key} is removed from the registry")
         await self._deliveries.settle(record.login)

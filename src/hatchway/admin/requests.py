@@ -13,6 +13,7 @@ from hatchway.admin.granting import Granting
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.open_sessions import SessionRequests
 from hatchway.admin.operations import Operations
+from hatchway.admin.people import PeopleRequests
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.secrets import Secrets
 from hatchway.admin.statuses import Statuses
@@ -38,6 +39,7 @@ def table(
         Connecting(core, finding, measuring, statuses, conditions, volume_keys).table(),
         Secrets(core, finding, granting, admission, volume_keys, deliveries).table(),
         conditions.table(),
+        PeopleRequests(core, finding, granting, measuring, statuses).table(),
         SessionRequests(core, finding).table(),
     )
     rows = {kind: row for part in parts for kind, row in part.items()}

@@ -29,7 +29,7 @@ from hatchway.model import Login
 from hatchway.registry.records import (
     CredentialKind,
     CredentialRecord,
-    InstanceRecord,
+    LoginRecord,
     NewCredential,
 )
 from hatchway.registry.store import Registry
@@ -107,7 +107,7 @@ class Secrets:
     # Passwords
 
     async def _show_password(self, request: ShowPassword, peer: Peer) -> Password:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
         match password_kind(password):
             case PasswordKind.NONE:
@@ -123,7 +123,7 @@ class Secrets:
                 return shown
 
     async def _reset_password(self, request: ResetPassword, peer: Peer) -> Password:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         password = passwords.generate()
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
@@ -132,7 +132,7 @@ class Secrets:
         return _password(record.login, new, password, not_ended)
 
     async def _set_password(self, request: SetPassword, peer: Peer) -> Password:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         password = Secret(request.password)
         passwords.check_given(password)
         if imported.is_hash(request.password):
@@ -144,7 +144,7 @@ class Secrets:
         return _password(record.login, new, not_ended=not_ended)
 
     async def _import_password(self, request: ImportPassword, peer: Peer) -> Password:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         # It is checked once, to see what that costs.
         stored = await trio.to_thread.run_sync(imported.import_hash, request.encoded)
         new = NewCredential(CredentialKind.PASSWORD, stored)
@@ -153,7 +153,7 @@ class Secrets:
         return _password(record.login, new, not_ended=not_ended)
 
     async def _remove_password(self, request: RemovePassword, peer: Peer) -> Password:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
         if password is None:
             raise NotFoundError(f"{record.login} has no password: it is key-only already")
@@ -169,7 +169,7 @@ class Secrets:
     # Keys
 
     async def _export_key(self, request: ExportKey, peer: Peer) -> KeyExport:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         key = of_kind(await self._credentials(record.login), CredentialKind.KEY)
         if key is None or key.sealed is None or key.fingerprint is None:
             raise NotFoundError(f"{record.login} has no key of ours; 'hatchway key renew {record.login}' makes one")
@@ -185,7 +185,7 @@ class Secrets:
         return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
 
     async def _renew_key(self, request: RenewKey, peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         async with self._core.sealing_turn:
             new = await self._granting.new_key(record.login, request.kind)
             await self._store(record.login, new, "key renewed", peer)
@@ -194,7 +194,7 @@ class Secrets:
         return structs.replace(await self._keys(record, (new.fingerprint or "",)), not_ended=not_ended)
 
     async def _add_key(self, request: AddKey, peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         public = keys.parse_public(request.public)
         if request.sources:
             addresses.check_from(request.sources)
@@ -217,7 +217,7 @@ class Secrets:
         return await self._keys(record, (public.fingerprint,))
 
     async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.holder(request.instance)
         credentials = await self._credentials(record.login)
         known = {one: keys.parse_public(one.public) for one in credentials if one.kind is CredentialKind.ADDED_KEY}
         found = [one for one, public in known.items() if _is_called(public, request.key)]
@@ -230,7 +230,7 @@ class Secrets:
         await self._remove(record.login, found[0], "key removed", peer)
         return await self._keys(record, (found[0].fingerprint or "",))
 
-    async def _say_whose_it_is(self, record: InstanceRecord, own: CredentialRecord | None, called: str) -> None:
+    async def _say_whose_it_is(self, record: LoginRecord, own: CredentialRecord | None, called: str) -> None:
         """Raise ConflictError when the key that is `called` so is not taken away as one that was added is."""
         if own is not None and _is_called(keys.parse_public(own.public), called):
             raise ConflictError(f"that is the generated key: 'hatchway key renew {record.login}' makes another instead")
@@ -239,29 +239,29 @@ class Secrets:
                 raise ConflictError(f"that key is in {place}: take it out there")
 
     async def _allow_volume_keys(self, request: AllowVolumeKeys, peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.instance(request.instance)
         allow = request.allow
         await self._core.db(
             lambda registry: registry.change_conditions(record.login, lambda before: replace(before, volume_keys=allow))
         )
         self._logger.info("volume keys", login=record.login, allowed=request.allow, by=f"uid {peer.uid}")
         await self._admission.look_again(record.login, "noted")
-        return await self._keys(await self._finding.granted(str(record.key)))
+        return await self._keys(await self._finding.again(record))
 
     async def _deliver_key(self, request: DeliverKey, _peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.instance(request.instance)
         await self._deliveries.want(record, request.volume, request.directory)
         return await self._keys(record)
 
     async def _take_key_back(self, request: TakeKeyBack, _peer: Peer) -> Keys:
-        record = await self._finding.granted(request.instance)
+        record = await self._finding.instance(request.instance)
         outcomes = await self._deliveries.unwant(record)
         return structs.replace(await self._keys(record), taken_back=outcomes)
 
     async def _list_keys(self, request: ListKeys, _peer: Peer) -> Keys:
-        return await self._keys(await self._finding.granted(request.instance))
+        return await self._keys(await self._finding.holder(request.instance))
 
-    async def _keys(self, record: InstanceRecord, changed: tuple[str, ...] = ()) -> Keys:
+    async def _keys(self, record: LoginRecord, changed: tuple[str, ...] = ()) -> Keys:
         statuses = []
         for one in await self._credentials(record.login):
             if one.kind is not CredentialKind.PASSWORD:

@@ -50,6 +50,7 @@ from hatchway.wire.entry import (
     TakeKeyBack,
     Unlock,
 )
+from hatchway.wire.people import AddPerson, GrantPerson, ListPeople, RemovePerson, RevokePerson
 
 _DAY_S = 86400.0
 
@@ -102,6 +103,24 @@ def _confirm(request: Confirm) -> str:
 
 def _apply(request: Apply) -> str | None:
     return None if request.dry_run else f"apply the access files: {_count(len(request.rules), 'rule')}"
+
+
+def _add_person(request: AddPerson) -> str:
+    return f"person added{f': {request.full_name}' if request.full_name else ''}"
+
+
+def _remove_person(_request: RemovePerson) -> str:
+    return "person removed, with all access"
+
+
+def _grant_person(request: GrantPerson) -> str:
+    folder = f", only {request.folder}" if request.folder else ""
+    words = f"{_volumes(request.volumes, request.every, 'nothing')} shared{' read-only' * request.read_only}{folder}"
+    return ", ".join([f"{words} with {request.login}", *_ownership(request.ownership)])
+
+
+def _revoke_person(request: RevokePerson) -> str:
+    return f"{_volumes(request.volumes, request.every, 'nothing')} no longer shared with {request.login}"
 
 
 def _forget(_request: Forget) -> str:
@@ -202,6 +221,10 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
     Disable: _disable,
     Confirm: _confirm,
     Apply: _apply,
+    AddPerson: _add_person,
+    RemovePerson: _remove_person,
+    GrantPerson: _grant_person,
+    RevokePerson: _revoke_person,
     Forget: _forget,
     Prune: _prune,
     Show: _show,
@@ -225,7 +248,9 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
 }
 """What each request that changes something or reveals a secret asks for; None when this one does neither."""
 
-READING = frozenset({ListInstances, ShowServer, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions})
+READING = frozenset(
+    {ListInstances, ListPeople, ShowServer, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions}
+)
 """Requests that never do."""
 
 

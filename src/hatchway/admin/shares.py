@@ -95,7 +95,7 @@ def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share
     for path, grants in by_path(record).items():
         volume = volumes.get(path)
         described = volume or max(grants, key=lambda grant: grant.granted_at)
-        live = _in_force(grants, volume, inventory)
+        live = in_force(grants, volume, inventory)
         if not live or described.source is None:
             continue
         try:
@@ -106,7 +106,7 @@ def live_grants(record: InstanceRecord, inventory: Inventory) -> dict[str, Share
     return result
 
 
-def _in_force(grants: Sequence[GrantRecord], volume: VolumeInfo | None, inventory: Inventory) -> list[GrantRecord]:
+def in_force(grants: Sequence[GrantRecord], volume: VolumeInfo | None, inventory: Inventory) -> list[GrantRecord]:
     """Those of one path's grants that are for the `volume` that stands there.
 
     None: there is none; if that means nothing, those that are for what was granted last.
@@ -211,11 +211,13 @@ def status(
     held_back: Mapping[str, str] = MappingProxyType({}),
     by_volume: Mapping[Directory, Limits] = NOTHING,
     sizes: Mapping[Directory, VolumeSize] = UNKNOWN,
+    people: Mapping[tuple[InstanceKey, str], tuple[str, ...]] = MappingProxyType({}),
 ) -> InstanceStatus:
     """An instance as its operator sees it; at least one of `record` and `info` is given.
 
     `held_back` are paths at which a rule or label gives nothing by itself, with why. `by_volume` are all limits there
-    are, see `limits`, and `sizes` what is known of the sizes of volumes that are shared.
+    are, see `limits`, `sizes` what is known of the sizes of volumes that are shared, `people` the logins of those with
+    whom a volume is shared.
     """
     key = record.key if record is not None else info.key if info is not None else None
     assert key is not None
@@ -229,7 +231,7 @@ def status(
         share = live.get(path)
         described = volume or given[0]
         fixed = volume is not None and volume.read_only
-        in_force = _in_force(given, volume, inventory)
+        ruling = in_force(given, volume, inventory)
         directory = _directory(share, described)
         volumes.append(
             VolumeStatus(
@@ -246,9 +248,11 @@ def status(
                 held_back=held_back.get(path),
                 ownership=UNSAID if share is None else share.ownership,
                 owner_ids=None if share is None else share.owner_ids,
-                grants=tuple(_grant(grant, grant in in_force) for grant in given),
+                grants=tuple(_grant(grant, grant in ruling) for grant in given),
                 limits=by_volume.get(directory, NO_LIMITS),
-                size=None if share is None else sizes.get(directory),
+                # What is shared with people only has a size too.
+                size=sizes.get(directory),
+                people=people.get((key, path), ()),
             )
         )
     return InstanceStatus(
@@ -276,11 +280,11 @@ def _access(share: Share | None, fixed: bool) -> Access:
     return Access.READ_ONLY if share.mode is Mode.READ_ONLY or fixed else Access.READ_WRITE
 
 
-def _grant(grant: GrantRecord, in_force: bool) -> GrantStatus:
+def _grant(grant: GrantRecord, is_in_force: bool) -> GrantStatus:
     return GrantStatus(
         origin=grant.origin,
         mode=grant.mode,
-        in_force=in_force,
+        in_force=is_in_force,
         follows=grant.follows,
         granted_by=grant.granted_by,
         granted_at=grant.granted_at,

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from hatchway.access.decision import has_passed
-from hatchway.admin import shares
+from hatchway.admin import personal, shares
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
 from hatchway.admin.reconcile import Reconciler
 from hatchway.errors import HatchwayError
 from hatchway.model import Directory, InstanceInfo
-from hatchway.registry.records import InstanceRecord
-from hatchway.wire.admin import InstanceStatus
+from hatchway.registry.records import InstanceRecord, PersonRecord
+from hatchway.wire.admin import InstanceStatus, PersonStatus
 from hatchway.wire.host import VolumeSize
 
 
@@ -38,12 +38,29 @@ class Statuses:
         key = record.key if record is not None else info.key if info is not None else None
         held_back = {} if key is None else self._reconciler.held_back(key)
         limits = self._core.limits or shares.NOTHING
-        status = shares.status(record, info, self._core.inventory, count, held_back, limits, sizes)
+        status = shares.status(
+            record, info, self._core.inventory, count, held_back, limits, sizes, self._core.people_of
+        )
         if record is None:
             return status
         conditions = self._conditions.status(record)
         expired = has_passed(conditions.expires_at, self._core.now())
         return structs.replace(status, locked=conditions.locked_at is not None, expired=expired)
+
+    def of_person(
+        self, record: PersonRecord, sessions: Mapping[str, int], sizes: Mapping[Directory, VolumeSize] = shares.UNKNOWN
+    ) -> PersonStatus:
+        """The person. `sessions` are counts by login."""
+        conditions, inventory = self._conditions.status(record), self._core.inventory
+        return PersonStatus(
+            login=record.login,
+            full_name=record.full_name,
+            created_at=record.created_at,
+            volumes=personal.statuses(record, inventory, self._core.limits or shares.NOTHING, sizes),
+            sessions=sessions.get(record.login, 0),
+            locked=conditions.locked_at is not None,
+            expired=has_passed(conditions.expires_at, self._core.now()),
+        )
 
     async def sessions(self) -> dict[str, int]:
         """How many sessions each login has; none are known while hostd is away, which is a finding of its own."""

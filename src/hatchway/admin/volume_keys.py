@@ -21,7 +21,7 @@ from hatchway.credentials import authorized
 from hatchway.credentials.authorized import Entry
 from hatchway.errors import HatchwayError, HostError
 from hatchway.model import VolumeInfo
-from hatchway.registry.records import InstanceRecord
+from hatchway.registry.records import InstanceRecord, LoginRecord
 from hatchway.wire.host import KeyFiles, Skip
 
 FRESH_S = 1.0
@@ -89,14 +89,14 @@ class VolumeKeys:
         self._turns: dict[tuple[str, str], trio.Lock] = {}
         self._logger = log.get()
 
-    async def read(self, record: InstanceRecord) -> InVolumes:
+    async def read(self, record: LoginRecord) -> InVolumes:
         """The keys that count for an instance now, and what does not. Nothing where it is not allowed."""
-        if not record.conditions.volume_keys:
+        if not isinstance(record, InstanceRecord) or not record.conditions.volume_keys:
             return NOTHING
         info = self._core.inventory.get(record.key)
         if info is None:
             return InVolumes(problems=("it is not there now, nor are keys in its volumes",), certain=False)
-        volumes = [volume for volume in info.volumes if is_ssh_directory(volume)]
+        volumes = [volume for volume in info.volumes if volume.is_ssh_directory]
         if not volumes:
             return InVolumes(problems=("it has no volume at a path that ends in /.ssh",))
         keys: list[tuple[str, Entry]] = []
@@ -111,7 +111,7 @@ class VolumeKeys:
             problems.append(f"only the first {KEYS_MAX} of {len(keys)} keys count")
         return InVolumes(tuple(keys[:KEYS_MAX]), tuple(problems), certain)
 
-    async def shown(self, record: InstanceRecord) -> InVolumes:
+    async def shown(self, record: LoginRecord) -> InVolumes:
         """As `read`, for whoever answers an operator: a volume that takes its time is passed over."""
         with trio.move_on_after(ANSWER_S):
             return await self.read(record)
@@ -156,7 +156,7 @@ class VolumeKeys:
             (volume.source, volume.created)
             for info in self._core.inventory.instances()
             for volume in info.volumes
-            if is_ssh_directory(volume)
+            if volume.is_ssh_directory
         }
         for gone in self._known.keys() - there:
             del self._known[gone]
@@ -164,11 +164,6 @@ class VolumeKeys:
             del self._failed[gone]
         for this in [this for this, turn in self._turns.items() if this not in there and not turn.locked()]:
             del self._turns[this]
-
-
-def is_ssh_directory(volume: VolumeInfo) -> bool:
-    """Whether a volume's root is somebody's .ssh."""
-    return volume.path.endswith("/.ssh")
 
 
 def _judged(files: KeyFiles) -> InVolumes:

@@ -192,6 +192,12 @@ def _print_disabled(out: Terminal, changed: Changed) -> None:
     shared = [one for one in changed.instance.volumes if one.path in changed.changed and one.access is not Access.OFF]
     text = "Access by command taken away; what gives it besides goes on." if shared else "Access taken away."
     _print_volumes(out, changed, text)
+    people = dict.fromkeys(
+        one for volume in changed.instance.volumes if volume.path in changed.changed for one in volume.people
+    )
+    if people:
+        text = f"It is still shared with {', '.join(people)}; 'hatchway person revoke' takes that away"
+        out.sentence(text, "yellow", label="  ")
     for volume in changed.instance.volumes:
         elsewhere = dict.fromkeys(one.granted_by for one in volume.grants if one.origin is not Origin.COMMAND)
         if volume.path not in changed.changed and elsewhere:

@@ -20,7 +20,7 @@ from hatchway.errors import NotFoundError
 from hatchway.model import IdPair, InstanceState, Origin, Ownership, Owning
 from hatchway.wire.admin import Access, GrantStatus, InstanceStatus, Listing, ListInstances, VolumeStatus
 
-_ACCESS_STYLE = {
+ACCESS_STYLE = {
     Access.OFF: "dim",
     Access.READ_ONLY: "cyan",
     Access.READ_WRITE: "green",
@@ -117,7 +117,7 @@ def _unheard_of(volume: VolumeStatus) -> bool:
 def volume_cells(volume: VolumeStatus) -> list[Text]:
     """Access, path and name: the cells of a volume's line."""
     return [
-        Text(volume.access.value, style=_ACCESS_STYLE[volume.access]),
+        Text(volume.access.value, style=ACCESS_STYLE[volume.access]),
         safe(volume.path),
         safe(volume.name, "dim"),
     ]
@@ -134,6 +134,8 @@ def remarks(volume: VolumeStatus, *, origins: bool = False) -> list[Text]:
     plain = all(grant.origin is Origin.COMMAND and not grant.follows for grant in volume.grants)
     if origins or not plain:
         found += [origin_remark(grant) for grant in volume.grants]
+    if volume.people:
+        found.append(Text.assemble(("people: ", "dim"), safe(", ".join(volume.people), "dim")))
     if volume.held_back is not None:
         found.append(Text.assemble(("waits for 'hatchway confirm': ", "yellow"), safe(volume.held_back, "yellow")))
     if _unheard_of(volume):

@@ -26,6 +26,7 @@ from hatchway.cli.listing import ls
 from hatchway.cli.lock import lock, unlock
 from hatchway.cli.log import log
 from hatchway.cli.password import password
+from hatchway.cli.person import person
 from hatchway.cli.prune import prune
 from hatchway.cli.rotate import rotate_key
 from hatchway.cli.run import run
@@ -83,7 +84,8 @@ def cli(app: App, config_path: Path | None) -> None:
 
     \b
     INSTANCE is a container: its key as 'hatchway ls' shows it
-    (shop/web/1), its login, or its name.
+    (shop/web/1), its login, or its name. Where keys, passwords,
+    conditions and sessions are concerned, a person's login will do.
     VOLUME is a path inside the container, or a volume's name.
     """
     app.config_path = config_path
@@ -98,6 +100,7 @@ for _command in (
     apply,
     forget,
     prune,
+    person,
     show,
     export,
     key,

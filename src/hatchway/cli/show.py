@@ -12,10 +12,11 @@ from hatchway.cli.conditions import print_conditions
 from hatchway.cli.hindrances import print_hindrances
 from hatchway.cli.listing import instance_line, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
+from hatchway.cli.people import person_line, print_person_volumes
 from hatchway.cli.text import command, safe
 from hatchway.connect.directions import Directions, directions
 from hatchway.printable import shell_command
-from hatchway.wire.admin import Access, ConnectionInfo, Show, VolumeStatus
+from hatchway.wire.admin import Access, ConnectionInfo, InstanceStatus, Show, VolumeStatus
 from hatchway.wire.entry import PasswordKind
 
 
@@ -34,7 +35,10 @@ def show(app: App, instance: str, secrets: bool) -> None:
 
 def _print(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
     """In the order of a program's fields, then what it asks, then what there is to see, then how to go about it."""
-    out.out(instance_line(info.instance))
+    if info.instance is not None:
+        out.out(instance_line(info.instance))
+    elif info.person is not None:
+        out.out(person_line(info.person))
     print_hindrances(out, info.problems)
     out.heading("Connection")
     out.field("Protocol", "SFTP (SSH File Transfer Protocol)")
@@ -93,24 +97,31 @@ def _print_keys(out: Terminal, info: ConnectionInfo, ways: Directions) -> None:
 
 def _print_volumes(out: Terminal, info: ConnectionInfo) -> None:
     out.heading("Volumes")
-    volumes = info.instance.volumes
+    if info.person is not None:
+        print_person_volumes(out, info.person)
+    elif info.instance is not None:
+        _print_instance_volumes(out, info.instance)
+    if info.places:
+        out.field("Starts in", safe(info.start_directory))
+
+
+def _print_instance_volumes(out: Terminal, instance: InstanceStatus) -> None:
+    volumes = instance.volumes
     for volume, line in zip(volumes, columns([volume_cells(volume) for volume in volumes]), strict=True):
         out.out(Text.assemble("  ", line))
         found = remarks(volume, origins=True)
         if volume.access is Access.OFF and volume.refusal is None and volume.held_back is None:
-            found.append(_way(_enabling(info, volume), "shares it"))
+            found.append(_way(_enabling(instance, volume), "shares it"))
         for remark in found:
             out.out(Text.assemble("      ", remark))
     if not volumes:
         out.out(Text("  none", style="yellow"))
     elif all(volume.access is Access.OFF for volume in volumes):
         out.out(Text("  none is shared", style="yellow"))
-    else:
-        out.field("Starts in", safe(info.start_directory))
 
 
-def _enabling(info: ConnectionInfo, volume: VolumeStatus) -> str:
-    key = str(info.instance.key)
+def _enabling(instance: InstanceStatus, volume: VolumeStatus) -> str:
+    key = str(instance.key)
     return shell_command(["hatchway", "enable", *(["--"] if key.startswith("-") else []), key, volume.path])
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from hatchway.cli.text import safe
 from hatchway.fullness import Full, fullness
 from hatchway.model import NO_LIMITS, Limits, strictest
-from hatchway.wire.admin import Access, VolumeStatus
+from hatchway.wire.admin import Access, PersonVolume, VolumeStatus
 from hatchway.wire.host import VolumeSize
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -59,7 +59,7 @@ def limits_text(limits: Limits) -> str | None:
     return f"limit {', '.join(said)}" if said else None
 
 
-def size_remarks(volume: VolumeStatus) -> list[Text]:
+def size_remarks(volume: VolumeStatus | PersonVolume) -> list[Text]:
     """How large a volume that is shared is and may become, each thing a line of its own; what needs care in yellow."""
     if volume.access not in (Access.READ_ONLY, Access.READ_WRITE):
         return []
@@ -76,6 +76,8 @@ def size_remarks(volume: VolumeStatus) -> list[Text]:
         if size.problem:
             known = "size not known: " if size.used is None else "size not certain: "
             lines.append(Text.assemble((known, "yellow"), safe(size.problem, "yellow")))
+    if isinstance(volume, PersonVolume):
+        return lines
     own = strictest(grant.limits for grant in volume.grants if grant.in_force)
     if strictest((own, volume.limits)) != own:
         lines.append(Text("limited by what gives another instance access to this volume", "dim"))

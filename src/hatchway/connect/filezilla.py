@@ -61,8 +61,8 @@ def sitemanager(sites: Sequence[ChosenSite]) -> str:
     """
     root = ElementTree.Element("FileZilla3")
     servers = ElementTree.SubElement(root, "Servers")
-    ordered = sorted(sites, key=lambda site: (site.info.instance.key, site.info.login))
-    for environment, group in itertools.groupby(ordered, key=lambda site: site.info.instance.key.environment):
+    ordered = sorted(sites, key=lambda site: (site.info.environment, site.info.whose, site.info.login))
+    for environment, group in itertools.groupby(ordered, key=lambda site: site.info.environment):
         folder = ElementTree.SubElement(servers, "Folder", expanded="1")
         folder.text = _visible(environment)
         for site in group:
@@ -95,12 +95,10 @@ def _add(folder: ElementTree.Element, site: ChosenSite) -> None:
     put("BypassProxy", "0")
     put("Name", info.login)
     put("Comments", _comment(site))
-    for volume in info.instance.volumes:
-        if volume.session_path is None:
-            continue
-        if (path := remote_path(volume.session_path)) is not None:
+    for place in info.places:
+        if (path := remote_path(place)) is not None:
             bookmark = ElementTree.SubElement(server, "Bookmark")
-            ElementTree.SubElement(bookmark, "Name").text = _visible(volume.session_path)
+            ElementTree.SubElement(bookmark, "Name").text = _visible(place)
             ElementTree.SubElement(bookmark, "RemoteDir").text = path
 
 
@@ -124,7 +122,7 @@ def _visible(text: str) -> str:
 
 def _comment(site: ChosenSite) -> str:
     info = site.info
-    lines = [_visible(str(info.instance.key))]
+    lines = [_visible(info.whose)]
     lines += [f"{key.algorithm} {key.fingerprint}" for key in info.host_keys]
     if site.logon is Logon.KEY and site.key_dir is None:
         lines.append(f"Key file: choose {key_file_name(info.login)} where you have saved it")

@@ -56,7 +56,7 @@ def config_block(info: ConnectionInfo, logon: Logon, key_dir: str) -> str:
     `known_hosts` gives lines for. Raises UsageError for a directory that ssh would read as another one.
     """
     lines = [
-        f"# {escaped(str(info.instance.key))}",
+        f"# {escaped(info.whose)}",
         f"Host {info.login}",
         f"    HostName {info.host}",
         f"    Port {info.port}",

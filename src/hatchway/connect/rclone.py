@@ -30,7 +30,7 @@ def section(info: ConnectionInfo, logon: Logon, directory: str) -> str:
             "quotation mark, and blanks around it are nothing"
         )
     lines = [
-        f"# {escaped(str(info.instance.key))}",
+        f"# {escaped(info.whose)}",
         f"[{info.login}]",
         "type = sftp",
         f"host = {info.host}",

@@ -73,6 +73,7 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
         if view.umask is not None and not 0 <= view.umask <= 0o777:
             raise RefusedError(f"{view.umask} is no umask")
         check_limits(view.limits)
+        check_within(view.folder)
         check_source(config, view.source)
 
 

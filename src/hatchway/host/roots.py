@@ -81,6 +81,8 @@ class LoginRoot:
         self._workers: dict[str, workers.Worker] = {}
         self._placed: dict[str, Placement] = {}
         self._starting: set[str] = set()
+        # Places of what could not be had.
+        self._closed: set[str] = set()
         # Mount points of what could not be taken away: nothing must stand on top of it.
         self._left: set[str] = set()
         self._logger = log.get(login=login)
@@ -288,9 +290,28 @@ class LoginRoot:
                 obsolete.append(path)
         if obsolete and not await self._withdraw(obsolete):
             await self._remove(obsolete)
+        for path in self._closed - wanted.keys():
+            self._closed.discard(path)
+            self._skeleton.remove(path)
         for path, placement in wanted.items():
             if path not in self._workers:
-                await self._mount(placement)
+                try:
+                    await self._mount(placement)
+                except HatchwayError as exc:
+                    if not placement.view.optional:
+                        raise
+                    self._close_place(placement, exc)
+                else:
+                    self._closed.discard(path)
+
+    def _close_place(self, placement: Placement, why: HatchwayError) -> None:
+        """Have something stand where a volume should that cannot be had: an error, for whoever looks, and no absence,
+        which a client that mirrors would take for a removal."""
+        path = placement.view.path
+        self._logger.warning("sessions are without a volume", path=path, error=str(why))
+        if placement.inside is None and f"{self.directory}{path}" not in self._left:
+            self._skeleton.make(path)
+            self._closed.add(path)
 
     def _limit(self, path: str, view: View) -> Placement:
         """Have the limits of `view` hold for what is mounted at `path`, if that is its volume. What is there now."""

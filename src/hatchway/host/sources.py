@@ -10,6 +10,7 @@ engine has it mounted or not: see `on_demand`. These calls may block for ever wh
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import os
@@ -48,15 +49,21 @@ FAILED_S = 300.0
 """How long `birth` remembers that one could not be had. A session tries in any case."""
 
 
-def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "") -> int:
+def open_volume(config: Config, source: str, *, read_only: bool, expected: str = "", folder: str = "") -> int:
     """A detached, private mount of the directory `source`: nosymfollow, nosuid, nodev, noexec, read-only if asked.
 
     With `expected` it must be that very directory, as `birth` said: a path can have been removed and made again for
-    somebody else since the core looked. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids
-    it, ConflictError when it is another directory, HostError when it cannot be had.
+    somebody else since the core looked. With `folder` only that directory of it is mounted, and stays so wherever the
+    container moves it. Returns its O_PATH descriptor. Raises RefusedError when the policy forbids it, ConflictError
+    when it is another directory, HostError when it cannot be had.
     """
     with contextlib.ExitStack() as stack:
         found = _find(config, source, stack, expected)
+        if folder:
+            try:
+                found = _within(found, folder, stack)
+            except OSError as exc:
+                raise HostError(_why_not(f"{source}/{folder}", exc)) from exc
         try:
             volume = found.mount(config.mount_dir)
         except OSError as exc:
@@ -70,6 +77,13 @@ def open_volume(config: Config, source: str, *, read_only: bool, expected: str =
             os.close(volume)
             raise HostError(f"{source} cannot be mounted: {exc.strerror}") from exc
         return volume
+
+
+def _within(found: _Found, folder: str, stack: contextlib.ExitStack) -> _Found:
+    """The directory `folder` of what was found, if it is of the same mount. Raises OSError."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = _keep(stack, openat2(found.directory, os.fsencode(folder), flags, 0, _RESOLVE | RESOLVE_NO_XDEV))
+    return dataclasses.replace(found, directory=directory, whole=False)
 
 
 def _find(config: Config, source: str, stack: contextlib.ExitStack, expected: str) -> _Found:

@@ -455,7 +455,9 @@ async def start(
     left running then, but the caller must unmount `target` if it is mounted.
     """
     view = placement.view
-    opening = functools.partial(open_volume, config, view.source, read_only=view.read_only, expected=view.birth)
+    opening = functools.partial(
+        open_volume, config, view.source, read_only=view.read_only, expected=view.birth, folder=view.folder
+    )
     volume = await patience.descriptor(view.source, opening)
     try:
         worker_uid = uids.take()

@@ -127,6 +127,46 @@ class InstanceRecord:
     runtime_id: str = ""
     conditions: Conditions = NO_CONDITIONS
 
+    @property
+    def whose(self) -> str:
+        """Whose login it is, for the record and for people."""
+        return str(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonGrant:
+    """What a person may use of the instance `key`, whose login is `instance_login`: the volume of `grant`, or only the
+    directory `folder` of it, relative to its root; "" is all of it."""
+
+    key: InstanceKey
+    instance_login: Login
+    grant: GrantRecord
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRecord:
+    """Somebody with a login of their own, by which they are called; grants are in order of instance and path.
+
+    `full_name` is for people to read, "" when it is not known. `created_at` is Unix seconds.
+    """
+
+    login: Login
+    uid: Uid
+    created_at: float
+    full_name: str
+    grants: tuple[PersonGrant, ...]
+    conditions: Conditions = NO_CONDITIONS
+
+    @property
+    def whose(self) -> str:
+        """As in InstanceRecord. No instance is called so: theirs have slashes."""
+        return self.login
+
+
+LoginRecord = InstanceRecord | PersonRecord
+"""Whose a login is."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewCredential:
@@ -149,7 +189,7 @@ class NewCredential:
 
 @dataclass(frozen=True, slots=True)
 class NewLogin:
-    """What an instance gets at its first enable: a login nobody has, a uid nobody had, and its credentials."""
+    """What an instance gets at its first enable, or a person: a login nobody has, a uid nobody had, and credentials."""
 
     login: Login
     uid: Uid

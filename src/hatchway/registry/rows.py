@@ -52,9 +52,12 @@ from hatchway.registry.records import (
     EventRecord,
     GrantRecord,
     InstanceRecord,
+    LoginRecord,
     NewCredential,
     NewEvent,
     NewLogin,
+    PersonGrant,
+    PersonRecord,
     SessionRecord,
 )
 from hatchway.wire.host import Usage
@@ -99,8 +102,8 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
     columns = [column for column in t.grants.c if column.name not in ("id", "volume_id")]
     of_grants = select(t.volumes, *columns).join(t.grants, t.grants.c.volume_id == t.volumes.c.id).join(t.instances)
     for row in connection.execute(matching(of_grants)):
-        granted.setdefault(row.instance_id, []).append(_grant(row))
-    of_login = [column for column in t.logins.c if column.name not in ("id", "instance_id", "created_at")]
+        granted.setdefault(row.instance_id, []).append(_own_grant(row))
+    of_login = [column for column in t.logins.c if column.name not in ("id", "instance_id", "person_id", "created_at")]
     # Sorted here and not by the database, whose order of text may be another (PostgreSQL's collations).
     records = [
         InstanceRecord(
@@ -116,6 +119,58 @@ def instances(connection: Connection, *conditions: Condition) -> tuple[InstanceR
         for row in connection.execute(matching(select(t.instances, *of_login)))
     ]
     return tuple(sorted(records, key=lambda record: record.key))
+
+
+def people(connection: Connection, *conditions: Condition) -> tuple[PersonRecord, ...]:
+    """The people that meet all `conditions` (on people and logins), in the order of their logins."""
+
+    def matching(query: Select[Any]) -> Select[Any]:
+        return query.join(t.logins, t.logins.c.person_id == t.people.c.id).where(*conditions)
+
+    granted: dict[int, list[PersonGrant]] = {}
+    theirs = t.logins.alias("instance_logins")
+    columns = [column for column in t.person_grants.c if column.name not in ("id", "volume_id")]
+    named = (t.instances.c.environment, t.instances.c.container, t.instances.c.number)
+    of_grants = (
+        select(t.volumes, *columns, *named, theirs.c.name.label("instance_login"))
+        .join(t.person_grants, t.person_grants.c.volume_id == t.volumes.c.id)
+        .join(t.people, t.people.c.id == t.person_grants.c.person_id)
+        .join(t.instances, t.instances.c.id == t.volumes.c.instance_id)
+        .join(theirs, theirs.c.instance_id == t.instances.c.id)
+    )
+    for row in connection.execute(matching(of_grants)):
+        key = InstanceKey(row.environment, row.container, row.number)
+        grant = PersonGrant(key, Login(row.instance_login), _grant(row), row.folder)
+        granted.setdefault(row.person_id, []).append(grant)
+    of_login = [column for column in t.logins.c if column.name not in ("id", "person_id", "created_at")]
+    records = [
+        PersonRecord(
+            login=Login(row.name),
+            uid=Uid(row.uid),
+            created_at=row.created_at,
+            full_name=row.full_name,
+            grants=tuple(sorted(granted.get(row.id, ()), key=lambda one: (one.key, one.grant.path))),
+            conditions=_conditions(row),
+        )
+        for row in connection.execute(matching(select(t.people, *of_login)))
+    ]
+    return tuple(sorted(records, key=lambda record: record.login))
+
+
+def by_login(connection: Connection, *conditions: Condition) -> LoginRecord | None:
+    """Whose the login is that meets `conditions`; None when it is nobody's."""
+    found: tuple[LoginRecord, ...] = instances(connection, *conditions) or people(connection, *conditions)
+    return found[0] if found else None
+
+
+def person_id(connection: Connection, login: str) -> int:
+    """The row of the person with `login`. Raises NotFoundError."""
+    found: int | None = None
+    if valid_login(login):
+        found = connection.execute(select(t.logins.c.person_id).where(t.logins.c.name == login)).scalar()
+    if found is None:
+        raise NotFoundError(f"there is no person {login!r}")
+    return found
 
 
 def _conditions(row: Row[Any]) -> Conditions:
@@ -134,6 +189,12 @@ def conditions_values(conditions: Conditions) -> dict[str, Any]:
     return {**dataclasses.asdict(conditions), "allowed_from": " ".join(conditions.allowed_from)}
 
 
+def _own_grant(row: Row[Any]) -> GrantRecord:
+    return dataclasses.replace(
+        _grant(row), origin=Origin(row.origin), follows=row.follows, limits=Limits(row.size, row.files)
+    )
+
+
 def _grant(row: Row[Any]) -> GrantRecord:
     return GrantRecord(
         path=row.path,
@@ -146,11 +207,8 @@ def _grant(row: Row[Any]) -> GrantRecord:
         identity=row.identity,
         granted_at=row.granted_at,
         granted_by=row.granted_by,
-        origin=Origin(row.origin),
-        follows=row.follows,
         ownership=Ownership(row.owner, row.umask),
         owner_ids=None if row.owner_uid is None or row.owner_gid is None else IdPair(row.owner_uid, row.owner_gid),
-        limits=Limits(row.size, row.files),
     )
 
 
@@ -183,14 +241,7 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
     Raises ConflictError when the name or uid was ever given, UsageError for an invalid name or two credentials of a
     kind.
     """
-    if not valid_login(new.login):
-        raise UsageError(f"{new.login!r} cannot be a login")
-    if connection.execute(select(exists().where(t.logins.c.name == new.login))).scalar_one():
-        raise ConflictError(f"the login {new.login} is taken")
-    if connection.execute(select(exists().where(t.logins.c.uid == new.uid))).scalar_one():
-        raise ConflictError(f"the uid {new.uid} was given before")
-    if any(sum(other.kind is kind for other in new.credentials) > 1 for kind in SINGLE):
-        raise UsageError(f"{new.login}: a login has at most one key of ours and one password")
+    _check_free(connection, new)
     made = connection.execute(
         insert(t.instances).values(
             environment=key.environment,
@@ -203,15 +254,38 @@ def insert_instance(connection: Connection, key: InstanceKey, new: NewLogin, now
         )
     )
     instance = key_of(made)
+    _insert_login(connection, new, now, instance_id=instance)
+    return instance
+
+
+def insert_person(connection: Connection, new: NewLogin, full_name: str, now: float) -> int:
+    """Make a person with their login and credentials. Gives their row. Raises as `insert_instance`."""
+    _check_free(connection, new)
+    person = key_of(connection.execute(insert(t.people).values(full_name=full_name, created_at=now)))
+    _insert_login(connection, new, now, person_id=person)
+    return person
+
+
+def _check_free(connection: Connection, new: NewLogin) -> None:
+    if not valid_login(new.login):
+        raise UsageError(f"{new.login!r} cannot be a login")
+    if connection.execute(select(exists().where(t.logins.c.name == new.login))).scalar_one():
+        raise ConflictError(f"the login {new.login} is taken")
+    if connection.execute(select(exists().where(t.logins.c.uid == new.uid))).scalar_one():
+        raise ConflictError(f"the uid {new.uid} was given before")
+    if any(sum(other.kind is kind for other in new.credentials) > 1 for kind in SINGLE):
+        raise UsageError(f"{new.login}: a login has at most one key of ours and one password")
+
+
+def _insert_login(connection: Connection, new: NewLogin, now: float, **whose: int) -> None:
     made = connection.execute(
         insert(t.logins).values(
-            name=new.login, uid=new.uid, instance_id=instance, created_at=now, **conditions_values(NO_CONDITIONS)
+            name=new.login, uid=new.uid, created_at=now, **whose, **conditions_values(NO_CONDITIONS)
         )
     )
     login = key_of(made)
     for credential in new.credentials:
         connection.execute(insert(t.credentials).values(login_id=login, **credential_values(credential, now)))
-    return instance
 
 
 def put_volume(connection: Connection, instance: int, volume: VolumeInfo) -> int:
@@ -259,7 +333,17 @@ def put_grant(
 def drop_unused_volumes(connection: Connection, instance: int) -> None:
     """Forget the volumes of an instance for which there is no grant."""
     granted = exists().where(t.grants.c.volume_id == t.volumes.c.id)
-    connection.execute(delete(t.volumes).where(t.volumes.c.instance_id == instance, ~granted))
+    to_somebody = exists().where(t.person_grants.c.volume_id == t.volumes.c.id)
+    connection.execute(delete(t.volumes).where(t.volumes.c.instance_id == instance, ~granted, ~to_somebody))
+
+
+def person_grant_ids(connection: Connection, person: int, instance: int, paths: Collection[str]) -> dict[int, str]:
+    """The grants of the person in row `person` at `paths` of the instance in row `instance`: row to path."""
+    query = select(t.person_grants.c.id, t.volumes.c.path).join(t.volumes)
+    query = query.where(
+        t.person_grants.c.person_id == person, t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths))
+    )
+    return {row.id: row.path for row in connection.execute(query)}
 
 
 def rule(row: Row[Any]) -> AccessRule:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
@@ -48,9 +49,11 @@ from hatchway.registry.records import (
     FollowedGrant,
     GrantName,
     InstanceRecord,
+    LoginRecord,
     NewCredential,
     NewEvent,
     NewLogin,
+    PersonRecord,
     SessionRecord,
 )
 from hatchway.registry.reserve import FOR_ACCESS, NoRoomError, Reserve, is_full
@@ -147,15 +150,32 @@ class Registry:
         with self._read() as connection:
             return _only(rows.instances(connection, rows.called(key)))
 
-    def by_login(self, login: str) -> InstanceRecord | None:
-        """The instance that `login`, any text, enters; None if there is none."""
+    def people(self) -> tuple[PersonRecord, ...]:
+        """All people, in the order of their logins."""
+        with self._read() as connection:
+            return rows.people(connection)
+
+    def person(self, login: str) -> PersonRecord | None:
+        """The person with `login`, any text; None if there is none."""
         if not valid_login(login):
             return None
         with self._read() as connection:
-            return _only(rows.instances(connection, t.logins.c.name == login))
+            return next(iter(rows.people(connection, t.logins.c.name == login)), None)
+
+    def by_login(self, login: str) -> LoginRecord | None:
+        """Whose `login`, any text, is; None if it is nobody's."""
+        if not valid_login(login):
+            return None
+        with self._read() as connection:
+            return rows.by_login(connection, t.logins.c.name == login)
+
+    def instance_of(self, login: str) -> InstanceRecord | None:
+        """The instance that `login`, any text, enters; None if there is none."""
+        record = self.by_login(login)
+        return record if isinstance(record, InstanceRecord) else None
 
     def login_taken(self, name: str) -> bool:
-        """Whether `name` was ever given to an instance, be it gone since."""
+        """Whether `name` was ever given to an instance or a person, be they gone since."""
         if not valid_login(name):
             return False
         with self._read() as connection:
@@ -366,6 +386,97 @@ class Registry:
             connection.execute(delete(t.instances).where(rows.called(key)))
             return record
 
+    @storing(FOR_ACCESS)
+    def add_person(self, new: NewLogin, *, full_name: str, now: float) -> PersonRecord:
+        """Make a person, who is called by the login `new`, at `now`, Unix seconds.
+
+        Raises UsageError when `new` is no valid login or has two keys or passwords, ConflictError when its name or uid
+        was ever given.
+        """
+        with self._write() as connection:
+            person = rows.insert_person(connection, new, full_name, now)
+            (record,) = rows.people(connection, t.people.c.id == person)
+            return record
+
+    @storing(0)
+    def remove_person(self, login: str) -> PersonRecord:
+        """Remove a person with all grants and credentials. Their login and uid are never given again.
+
+        Gives what there was. Raises NotFoundError.
+        """
+        with self._write() as connection:
+            person = rows.person_id(connection, login)
+            (record,) = rows.people(connection, t.people.c.id == person)
+            owner = rows.login_id(connection, login)
+            connection.execute(delete(t.credentials).where(t.credentials.c.login_id == owner))
+            connection.execute(delete(t.people).where(t.people.c.id == person))
+            for key in {grant.key for grant in record.grants}:
+                if (instance := rows.instance_id(connection, key)) is not None:
+                    rows.drop_unused_volumes(connection, instance)
+            return record
+
+    @storing(FOR_ACCESS)
+    def grant_person(
+        self,
+        login: str,
+        key: InstanceKey,
+        volumes: Sequence[tuple[VolumeInfo, Mode, str]],
+        *,
+        by: str,
+        now: float,
+        new: NewLogin | None,
+        ownerships: Mapping[str, tuple[Ownership, IdPair | None]] = MappingProxyType({}),
+        runtime_id: str = "",
+    ) -> PersonRecord:
+        """Let the person with `login` use `volumes` of the instance `key`, each in its mode and only that folder of it.
+
+        A grant of that person's at the same path is replaced. `new` as in `enable`, for an instance that has no login
+        yet, and `runtime_id`. `ownerships` are as in GrantRecord, by path. Raises NotFoundError for no such
+        person, and as `enable`.
+        """
+        with self._write() as connection:
+            person = rows.person_id(connection, login)
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                if new is None:
+                    raise InternalError(f"{key} was never shared, and no login was made for it")
+                instance = rows.insert_instance(connection, key, new, now)
+                is_now = update(t.instances).where(t.instances.c.id == instance).values(runtime_id=runtime_id)
+                connection.execute(is_now)
+            elif new is not None:
+                raise ConflictError(f"{key} has a login already; {new.login} was not made")
+            paths = [volume.path for volume, _, _ in volumes]
+            before = rows.person_grant_ids(connection, person, instance, paths)
+            connection.execute(delete(t.person_grants).where(t.person_grants.c.id.in_(before)))
+            for volume, mode, folder in volumes:
+                values = {
+                    "person_id": person,
+                    "volume_id": rows.put_volume(connection, instance, volume),
+                    "mode": mode.value,
+                    "folder": folder,
+                    "granted_at": now,
+                    "granted_by": by,
+                    **rows.ownership_values(*ownerships.get(volume.path, (UNSAID, None))),
+                }
+                connection.execute(insert(t.person_grants).values(values))
+            rows.drop_unused_volumes(connection, instance)
+            (record,) = rows.people(connection, t.people.c.id == person)
+            return record
+
+    @storing(0)
+    def revoke_person(self, login: str, key: InstanceKey, paths: Collection[str]) -> tuple[str, ...]:
+        """Take the grants of the person with `login` at `paths` of an instance away. Gives at which there was one,
+        sorted. Raises NotFoundError for no such person."""
+        with self._write() as connection:
+            person = rows.person_id(connection, login)
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                return ()
+            found = rows.person_grant_ids(connection, person, instance, paths)
+            connection.execute(delete(t.person_grants).where(t.person_grants.c.id.in_(found)))
+            rows.drop_unused_volumes(connection, instance)
+            return tuple(sorted(found.values()))
+
     def credentials(self, login: str) -> tuple[CredentialRecord, ...]:
         """The credentials of `login`, any text, keys first; none for an unknown one."""
         if not valid_login(login):
@@ -426,9 +537,9 @@ class Registry:
         """
         with self._write() as connection:
             owner = rows.login_id(connection, login)
-            record = _only(rows.instances(connection, t.logins.c.id == owner))
+            record = rows.by_login(connection, t.logins.c.id == owner)
             if record is None:
-                raise NotFoundError(f"{login} belongs to no instance any more")
+                raise NotFoundError(f"{login} is nobody's login any more")
             values = rows.conditions_values(change(record.conditions))
             connection.execute(update(t.logins).where(t.logins.c.id == owner).values(values))
             return record.conditions
@@ -546,12 +657,16 @@ class Registry:
                 return rows.events(connection, query.where(t.events.c.id > after).order_by(t.events.c.id).limit(limit))
             return rows.events(connection, query.order_by(t.events.c.id.desc()).limit(limit))[::-1]
 
-    def keys_of_logins(self, logins: Collection[str]) -> dict[str, InstanceKey]:
-        """Whose logins these are, as far as they are anybody's. Of no use for more than some hundreds at once."""
+    def whose(self, logins: Collection[str]) -> dict[str, str]:
+        """Whose logins these are, as in InstanceRecord.whose, as far as they are anybody's. Of no use for more than
+        some hundreds at once."""
         query = select(t.logins.c.name, t.instances.c.environment, t.instances.c.container, t.instances.c.number)
+        theirs = select(t.logins.c.name).join(t.people)
         with self._read() as connection:
             found = connection.execute(query.join(t.instances).where(t.logins.c.name.in_(logins)))
-            return {row.name: InstanceKey(row.environment, row.container, row.number) for row in found}
+            known = {row.name: str(InstanceKey(row.environment, row.container, row.number)) for row in found}
+            people = connection.execute(theirs.where(t.logins.c.name.in_(logins))).scalars()
+            return known | {name: name for name in people}
 
     def event_times(self, before: float) -> tuple[float, float] | None:
         """When the first event was, and the last of those from before `before`; Unix seconds. None: no such event."""

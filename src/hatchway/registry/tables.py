@@ -1,10 +1,6 @@
 """The tables, and what each column and each NULL means. `migrations` must produce exactly these (a test compares).
 
 Times are Unix seconds and named `*_at`. Text from containers (names, paths) is data.
-
-People will come as tables of their own: a login, with the conditions under which it may be used, is a row apart from
-its instance so that it can belong to one person of several, a grant a row apart from its volume so that it can be one
-of several.
 """
 
 from __future__ import annotations
@@ -53,6 +49,17 @@ instances = Table(
     UniqueConstraint("environment", "container", "number"),
 )
 
+# Somebody who has a login of their own, and through it what several instances share with them. What they are called is
+# the name of that login.
+people = Table(
+    "people",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # For people to read. '': nothing more is known than the login.
+    Column("full_name", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
 # A name and a uid once given. Rows are never deleted: files on disk and lines in logs name them for good, and whoever
 # got a used uid would own what its predecessor left.
 logins = Table(
@@ -63,8 +70,10 @@ logins = Table(
     Column("name", Text, nullable=False, unique=True),
     # Unsigned 32 bit, which Integer is not on PostgreSQL.
     Column("uid", BigInteger, nullable=False, unique=True),
-    # NULL: the instance's row is gone; the name and the uid stay taken. Unique: an instance has one login.
+    # Whose it is: an instance's or a person's. Both NULL: their row is gone; the name and the uid stay taken. Unique:
+    # each has one login.
     Column("instance_id", ForeignKey("instances.id", ondelete="SET NULL"), nullable=True, unique=True),
+    Column("person_id", ForeignKey("people.id", ondelete="SET NULL"), nullable=True, unique=True),
     Column("created_at", Float, nullable=False),
     # Who may enter by it: registry.records.Conditions. NULL: it does not expire.
     Column("expires_at", Float, nullable=True),
@@ -130,6 +139,26 @@ grants = Table(
     # Who did it, as the admin socket names its callers, or the rule or label; for people to read.
     Column("granted_by", Text, nullable=False),
     UniqueConstraint("volume_id", "origin"),
+)
+
+# A person may use the volume, or one directory of it. At one path of an instance a person has at most one grant.
+# Columns that grants have too mean the same.
+person_grants = Table(
+    "person_grants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+    Column("volume_id", ForeignKey("volumes.id", ondelete="CASCADE"), nullable=False),
+    # Relative to the volume's root, names with a slash between two. '': all of it.
+    Column("folder", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("owner", Text, nullable=True),
+    Column("umask", Integer, nullable=True),
+    Column("owner_uid", BigInteger, nullable=True),
+    Column("owner_gid", BigInteger, nullable=True),
+    Column("granted_at", Float, nullable=False),
+    Column("granted_by", Text, nullable=False),
+    UniqueConstraint("person_id", "volume_id"),
 )
 
 # The rules of the access files as they were applied last: model.AccessRule.
@@ -254,7 +283,7 @@ events = Table(
     Column("at", Float, nullable=False),
     # model.EventKind.
     Column("kind", Text, nullable=False),
-    # The instance's key and its login. '': none, or none that exists.
+    # The instance's key, or the person's login, which has no slash; and the login. '': none, or none that exists.
     Column("instance", Text, nullable=False),
     Column("login", Text, nullable=False),
     # The client's. '': not known, or there is no client.

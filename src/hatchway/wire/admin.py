@@ -63,7 +63,7 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     False for a granted volume the instance no longer has. `ownership` is what the grants in force say together, and
     `owner_ids` whom that means, as the host counts. `limits` are those of the volume, whoever's grant says so; `size`
     is None when it is not shared or hostd is away. `refusal` says why access cannot be enabled, `held_back` why a rule
-    or label does not give access by itself.
+    or label does not give access by itself. `people` are the logins of those with whom it, or a part of it, is shared.
     """
 
     path: str
@@ -82,6 +82,7 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
     owner_ids: IdPair | None = None
     limits: Limits = NO_LIMITS
     size: VolumeSize | None = None
+    people: tuple[str, ...] = ()
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,49 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     present: bool
     login: str | None
     volumes: tuple[VolumeStatus, ...]
+    sessions: int = 0
+    locked: bool = False
+    expired: bool = False
+
+
+class PersonVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of the instance `key`, or only its directory `folder`, that is shared with a person.
+
+    `mode` is what was granted, `access` what they have; `key_source`: that is less since keys may lie there that let
+    somebody in. `session_path` is where a session of theirs finds it, None while it is suspended, for the reason
+    `problem`. Other fields as in VolumeStatus and InstanceStatus; `size` is the whole volume's.
+    """
+
+    key: InstanceKey
+    state: InstanceState
+    present: bool
+    path: str
+    folder: str
+    name: str
+    driver: str
+    kind: VolumeKind
+    mode: Mode
+    access: Access
+    session_path: str | None
+    granted_at: float
+    granted_by: str
+    problem: str = ""
+    key_source: bool = False
+    ownership: Ownership = UNSAID
+    limits: Limits = NO_LIMITS
+    size: VolumeSize | None = None
+
+
+class PersonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A person, called by their login; `full_name` is "" when it is not known. `created_at` is Unix seconds.
+
+    `locked` and `expired`: the login is, so nobody is let in by it. `sessions` of theirs are open.
+    """
+
+    login: str
+    full_name: str
+    created_at: float
+    volumes: tuple[PersonVolume, ...]
     sessions: int = 0
     locked: bool = False
     expired: bool = False
@@ -288,12 +332,14 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     hidden, unknown (hashed) or absent. `keys` is how many keys there are besides the generated one, `volume_keys` those
     in its own volumes, None when these do not count.
 
-    `password_hash` names the kind of its hash, as in Password; "" when there is none. `password_rehash`: it is not as
-    we hash them, and is hashed anew at the next login by it. So nobody has used one that was imported so yet.
+    It is of an `instance` or a `person`. `password_hash` names the kind of its hash, as in Password; "" when there is
+    none. `password_rehash`: it is not as we hash them, and is hashed anew at the next login by it. So nobody has used
+    one that was imported so yet.
     `problems` are what stands in a client's way.
     """
 
-    instance: InstanceStatus
+    instance: InstanceStatus | None = None
+    person: PersonStatus | None = None
     host: str
     port: int
     login: str
@@ -309,6 +355,26 @@ class ConnectionInfo(Confidential, frozen=True, kw_only=True, tag="connection-in
     problems: tuple[Hindrance, ...] = ()
     password_hash: str = ""
     password_rehash: bool = False
+
+    @property
+    def whose(self) -> str:
+        """Whose login it is: an instance's key, or the login itself."""
+        return self.login if self.instance is None else str(self.instance.key)
+
+    @property
+    def environment(self) -> str:
+        """What it stands under where there are many: an instance's environment, or "People"."""
+        return "People" if self.instance is None else self.instance.key.environment
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where a session finds the volumes it reaches."""
+        volumes: tuple[VolumeStatus | PersonVolume, ...] = ()
+        if self.instance is not None:
+            volumes = self.instance.volumes
+        elif self.person is not None:
+            volumes = self.person.volumes
+        return tuple(volume.session_path for volume in volumes if volume.session_path is not None)
 
 
 class ShowServer(msgspec.Struct, frozen=True, tag="show-server"):

@@ -32,7 +32,9 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     `birth` is which directory that must be, see Births; "" for whichever is there. What a session makes belongs to
     `owner`, ids of the host; None: to whom the directory belongs. With `real` it belongs to whoever makes it, and
     owners and modes are shown as they are. `umask` are the permission bits taken from it; None: as configured.
-    `limits` are those of the volume, the same in every view of it.
+    `limits` are those of the volume, the same in every view of it. With `folder`, names with a slash between two, only
+    that directory of it is shown. `optional`: when it cannot be had, the session opens without it, and its place can
+    neither be entered nor listed.
     """
 
     path: str
@@ -43,6 +45,8 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     real: bool = False
     umask: int | None = None
     limits: Limits = NO_LIMITS
+    folder: str = ""
+    optional: bool = False
 
 
 class PublishUsers(msgspec.Struct, frozen=True, tag="publish-users"):

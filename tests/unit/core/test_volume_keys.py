@@ -320,7 +320,7 @@ async def test_a_volume_has_one_reading_at_a_time_also_when_it_was_gone_meanwhil
 
 async def allowed_record(stage: Stage) -> InstanceRecord:
     """The instance, as if keys in its volumes were allowed."""
-    record = await stage.core.db(lambda registry: registry.by_login(LOGIN))
+    record = await stage.core.db(lambda registry: registry.instance_of(LOGIN))
     assert record is not None
     return replace(record, conditions=replace(record.conditions, volume_keys=True))
 

@@ -194,7 +194,7 @@ def test_a_failed_upgrade_leaves_the_old_version_whole(
     _restore("0001.sql", path)
     with closing(sqlite3.connect(path)) as connection:
         before = list(connection.iterdump())
-    first = 'op.create_table("people", sa.Column("name", sa.Text()))\nop.execute("DELETE FROM sessions")'
+    first = 'op.create_table("strangers", sa.Column("name", sa.Text()))\nop.execute("DELETE FROM sessions")'
     with_next("\n".join([first, last]))
     with pytest.raises(error):
         Registry.open(path)
