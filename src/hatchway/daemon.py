@@ -15,6 +15,7 @@ from hatchway import log
 from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
+from hatchway.admin.callers import for_peers
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
@@ -105,7 +106,7 @@ async def run(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
-                nursery.start_soon(_serve_admin, settled, admin, work)
+                nursery.start_soon(_serve_admin, settled, for_peers(admin), work)
                 nursery.start_soon(gate.serve, inherited_listener("auth"), work)
                 nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)

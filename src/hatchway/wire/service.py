@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -23,6 +23,9 @@ from hatchway.wire import notify
 from hatchway.wire.frames import Channel, Failure
 
 _UCRED = struct.Struct("3i")
+
+Who = TypeVar("Who")
+"""What the handlers of a table are told of who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,18 @@ def peer_of(sock: trio.socket.SocketType | socket.socket) -> Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Generic[Who]):
     """One row of a table: the uids that may make the request, and what answers it (None: nothing is sent back).
 
     With `stream` the connection belongs to it after the answer, until it returns.
     """
 
     uids: Collection[int]
-    handler: Callable[[Any, Peer], Awaitable[object]]
+    handler: Callable[[Any, Who], Awaitable[object]]
     stream: Callable[[Channel], Awaitable[None]] | None = None
 
 
-Table = Mapping[type, Request]
+Table = Mapping[type, Request[Peer]]
 
 
 class Work:
@@ -147,7 +150,7 @@ async def serve_connections(
             await trio.serve_listeners(guarded, [listener], handler_nursery=nursery)
 
 
-async def _answer(logger: Any, row: Request, request: object, peer: Peer) -> object:
+async def _answer(logger: Any, row: Request[Peer], request: object, peer: Peer) -> object:
     try:
         return await row.handler(request, peer)
     except HatchwayError as exc:

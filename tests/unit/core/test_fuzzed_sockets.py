@@ -25,6 +25,7 @@ from tests.unit.core.stage import Stage, staged
 
 from hatchway.access import attempts, service
 from hatchway.access.throttle import Throttle
+from hatchway.admin.callers import for_peers
 from hatchway.errors import BY_CODE, InternalError
 from hatchway.wire.admin import Enable
 from hatchway.wire.frames import MAX_FRAME
@@ -72,7 +73,7 @@ class Lasting:
             sock = trio.socket.socket(socket.AF_UNIX)
             await sock.bind(self.admin_path)
             sock.listen()
-            nursery.start_soon(serve, "admin", trio.SocketListener(sock), self.stage.requests)
+            nursery.start_soon(serve, "admin", trio.SocketListener(sock), for_peers(self.stage.requests))
             self._ready.set()
             await self._end.wait()
             nursery.cancel_scope.cancel()
