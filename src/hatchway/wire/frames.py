@@ -157,3 +157,20 @@ def call_blocking(path: str, request: object, answer: type[T], timeout_s: float 
         raise reply.error()
     assert isinstance(reply, answer)
     return reply
+
+
+def receive_blocking(sock: socket.socket, kind: Any, most: int) -> Any:
+    """The next message on a socket in blocking mode, of at most `most` bytes, one of the types of `kind`.
+
+    Raises ProtocolError for anything else, also for a stream that has ended.
+    """
+    with sock.makefile("rb") as file:
+        header = file.read(_LENGTH.size)
+        if len(header) < _LENGTH.size:
+            raise ProtocolError("the stream ended without a message")
+        if (length := _length(header)) > most:
+            raise ProtocolError(f"a message of {length} bytes is larger than allowed ({most})")
+        body = file.read(length)
+    if len(body) < length:
+        raise ProtocolError("the stream ended within a frame")
+    return decode(body, kind)

@@ -43,7 +43,7 @@ def test_an_empty_file_is_the_defaults() -> None:
         ("[ids]\nlogin_uids = [1000, 2000]", ["ids.login_uids", "1879048192-2147483647"]),
         ("[ids]\nlogin_uids = [1900100000]", ["ids.login_uids", "a list of 2"]),
         ("[ids]\nworker_uids = [1900100000, 1900100009]", ["ids.", "no overlap"]),
-        ("[ids]\ncore_user = 'hatchway-keys'", ["ids", "four different names"]),
+        ("[ids]\ncore_user = 'hatchway-keys'", ["ids", "five different names"]),
         ("[credentials]\npassword = 'md5'", ["credentials.password", "'md5'", "'raw'", "'argon2id'"]),
         ("[engine]\nurl = 'tcp://1.2.3.4:2375'", ["engine.url", "unix:///"]),
         ("[connect]\nhost = 'a b'", ["connect.host", "'a b'"]),
@@ -157,7 +157,7 @@ def test_everything_that_is_wrong() -> None:
         ("sshd.listen", "'localhost'"),
         ("sshd.listen", "'here'"),
         ("host.umask", "'22'"),
-        ("ids", "['hatchway-keys', 'hatchway-catalog', 'hatchway-keys', 'hatchway-sftp']"),
+        ("ids", "['hatchway-keys', 'hatchway-catalog', 'hatchway-keys', 'hatchway-web', 'hatchway-sftp']"),
         ("ids.login_uids", "[1900100000, 1901000000]"),
     ]
     assert problems[3] == Problem(
