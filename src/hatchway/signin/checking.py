@@ -39,7 +39,7 @@ def _password(question: CheckPassword, group: str) -> Operator:
     address = question.address if question.address.isprintable() else ""
     reason = stack.wrong(operator.name, question.password, address)
     if reason is not None:
-        raise NoOperatorError(f"PAM says: {reason}")
+        raise NoOperatorError(reason)
     return operator
 
 
@@ -56,5 +56,5 @@ def _standing(question: CheckStanding, group: str) -> Operator:
         raise NoOperatorError("the account is locked")
     reason = stack.barred(operator.name)
     if reason is not None:
-        raise NoOperatorError(f"PAM says: {reason}")
+        raise NoOperatorError(reason)
     return operator

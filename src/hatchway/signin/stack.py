@@ -9,6 +9,7 @@ pam_fail_delay(3)): it would do so with one of few turns held. Whoever asked for
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import pam
@@ -50,12 +51,20 @@ def barred(name: str) -> str | None:
     return _ask(name, "", lambda _stack, _ask, _handle: _PAM_SUCCESS)
 
 
-def _ask(name: str, password: str, authenticate: Any) -> str | None:
+def _ask(name: str, password: str, authenticate: Callable[[Any, Any, Any], int]) -> str | None:
     stack = pam.pam()
     ask = stack.pam_authenticate
-    stack.pam_authenticate = lambda handle, _flags: authenticate(stack, ask, handle)
+    stage = "refuses to ask"
+
+    def instead(handle: Any, _flags: int) -> int:
+        nonlocal stage
+        result = authenticate(stack, ask, handle)
+        stage = "refuses the account" if result == _PAM_SUCCESS else "refuses the password"
+        return result
+
+    stack.pam_authenticate = instead
     # No credentials are established: nothing is done as that account.
     if stack.authenticate(name, password, service=SIGNIN_SERVICE, resetcreds=False):
         return None
     reason = stack.reason
-    return (reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason) or "PAM refuses"
+    return f"PAM {stage}: {reason.decode('utf-8', 'replace') if isinstance(reason, bytes) else reason}"
