@@ -34,8 +34,9 @@ from hatchway.wire import frames, notify
 from hatchway.wire.service import inherited_socket, peer_of
 from hatchway.wire.signin import REQUEST_MAX, CheckPassword, CheckStanding
 
-PARALLEL = 2
-"""Questions at once. The others wait in the socket's queue."""
+PARALLEL = 3
+"""Questions at once. The others wait in the socket's queue. The core asks about two passwords at once, so that whoever
+is signed in does not wait for those who guess."""
 
 ANSWER_S = 15
 """Longest a question may take, in seconds: a directory may be slow, and modules wait for it."""
