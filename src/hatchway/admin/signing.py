@@ -27,7 +27,7 @@ from hatchway.errors import NotRunningError, SignedOutError, SignInError, SignIn
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import frames
-from hatchway.wire.signin import NAME_MAX, CheckPassword, CheckStanding, Operator, Verdict
+from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Operator, Verdict
 from hatchway.wire.web import SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
 
 FAILURE_S = 2.0
@@ -88,13 +88,15 @@ class Signing:
         address = addresses.address(request.address)
         place = "" if address is None else str(address)
         verdict = Verdict(operator=None)
+        # What is longer than can be right is asked for as nothing, which takes the helper as long.
+        name = request.name if len(request.name) <= NAME_MAX else ""
+        password = request.password if len(request.password.encode()) <= PASSWORD_MAX else ""
 
         async def right() -> bool:
             nonlocal verdict
-            verdict = await self._asked(CheckPassword(name=request.name, password=request.password, address=place))
+            verdict = await self._asked(CheckPassword(name=name, password=password, address=place))
             return verdict.operator is not None
 
-        name = request.name if 0 < len(request.name) <= NAME_MAX else ""
         try:
             # No login has a space. All spellings of a name are one, whatever the name services think of them.
             await self._attempts.ask(address, f"operator {name.casefold()}", right)

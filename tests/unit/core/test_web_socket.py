@@ -43,7 +43,7 @@ from hatchway.errors import (
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import admin as admin_messages
-from hatchway.wire import entry, frames
+from hatchway.wire import entry, frames, signin
 from hatchway.wire.admin import Apply, Changed, Enable, Listing, ListInstances, Prune, Show
 from hatchway.wire.entry import AddKey, ConditionsStatus, Lock, RotateKey, SetPassword
 from hatchway.wire.service import Peer, Request, Table, serve
@@ -72,6 +72,7 @@ class Helper:
 
     async def password(self, question: CheckPassword, _peer: Peer) -> Verdict:
         self.asked.append(question)
+        assert len(msgspec.msgpack.encode(question)) <= signin.REQUEST_MAX
         if self.held is not None:
             await self.held.wait()
         name = question.name.lower()
@@ -183,7 +184,13 @@ async def test_who_may_not_is_told_the_same_whatever_the_reason(tmp_path: Path) 
     async with scene(tmp_path, failure_s=0.3) as web:
         texts = set()
         with capture_logs() as logs:
-            for name, password in (("anna", "wrong"), ("nobody", PASSWORD), ("", ""), ("x" * 5000, "y" * 5000)):
+            for name, password in (
+                ("anna", "wrong"),
+                ("nobody", PASSWORD),
+                ("", ""),
+                ("x" * 5000, "y" * 5000),
+                ("\N{SNOWMAN}" * 256, ""),
+            ):
                 began = trio.current_time()
                 with pytest.raises(SignInError) as caught:
                     await web.sign_in(name, password)
