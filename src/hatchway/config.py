@@ -21,8 +21,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from hatchway import trust
-from hatchway.errors import ConfigError
+from hatchway import addresses, trust
+from hatchway.errors import ConfigError, UsageError
 from hatchway.model import SESSIONS_MAX, below, valid_host, valid_login
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -35,6 +35,10 @@ PACKAGE_PREFIX = "/usr/lib/hatchway"
 RESERVE_SUFFIX = "-reserve"
 RESERVE_SIZE = 8 << 20
 """What is added to the registry's name for the file beside it that holds room, and how much it holds, in bytes."""
+
+
+SIGNIN_SERVICE = "hatchway-signin"
+"""The PAM service by which operators sign in. Not configurable: what is in that file opens everything."""
 
 
 def default_libexec_dir(prefix: str) -> str:
@@ -88,6 +92,7 @@ class Ids(msgspec.Struct, frozen=True, kw_only=True):
     core_user: str = "hatchway"
     catalog_user: str = "hatchway-catalog"
     keys_user: str = "hatchway-keys"
+    web_user: str = "hatchway-web"
     session_group: str = "hatchway-sftp"
     service_uids: tuple[int, int] = (1_900_000_000, 1_900_000_009)
     login_uids: tuple[int, int] = (1_900_100_000, 1_900_999_999)
@@ -137,6 +142,24 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     lock_after: int = 0
 
 
+class Web(msgspec.Struct, frozen=True, kw_only=True):
+    """The web pages. Times in seconds.
+
+    `tls`: "own" makes a certificate of its own at the first start, "files" takes `certificate` and `key`, "proxy" has
+    TLS ended by a proxy, one of `trusted_proxies`, "off" is for loopback addresses only.
+    """
+
+    enabled: bool = False
+    listen: tuple[str, ...] = ("127.0.0.1:8022",)
+    tls: Literal["own", "files", "proxy", "off"] = "own"
+    certificate: str = ""
+    key: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    operators_group: str = "hatchway-operators"
+    session_idle_s: int = 1800
+    session_s: int = 43200
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Logging of all processes, and how much of the record is kept."""
 
@@ -159,6 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     connect: Connect = Connect()
     credentials: Credentials = Credentials()
     login: Login = Login()
+    web: Web = Web()
     log: Log = Log()
 
     @property
@@ -185,6 +209,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def catalog_socket(self) -> str:
         """Where the catalog feeds the core."""
         return f"{self.paths.run_dir}/catalog.sock"
+
+    @property
+    def web_socket(self) -> str:
+        """Where the web process asks the core."""
+        return f"{self.paths.run_dir}/web.sock"
+
+    @property
+    def signin_socket(self) -> str:
+        """Where the core has operators' passwords checked."""
+        return f"{self.paths.run_dir}/signin.sock"
+
+    @property
+    def signin_pam_path(self) -> str:
+        """The file of the PAM service by which operators sign in."""
+        return f"{self.paths.pam_dir}/{SIGNIN_SERVICE}"
 
     @property
     def mount_dir(self) -> str:
@@ -493,7 +532,7 @@ def _check(config: Config, report: Report) -> None:
         config.sizes.measure_every_s,
         "seconds from 10 to 86400",
     )
-    for key in ("core_user", "catalog_user", "keys_user", "session_group"):
+    for key in ("core_user", "catalog_user", "keys_user", "web_user", "session_group"):
         name = getattr(config.ids, key)
         require(
             valid_login(name),
@@ -501,8 +540,9 @@ def _check(config: Config, report: Report) -> None:
             name,
             "a user name: lower-case letters, digits, - and _, at most 31",
         )
-    names = [config.ids.core_user, config.ids.catalog_user, config.ids.keys_user, config.ids.session_group]
-    require(len(set(names)) == 4, "ids", names, "four different names: each separates one process from the others")
+    ids = config.ids
+    names = [ids.core_user, ids.catalog_user, ids.keys_user, ids.web_user, ids.session_group]
+    require(len(set(names)) == 5, "ids", names, "five different names: each separates one process from the others")
     ranges = {key: getattr(config.ids, key) for key in ("service_uids", "login_uids", "worker_uids")}
     for place, (key, (first, last)) in enumerate(ranges.items()):
         # systemd's UIDS-GIDS document: below 65536 lie system, human and dynamic users and 16-bit nobody; 524288 to
@@ -521,11 +561,13 @@ def _check(config: Config, report: Report) -> None:
                 [first, last],
                 f"no overlap with ids.{other}",
             )
+    # The web process has one only where there is one.
+    needed = 5 if config.web.enabled else 4
     require(
-        ranges["service_uids"][1] - ranges["service_uids"][0] >= 3,
+        ranges["service_uids"][1] - ranges["service_uids"][0] >= needed - 1,
         "ids.service_uids",
         list(ranges["service_uids"]),
-        "at least four uids",
+        f"at least {'five' if config.web.enabled else 'four'} uids",
     )
     require(
         config.engine.url.startswith("unix:///"),
@@ -550,6 +592,7 @@ def _check(config: Config, report: Report) -> None:
     require(host_ok, "connect.host", config.connect.host, "a host name or address, such as 'sftp.example.org'")
     port = config.connect.port
     require(0 <= port <= 65535, "connect.port", port, "a port from 1 to 65535, or 0 for that of sshd")
+    _check_web(config.web, require)
     require(
         1000 <= config.log.keep_events <= 10_000_000,
         "log.keep_events",
@@ -557,3 +600,43 @@ def _check(config: Config, report: Report) -> None:
         "a number from 1000 to 10000000",
     )
     require(1 <= config.log.keep_days <= 36500, "log.keep_days", config.log.keep_days, "days from 1 to 36500")
+
+
+_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+
+
+def web_address(text: str) -> tuple[str, int] | None:
+    """Host and port of one of web.listen, None when it is none."""
+    found = _LISTEN.fullmatch(text)
+    host = "" if found is None else found[1] or found[2]
+    if found is None or addresses.address(host) is None or not 1 <= int(found[3]) <= 65535:
+        return None
+    return host, int(found[3])
+
+
+def _check_web(web: Web, require: Callable[[bool, str, object, str], None]) -> None:
+    require(len(web.listen) > 0, "web.listen", web.listen, "at least one address")
+    for text in web.listen:
+        address = web_address(text)
+        require(address is not None, "web.listen", text, "an address and a port, '127.0.0.1:8022' or '[::1]:8022'")
+        if address is not None and web.tls == "off":
+            loopback = ipaddress.ip_address(address[0]).is_loopback
+            require(loopback, "web.listen", text, 'a loopback address, with web.tls = "off"')
+    for key in ("certificate", "key"):
+        value = getattr(web, key)
+        ok = value == "" if web.tls != "files" else re.fullmatch(r"/[^\0\n]+", value) is not None
+        meant = "an absolute path" if web.tls == "files" else f"empty, with web.tls = {web.tls!r}"
+        require(ok, f"web.{key}", value, meant)
+    for text in web.trusted_proxies:
+        try:
+            addresses.networks((text,))
+        except UsageError:
+            require(False, "web.trusted_proxies", text, "addresses or networks, such as '127.0.0.1'")
+    if web.tls == "proxy":
+        require(len(web.trusted_proxies) > 0, "web.trusted_proxies", [], 'at least one address, with web.tls = "proxy"')
+    group_ok = re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@ \\-]{0,254}", web.operators_group) is not None
+    require(group_ok, "web.operators_group", web.operators_group, "the name of a group")
+    require(60 <= web.session_idle_s <= 86400, "web.session_idle_s", web.session_idle_s, "seconds from 60 to 86400")
+    allowed = "seconds from 300 to 2592000, and no fewer than web.session_idle_s"
+    most_ok = 300 <= web.session_s <= 2_592_000 and web.session_s >= web.session_idle_s
+    require(most_ok, "web.session_s", web.session_s, allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import pwd
 import signal
@@ -12,9 +13,11 @@ import trio
 
 from hatchway import config as configuration
 from hatchway import log
+from hatchway.access.attempts import Attempts
 from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
+from hatchway.admin.callers import for_peers
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
@@ -22,7 +25,9 @@ from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
+from hatchway.admin.relaying import CONNECTIONS_MAX, REQUEST_MAX, Relaying
 from hatchway.admin.secrets import seal_anew, unopened
+from hatchway.admin.signing import FAILURE_S, Signing, helper
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
 from hatchway.credentials import authorized
@@ -47,6 +52,7 @@ async def run(config: Config) -> None:
     try:
         catalog_uid = pwd.getpwnam(config.ids.catalog_user).pw_uid
         keys_uid = pwd.getpwnam(config.ids.keys_user).pw_uid
+        web_uid = pwd.getpwnam(config.ids.web_user).pw_uid if config.web.enabled else None
     except KeyError as exc:
         raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
     limits.raise_open_files()
@@ -78,6 +84,13 @@ async def run(config: Config) -> None:
         measuring = Measuring(core)
         deliveries = Deliveries(core)
         admin = requests.table(core, granting, reconciler, measuring, admission, volume_keys, deliveries)
+        signing = Signing(
+            config.web,
+            core.journal,
+            Attempts(failure_s=FAILURE_S, beside=gate.throttle),
+            helper(config.signin_socket),
+            core.now,
+        )
 
         await reconciler.take_away()
 
@@ -105,7 +118,12 @@ async def run(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 feeders: Table = {Fed: Request((catalog_uid,), fed), Alive: Request((catalog_uid,), alive)}
                 nursery.start_soon(serve, "catalog", inherited_listener("catalog"), feeders)
-                nursery.start_soon(_serve_admin, settled, admin, work)
+                nursery.start_soon(_serve_settled, "admin", settled, for_peers(admin), work)
+                if web_uid is not None:
+                    relayed = functools.partial(
+                        _serve_settled, request_max=REQUEST_MAX, connections_max=CONNECTIONS_MAX
+                    )
+                    nursery.start_soon(relayed, "web", settled, Relaying(admin, signing).table(web_uid), work)
                 nursery.start_soon(gate.serve, inherited_listener("auth"), work)
                 nursery.start_soon(host.follow, admission.hostd_connected, core.session_ended, ready)
                 nursery.start_soon(core.keep_in_step)
@@ -129,15 +147,16 @@ async def run(config: Config) -> None:
         registry.close()
 
 
-async def _serve_admin(settled: trio.Event, admin: Table, work: Work) -> None:
-    """Answer commands, but not before what they are about is known, or it takes too long: they wait in the socket.
+async def _serve_settled(name: str, settled: trio.Event, table: Table, work: Work, **bounds: int) -> None:
+    """Answer on the socket `name`, but not before what it is about is known, or it takes too long: requests wait in the
+    socket. `bounds` are those of `serve`.
 
     Else whatever follows a restart at once would be told that hostd has not answered yet, or that there is no instance.
     """
-    listener = inherited_listener("admin")
+    listener = inherited_listener(name)
     with trio.move_on_after(SETTLE_S):
         await settled.wait()
-    await serve("admin", listener, admin, work)
+    await serve(name, listener, table, work, **bounds)
 
 
 async def _keep_reserve(core: Core) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from hatchway import log
-from hatchway.config import Config
+from hatchway.config import Config, Web
 from hatchway.errors import ConfigError, ConflictError, HostError
 from hatchway.host.records import Records
 from hatchway.kernel import mounts
@@ -38,6 +38,10 @@ class Listening:
 
 def listening(config: Config) -> dict[str, Listening]:
     """All sockets by name. The package's units hatchway-<name>.socket make the same."""
+    web = {
+        "web": Listening(config.web_socket, "web"),
+        "signin": Listening(config.signin_socket, "core"),
+    }
     return {
         # sshd's key helper and, as root, its PAM helper.
         "auth": Listening(config.auth_socket, "keys"),
@@ -46,18 +50,23 @@ def listening(config: Config) -> dict[str, Listening]:
         "catalog": Listening(config.catalog_socket, "catalog"),
         # One request to the workers' parent is one packet, with descriptors.
         "workers": Listening(config.workers_socket, kind=socket.SOCK_SEQPACKET),
+        **(web if config.web.enabled else {}),
     }
 
 
 SERVICES = ("workers", "hostd", "core", "catalog", "sshd")
 """The processes, in the order in which they start."""
 
+WEB_SERVICES = ("signin", "web")
+"""Those there are as well with web.enabled."""
+
 RUN_FILES = frozenset(
     {
         "lock",
         "pam-service-made",
-        *(os.path.basename(one.path) for one in listening(Config()).values()),
-        *(f"notify-{name}.sock" for name in SERVICES),
+        "signin-service-made",
+        *(os.path.basename(one.path) for one in listening(Config(web=Web(enabled=True))).values()),
+        *(f"notify-{name}.sock" for name in (*SERVICES, *WEB_SERVICES)),
     }
 )
 """What we make in the run directory, besides the directories `sshd`, `mnt` and `handover`."""
@@ -94,10 +103,16 @@ def accounts(config: Config, records: Records) -> dict[str, Account]:
     first = config.ids.service_uids[0]
     accounts = {"root": Account("root", 0, 0)}
     names = {"core": config.ids.core_user, "catalog": config.ids.catalog_user, "keys": config.ids.keys_user}
-    for offset, (role, name) in enumerate(names.items()):
+    offsets = {role: offset for offset, role in enumerate(names)}
+    group_offset = len(names)
+    if config.web.enabled:
+        # Behind the group: whether there is a web process must not change the numbers of the others.
+        names["web"] = config.ids.web_user
+        offsets["web"] = group_offset + 1
+    for role, name in names.items():
         entry = _host_user(name)
         if entry is None or records.users().get(name) is not None:
-            records.publish_service(name, first + offset)
+            records.publish_service(name, first + offsets[role])
             entry = _host_user(name)
         if entry is None:
             raise HostError(
@@ -108,7 +123,7 @@ def accounts(config: Config, records: Records) -> dict[str, Account]:
     try:
         grp.getgrnam(config.ids.session_group)
     except KeyError:
-        records.publish_group(config.ids.session_group, first + len(names))
+        records.publish_group(config.ids.session_group, first + group_offset)
     uids = [account.uid for account in accounts.values()]
     if len(set(uids)) != len(uids):
         raise ConflictError(f"the accounts of [ids] share a uid: {accounts}")

@@ -95,6 +95,8 @@ async def _run(config: Config, config_path: Path | None) -> None:
         accounts = provision.accounts(config, records)
         provision.state_directory(config, accounts["core"])
         stack.callback(install.withdraw, _prepare_sshd(config))
+        if _prepare_signin(config):
+            stack.callback(install.withdraw_signin_service, config)
         provision.require_free_port(config)
         listeners = stack.enter_context(provision.sockets(config, accounts))
         wanted = services(config, config_path, accounts, install.argv(config))
@@ -123,13 +125,21 @@ async def _run(config: Config, config_path: Path | None) -> None:
 def _prepare_sshd(config: Config) -> install.Prepared:
     """sshd's files. A PAM service that an earlier run made, and was killed before it removed, is ours to remove."""
     prepared = install.prepare(config)
-    made = f"{config.paths.run_dir}/pam-service-made"
-    if os.path.exists(made):
-        return dataclasses.replace(prepared, pam_created=True)
-    if prepared.pam_created:
+    return dataclasses.replace(prepared, pam_created=_made(config, "pam-service-made", prepared.pam_created))
+
+
+def _prepare_signin(config: Config) -> bool:
+    """The PAM service by which operators sign in; whether it is ours to remove, as `_prepare_sshd`."""
+    return _made(config, "signin-service-made", config.web.enabled and install.put_signin_service(config))
+
+
+def _made(config: Config, name: str, now: bool) -> bool:
+    """Whether a file was made, `now` or by an earlier run, which is remembered by the file `name`."""
+    made = f"{config.paths.run_dir}/{name}"
+    if now and not os.path.exists(made):
         with open(made, "w", encoding="ascii"):
             pass
-    return prepared
+    return os.path.exists(made)
 
 
 def services(
@@ -141,10 +151,18 @@ def services(
         option = () if config_path is None else ("--config", str(config_path))
         return (sys.executable, "-I", "-m", module, *option)
 
+    core = ("auth", "admin", "catalog")
+    signin = Service("signin", python("hatchway.signin.main"), accounts["root"], sockets=("signin",))
     return [
         Service("workers", python("hatchway.host.zygote"), accounts["root"], sockets=("workers",), hands_over=True),
         Service("hostd", python("hatchway.host.main"), accounts["root"], sockets=("hostd",), hands_over=True),
-        Service("core", python("hatchway.daemon"), accounts["core"], sockets=("auth", "admin", "catalog")),
+        *([signin] if config.web.enabled else []),
+        Service(
+            "core",
+            python("hatchway.daemon"),
+            accounts["core"],
+            sockets=(*core, "web") if config.web.enabled else core,
+        ),
         Service(
             "catalog",
             python("hatchway.catalog.main"),

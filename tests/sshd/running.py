@@ -65,6 +65,8 @@ class Hatchway:
         host: str = "127.0.0.1",
         key_kind: str = "ed25519",
         python: str = sys.executable,
+        web: str = "",
+        within: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -95,6 +97,9 @@ class Hatchway:
         self.key_kind = key_kind
         # The interpreter of `hatchway run`, and so of the daemons it starts.
         self.python = python
+        # The section [web], and a command that is put in front of `hatchway run`.
+        self.web = web
+        self.within = within
 
     # Running
 
@@ -124,6 +129,7 @@ measure_every_s = {self.measure_every_s}
 core_user = "hwtest"
 catalog_user = "hwtest-catalog"
 keys_user = "hwtest-keys"
+web_user = "hwtest-web"
 session_group = "hwtest-sftp"
 service_uids = [1910000000, 1910000009]
 login_uids = [1910100000, 1910199999]
@@ -142,6 +148,8 @@ host = "{self.host}"
 [credentials]
 password = "{self.password_kind}"
 key = "{self.key_kind}"
+[web]
+{self.web}
 [log]
 level = "debug"
 """)
@@ -186,7 +194,8 @@ level = "debug"
         """Start, and wait until logins are possible and every static instance is known."""
         self.write_config()
         with self.log_path.open("ab") as log:
-            command = [self.python, "-I", "-m", "hatchway.cli.main", "--config", str(self.config_path), "run"]
+            run = ("-I", "-m", "hatchway.cli.main", "--config", str(self.config_path), "run")
+            command = [*self.within, self.python, *run]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
         wait_until(lambda: self.process is None or self.process.poll() is not None or self._answers(), "start")
         assert self.process is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -145,10 +145,17 @@ def _counted(counts: Counter[Hashable], key: Hashable) -> Iterator[None]:
 
 
 class Attempts:
-    """All guesses at passwords. For one event loop."""
+    """All guesses at passwords of one sort. For one event loop.
 
-    def __init__(self) -> None:
+    `failure_s` as FAILURE_S. What `beside` has counted of an address makes guesses from there wait here too, but
+    nothing that is counted here makes any wait there: it is for guesses of which somebody else says where they come
+    from, and may be wrong.
+    """
+
+    def __init__(self, *, failure_s: float | None = None, beside: Throttle | None = None) -> None:
         self.throttle = Throttle()
+        self._beside = beside
+        self._failure_s = failure_s
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
         # Guesses that wait or are looked at, by login and by network.
@@ -164,16 +171,31 @@ class Attempts:
         `address` is where it comes from, None if that is not known. Raises UncheckedError when it was not looked at,
         and what `verify` raises. Does not return before FAILURE_S seconds unless the guess is right.
         """
-        earliest = trio.current_time() + FAILURE_S
+
+        async def ask() -> bool:
+            return await trio.to_thread.run_sync(verify)
+
+        return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
+
+    async def ask(self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]]) -> bool:
+        """As `check`, where `ask` has somebody else look at the guess."""
+        return await self._late(address, login, ask, self._turns)
+
+    async def _late(
+        self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], turns: _Turns
+    ) -> bool:
+        earliest = trio.current_time() + (FAILURE_S if self._failure_s is None else self._failure_s)
         right = False
         try:
-            right = await self._check(address, login, verify, self._slow_turns if slow else self._turns)
+            right = await self._check(address, login, ask, turns)
         finally:
             if not right:
                 await trio.sleep_until(earliest)
         return right
 
-    async def _check(self, address: Address | None, login: str, verify: Callable[[], bool], turns: _Turns) -> bool:
+    async def _check(
+        self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], turns: _Turns
+    ) -> bool:
         # Of each pair one at a time: else all that arrive at once were free.
         async with self._pair((source_of(address), login)):
             await trio.sleep(self._check_wait(address, login, HOLD_S))
@@ -189,7 +211,7 @@ class Attempts:
                 async with turns.turn(priority):
                     # Others from there may have been wrong meanwhile: else all that arrive at once were free.
                     self._check_wait(address, login, HOLD_S)
-                    right = await trio.to_thread.run_sync(verify)
+                    right = await ask()
             if right:
                 self.throttle.succeeded(address, login)
             else:
@@ -199,6 +221,8 @@ class Attempts:
     def _check_wait(self, address: Address | None, login: str, most_s: float) -> float:
         """How many seconds the next guess has to wait. Raises UncheckedError when that is more than `most_s`."""
         wait_s = self.throttle.wait_s(address, login, trio.current_time())
+        if self._beside is not None:
+            wait_s = max(wait_s, self._beside.wait_of_address_s(address, trio.current_time()))
         if wait_s > most_s:
             raise UncheckedError("too many wrong guesses", wait_s)
         return wait_s

@@ -17,6 +17,7 @@ import trio
 from hatchway import addresses, log
 from hatchway.access.attempts import Attempts, UncheckedError
 from hatchway.access.decision import Denial, LoginFacts, decide_keys, decide_login, decide_session, has_passed
+from hatchway.access.throttle import Throttle
 from hatchway.admin.admission import Admission
 from hatchway.admin.core import Core
 from hatchway.admin.volume_keys import NOTHING
@@ -79,6 +80,11 @@ class Gate:
             b"account": Question((0,), self._account),
             b"open": Question((0,), self._open),
         }
+
+    @property
+    def throttle(self) -> Throttle:
+        """Who has guessed wrong how often over SFTP."""
+        return self._attempts.throttle
 
     async def serve(self, listener: trio.SocketListener, work: Work | None = None) -> None:
         """Answer helpers until cancelled."""

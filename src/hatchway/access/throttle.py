@@ -124,6 +124,10 @@ class Throttle:
             return own_s  # whoever else is in that network
         return max([own_s, *(self._networks[length].wait_s(key, now) for length, key in _networks_of(address))])
 
+    def wait_of_address_s(self, address: Address | None, now: float) -> float:
+        """As `wait_s`, for what was guessed from that address at whatever login, without the networks around it."""
+        return self._sources.wait_s(source_of(address), now)
+
     def suspicion(self, address: Address | None, login: str, now: float) -> int:
         """How many failures there were from there lately: at that login, or, when more, at all logins."""
         source = source_of(address)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hatchway.admin import sentences
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.journal import Journal
 from hatchway.errors import HatchwayError, UnfinishedError
 from hatchway.model import EventKind, InstanceKey
@@ -17,19 +18,15 @@ from hatchway.registry.records import NewEvent
 from hatchway.wire.admin import Changed, InstanceStatus, Prune, Pruned
 from hatchway.wire.entry import Keys, Kick, Kicked, Password, SessionStatus, TakeKeyBack
 from hatchway.wire.people import PersonChanged, PersonRemoved
-from hatchway.wire.service import Peer, Table
 
-_NO_LOGINUID = 2**32 - 1
-"""Nobody has logged in: a service, or a kernel that does not keep it (proc_pid_loginuid(5))."""
-
-Handler = Callable[[Any, Peer], Awaitable[object]]
+Handler = Callable[[Any, Caller], Awaitable[object]]
 
 
 Subject = Callable[[str], Awaitable[tuple[str, str]]]
 """Which instance and login, "" for none, somebody means by a text: see Finding.subject."""
 
 
-def audited(table: Table, journal: Journal, subject: Subject, now: Callable[[], float]) -> Table:
+def audited(table: Requests, journal: Journal, subject: Subject, now: Callable[[], float]) -> Requests:
     """`table` with handlers that record what they did, or that it failed. `now` gives Unix time in seconds."""
     return {
         kind: row if kind in sentences.READING else replace(row, handler=_audited(row.handler, journal, subject, now))
@@ -38,13 +35,13 @@ def audited(table: Table, journal: Journal, subject: Subject, now: Callable[[], 
 
 
 def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable[[], float]) -> Handler:
-    async def audited(request: Any, peer: Peer) -> object:
+    async def audited(request: Any, caller: Caller) -> object:
         what = sentences.requested(request)
         if what is None:
-            return await handler(request, peer)
-        # Now: when the answer is there, the process that asks may be gone, and the instance forgotten.
-        who, asked = caller(peer), getattr(request, "instance", None) or getattr(request, "login", None) or ""
+            return await handler(request, caller)
+        who, asked = caller.origin, getattr(request, "instance", None) or getattr(request, "login", None) or ""
         try:
+            # Now: when the answer is there, the instance may be forgotten.
             instance, login = await subject(asked) if asked else ("", "")
         except Exception:
             # The handler meets it as well, and says so.
@@ -55,7 +52,7 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
             journal.record(NewEvent(now(), EventKind.CHANGE, told, instance, login, who=who, done=done))
 
         try:
-            answer = await handler(request, peer)
+            answer = await handler(request, caller)
         except HatchwayError as exc:
             # Of several instances, as Prune has them, the others are as they were.
             record(f": {exc}", done=isinstance(exc, UnfinishedError) and not isinstance(request, Prune))
@@ -78,20 +75,6 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         return answer
 
     return audited
-
-
-def caller(peer: Peer) -> str:
-    """Who is at the other end: its uid, and whose log-in it comes from (sudo(8) does not change that), if known.
-
-    Without names: whoever is asked for them may not answer (LDAP).
-    """
-    who = f"uid {peer.uid}"
-    try:
-        with open(f"/proc/{peer.pid}/loginuid", encoding="ascii") as file:
-            uid = int(file.read())
-    except (OSError, ValueError):
-        return who
-    return who if uid in (_NO_LOGINUID, peer.uid) else f"{who}, logged in as uid {uid}"
 
 
 def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:

@@ -9,13 +9,14 @@ from msgspec import UNSET
 from hatchway import addresses, log
 from hatchway.access.decision import has_passed
 from hatchway.admin.admission import Admission
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
 from hatchway.errors import ConflictError, HostError, UsageError
 from hatchway.model import SESSIONS_MAX, Login
 from hatchway.registry.records import Conditions, LoginRecord
 from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Hindrance, Lock, SetConditions, ShowConditions, Unlock
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -38,7 +39,7 @@ class ConditionRequests:
         self._admission = admission
         self._logger = log.get()
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {
             ShowConditions: Request(ROOT, self._show),
@@ -47,10 +48,10 @@ class ConditionRequests:
             Unlock: Request(ROOT, self._unlock),
         }
 
-    async def _show(self, request: ShowConditions, _peer: Peer) -> ConditionsStatus:
+    async def _show(self, request: ShowConditions, _caller: Caller) -> ConditionsStatus:
         return self.status(await self._finding.holder(request.instance))
 
-    async def _set(self, request: SetConditions, peer: Peer) -> ConditionsStatus:
+    async def _set(self, request: SetConditions, caller: Caller) -> ConditionsStatus:
         record = await self._finding.holder(request.instance)
         networks = request.allowed_from
         if networks is not UNSET:
@@ -70,19 +71,19 @@ class ConditionRequests:
             )
 
         await self._core.db(lambda registry: registry.change_conditions(record.login, changed))
-        self._logger.info("conditions changed", login=record.login, by=f"uid {peer.uid}")
+        self._logger.info("conditions changed", login=record.login, by=caller.name)
         await self._admission.look_again(record.login, "the conditions are changed")
         return self.status(await self._finding.again(record))
 
-    async def _lock(self, request: Lock, peer: Peer) -> ConditionsStatus:
+    async def _lock(self, request: Lock, caller: Caller) -> ConditionsStatus:
         record = await self._finding.holder(request.instance)
-        why = request.why.strip() or f"by uid {peer.uid}"
+        why = request.why.strip() or f"by {caller.name}"
         if len(why) > WHY_MAX:
             raise UsageError(f"a reason of {len(why)} characters: at most {WHY_MAX} are kept")
         if not await self._admission.lock(record.login, why):
             locked_why = self._admission.conditions(record).locked_why
             raise ConflictError(f"{record.login} is locked already: {locked_why}")
-        self._logger.info("login locked", login=record.login, reason=why, by=f"uid {peer.uid}")
+        self._logger.info("login locked", login=record.login, reason=why, by=caller.name)
         await self._admission.look_again(record.login, f"{record.login} is locked")
         if not self._admission.is_stored(record.login):
             raise HostError(
@@ -91,13 +92,13 @@ class ConditionRequests:
             )
         return self.status(await self._finding.again(record))
 
-    async def _unlock(self, request: Unlock, peer: Peer) -> ConditionsStatus:
+    async def _unlock(self, request: Unlock, caller: Caller) -> ConditionsStatus:
         record = await self._finding.holder(request.instance)
         if self._admission.conditions(record).locked_at is None:
             raise ConflictError(f"{record.login} is not locked")
         login = record.login
         await self._admission.unlock(login)
-        self._logger.info("login unlocked", login=login, by=f"uid {peer.uid}")
+        self._logger.info("login unlocked", login=login, by=caller.name)
         return self.status(await self._finding.again(record))
 
     def status(self, record: LoginRecord) -> ConditionsStatus:

@@ -7,6 +7,7 @@ import socket
 import trio
 
 from hatchway.admin import hindering
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
@@ -22,7 +23,7 @@ from hatchway.registry.records import CredentialKind, PersonRecord
 from hatchway.sshd import hostkeys
 from hatchway.wire.admin import ConnectionInfo, Server, Show, ShowServer
 from hatchway.wire.entry import Hindrance
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -46,7 +47,7 @@ class Connecting:
         self._conditions = conditions
         self._volume_keys = volume_keys
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {Show: Request(ROOT, self._show), ShowServer: Request(ROOT, self._server)}
 
@@ -59,10 +60,10 @@ class Connecting:
             host_keys=await trio.to_thread.run_sync(hostkeys.read, config.sshd.host_key_dir),
         )
 
-    async def _server(self, _request: ShowServer, _peer: Peer) -> Server:
+    async def _server(self, _request: ShowServer, _caller: Caller) -> Server:
         return await self._told()
 
-    async def _show(self, request: Show, _peer: Peer) -> ConnectionInfo:
+    async def _show(self, request: Show, _caller: Caller) -> ConnectionInfo:
         record = await self._finding.holder(request.instance)
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
         instance = person = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hatchway import log
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
 from hatchway.credentials import keys
@@ -14,7 +15,7 @@ from hatchway.registry.records import SessionRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.entry import Kick, Kicked, ListSessions, OpenPath, Sessions, SessionStatus
 from hatchway.wire.host import SessionActivity
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -27,14 +28,14 @@ class SessionRequests:
         self._finding = finding
         self._logger = log.get()
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {
             ListSessions: Request(ROOT, self._list),
             Kick: Request(ROOT, self._kick),
         }
 
-    async def _list(self, request: ListSessions, _peer: Peer) -> Sessions:
+    async def _list(self, request: ListSessions, _caller: Caller) -> Sessions:
         login = None if request.instance is None else (await self._finding.holder(request.instance)).login
         activity: dict[str, SessionActivity] = {}
         try:
@@ -44,7 +45,7 @@ class SessionRequests:
             self._logger.warning("what sessions do is not known", error=str(exc))
         return Sessions(sessions=await self._statuses(await self._open(login), activity))
 
-    async def _kick(self, request: Kick, peer: Peer) -> Kicked:
+    async def _kick(self, request: Kick, caller: Caller) -> Kicked:
         if request.instance is None and not request.sessions:
             raise UsageError("which sessions? Name an instance, or ids as 'hatchway sessions' shows them")
         login = None if request.instance is None else (await self._finding.holder(request.instance)).login
@@ -58,9 +59,9 @@ class SessionRequests:
             ids = tuple(session.id for session in found if session.login == name)
             # A session that is just opening is not known to hostd yet.
             async with self._core.turn(name):
-                with self._core.ending(dict.fromkeys(ids, f"kicked by uid {peer.uid}")):
+                with self._core.ending(dict.fromkeys(ids, f"kicked by {caller.name}")):
                     await self._core.host.end_sessions(name, ids)
-            self._logger.info("sessions ended", login=name, sessions=len(ids), by=f"uid {peer.uid}")
+            self._logger.info("sessions ended", login=name, sessions=len(ids), by=caller.name)
         return Kicked(sessions=statuses)
 
     async def _open(self, login: Login | None) -> list[SessionRecord]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hatchway import __version__, log
 from hatchway.admin import hindering, shares
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.choosing import choose, wanted
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
@@ -62,7 +63,7 @@ from hatchway.wire.admin import (
     ReadLog,
     Status,
 )
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -89,7 +90,7 @@ class Operations:
         self._reconciler = reconciler
         self._logger = log.get()
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {
             ListInstances: Request(ROOT, self._list),
@@ -105,7 +106,7 @@ class Operations:
 
     # Looking
 
-    async def _list(self, _request: ListInstances, _peer: Peer) -> Listing:
+    async def _list(self, _request: ListInstances, _caller: Caller) -> Listing:
         return Listing(instances=await self._instances(), sources=self._core.inventory.sources())
 
     async def _instances(self) -> tuple[InstanceStatus, ...]:
@@ -117,7 +118,7 @@ class Operations:
         keys_ = sorted(infos.keys() | shared)
         return tuple(self._statuses.of(records.get(key), infos.get(key), sessions, sizes) for key in keys_)
 
-    async def _status(self, request: DaemonStatus, _peer: Peer) -> Status:
+    async def _status(self, request: DaemonStatus, _caller: Caller) -> Status:
         problem = self._core.host.problem
         mounts = sessions = 0
         leftovers = None
@@ -167,7 +168,7 @@ class Operations:
             sealing_lost=self._core.sealing.lost,
         )
 
-    async def _log(self, request: ReadLog, _peer: Peer) -> Log:
+    async def _log(self, request: ReadLog, _caller: Caller) -> Log:
         if not 1 <= request.limit <= LOG_MAX:
             raise UsageError(f"{request.limit} events of the record: ask for 1 to {LOG_MAX:,}")
         page = await self._core.journal.read(
@@ -208,7 +209,7 @@ class Operations:
 
     # Granting
 
-    async def _enable(self, request: Enable, peer: Peer) -> Changed:
+    async def _enable(self, request: Enable, caller: Caller) -> Changed:
         info = await self._finding.present(request.instance)
         await self._core.host.reached()
         if self._core.host.problem is not None:
@@ -232,7 +233,7 @@ class Operations:
             info.key,
             grants,
             origin=Origin.COMMAND,
-            by=f"uid {peer.uid}",
+            by=caller.name,
             follow=follow,
             ownership=_checked(ownership),
             limits=_checked_limits(request.limits),
@@ -260,8 +261,8 @@ class Operations:
             raise ConflictError("none of these volumes is anonymous: there is nothing to follow")
         return anonymous
 
-    async def _apply(self, request: Apply, peer: Peer) -> Applied:
-        self._logger.info("apply", rules=len(request.rules), dry_run=request.dry_run, by=f"uid {peer.uid}")
+    async def _apply(self, request: Apply, caller: Caller) -> Applied:
+        self._logger.info("apply", rules=len(request.rules), dry_run=request.dry_run, by=caller.name)
         outcome = await self._reconciler.apply(request.rules, dry_run=request.dry_run)
         waiting = (ChangeKind.CONFIRM, ChangeKind.REFUSED)
         # A rule that only stands elsewhere in its file now changes nothing for anybody.
@@ -281,7 +282,7 @@ class Operations:
             dry_run=request.dry_run,
         )
 
-    async def _confirm(self, request: Confirm, peer: Peer) -> Changed:
+    async def _confirm(self, request: Confirm, caller: Caller) -> Changed:
         info = await self._finding.present(request.instance)
         await self._core.host.reached()
         if self._core.host.problem is not None:
@@ -303,7 +304,7 @@ class Operations:
                 info.key,
                 [(volume, mode)],
                 origin=Origin.COMMAND,
-                by=f"uid {peer.uid}",
+                by=caller.name,
                 follow=follow,
                 ownership=grant.ownership,
                 limits=NewLimits.exactly(grant.limits),
@@ -314,13 +315,13 @@ class Operations:
             raise ConflictError(f"{info.key} has nothing there that waits to be confirmed")
         record = await self._core.db(lambda registry: registry.instance(info.key))
         assert record is not None
-        self._logger.info("confirmed", instance=str(info.key), paths=confirmed, by=f"uid {peer.uid}")
+        self._logger.info("confirmed", instance=str(info.key), paths=confirmed, by=caller.name)
         await self._sync(record.login, "access is confirmed")
         return Changed(
             instance=self._statuses.of(record, info, await self._statuses.sessions()), changed=tuple(confirmed)
         )
 
-    async def _disable(self, request: Disable, peer: Peer) -> Changed:
+    async def _disable(self, request: Disable, caller: Caller) -> Changed:
         record = await self._finding.granted(request.instance)
         info = self._core.inventory.get(record.key)
         on = shares.by_path(record)
@@ -337,26 +338,26 @@ class Operations:
         now, key = self._core.now(), record.key
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now, ours))
         self._core.must_hear(record.login)
-        self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=f"uid {peer.uid}")
+        self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=caller.name)
         await self._sync(record.login, "access is taken away in the registry")
         await self._deliveries.settle(record.login)
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._statuses.of(after, info, await self._statuses.sessions()), changed=removed)
 
-    async def _forget(self, request: Forget, peer: Peer) -> Forgotten:
+    async def _forget(self, request: Forget, caller: Caller) -> Forgotten:
         key = await self._finding.key(request.instance)
-        forgotten = await self._forget_key(key, peer)
+        forgotten = await self._forget_key(key, caller)
         # A rule or label may want it shared again, under another login.
         self._core.tell_news()
         return forgotten
 
-    async def _forget_key(self, key: InstanceKey, peer: Peer) -> Forgotten:
+    async def _forget_key(self, key: InstanceKey, caller: Caller) -> Forgotten:
         people = [one for one in await self._core.db(Registry.people) if any(grant.key == key for grant in one.grants)]
         record = await self._core.db(lambda registry: registry.forget(key))
         paths = tuple(shares.by_path(record))
         for login in (record.login, *(person.login for person in people)):
             self._core.must_hear(login)
-        self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=f"uid {peer.uid}")
+        self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=caller.name)
         await self._sync(record.login, f"{key} is removed from the registry")
         await self._deliveries.settle(record.login)
         again = self._core.inventory.get(key) is not None and any(
@@ -364,11 +365,11 @@ class Operations:
         )
         return Forgotten(key=key, login=record.login, paths=paths, again=again)
 
-    async def _prune(self, request: Prune, peer: Peer) -> Pruned:
+    async def _prune(self, request: Prune, caller: Caller) -> Pruned:
         gone = await self._core.gone(request.gone_s)
         if not request.dry_run:
             for record in gone:
-                await self._forget_key(record.key, peer)
+                await self._forget_key(record.key, caller)
         now = self._core.now()
         return Pruned(
             instances=tuple(GoneInstance(key=one.key, login=one.login, gone_s=now - one.seen_at) for one in gone),

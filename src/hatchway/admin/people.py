@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from hatchway import log
 from hatchway.admin import personal
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.choosing import choose
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
@@ -43,7 +44,7 @@ from hatchway.wire.people import (
     RemovePerson,
     RevokePerson,
 )
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -61,7 +62,7 @@ class PeopleRequests:
         self._statuses = statuses
         self._logger = log.get()
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {
             ListPeople: Request(ROOT, self._list),
@@ -71,7 +72,7 @@ class PeopleRequests:
             RevokePerson: Request(ROOT, self._revoke),
         }
 
-    async def _list(self, request: ListPeople, _peer: Peer) -> People:
+    async def _list(self, request: ListPeople, _caller: Caller) -> People:
         people: Sequence[PersonRecord] = await self._core.db(Registry.people)
         if request.instance is not None:
             key = await self._finding.key(request.instance)
@@ -79,7 +80,7 @@ class PeopleRequests:
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
         return People(tuple(self._statuses.of_person(person, sessions, sizes) for person in people))
 
-    async def _add(self, request: AddPerson, peer: Peer) -> PersonChanged:
+    async def _add(self, request: AddPerson, caller: Caller) -> PersonChanged:
         if not valid_login(request.login) or is_probe(request.login):
             raise UsageError(
                 f"{request.login!r} cannot be a login: a letter, then letters, digits, '-' and '_', all in lower case, "
@@ -88,18 +89,18 @@ class PeopleRequests:
         full_name = request.full_name.strip()
         if len(full_name) > FULL_NAME_MAX or plain(full_name, FULL_NAME_MAX) != full_name:
             raise UsageError(f"a full name has at most {FULL_NAME_MAX} plainly visible characters")
-        record, shown = await self._granting.add_person(Login(request.login), full_name, by=f"uid {peer.uid}")
+        record, shown = await self._granting.add_person(Login(request.login), full_name, by=caller.name)
         return await self._changed(record, password=None if shown is None else shown.reveal())
 
-    async def _remove(self, request: RemovePerson, peer: Peer) -> PersonRemoved:
+    async def _remove(self, request: RemovePerson, caller: Caller) -> PersonRemoved:
         login = (await self._finding.person(request.login)).login
         record = await self._core.db(lambda registry: registry.remove_person(login))
         self._core.must_hear(login)
-        self._logger.info("person removed", login=login, by=f"uid {peer.uid}")
+        self._logger.info("person removed", login=login, by=caller.name)
         await self._sync(login, f"{login} is removed from the registry")
         return PersonRemoved(login=login, grants=tuple((one.key, one.grant.path) for one in record.grants))
 
-    async def _grant(self, request: GrantPerson, peer: Peer) -> PersonChanged:
+    async def _grant(self, request: GrantPerson, caller: Caller) -> PersonChanged:
         person = await self._finding.person(request.login)
         info = await self._finding.present(request.instance)
         await self._core.host.reached()
@@ -115,7 +116,7 @@ class PeopleRequests:
             for volume in chosen
         ]
         record = await self._granting.grant_person(
-            person.login, info.key, grants, by=f"uid {peer.uid}", ownership=request.ownership
+            person.login, info.key, grants, by=caller.name, ownership=request.ownership
         )
         await self._sync(person.login, "access is granted")
         return await self._changed(record, info.key, tuple(volume.path for volume in chosen))
@@ -139,7 +140,7 @@ class PeopleRequests:
                     f"'hatchway key take-back {shown.login}' takes it away"
                 )
 
-    async def _revoke(self, request: RevokePerson, peer: Peer) -> PersonChanged:
+    async def _revoke(self, request: RevokePerson, caller: Caller) -> PersonChanged:
         person = await self._finding.person(request.login)
         key = await self._finding.key(request.instance)
         theirs = [one for one in person.grants if one.key == key]
@@ -151,7 +152,7 @@ class PeopleRequests:
         paths = [one.grant.path for one in theirs] if request.every else _named(person, theirs, request.volumes)
         removed = await self._core.db(lambda registry: registry.revoke_person(person.login, key, paths))
         self._core.must_hear(person.login)
-        self._logger.info("person disabled", login=person.login, instance=str(key), paths=removed, by=f"uid {peer.uid}")
+        self._logger.info("person disabled", login=person.login, instance=str(key), paths=removed, by=caller.name)
         await self._sync(person.login, "access is taken away in the registry")
         return await self._changed(await self._finding.person(person.login), key, removed)
 

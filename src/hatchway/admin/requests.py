@@ -1,9 +1,10 @@
-"""The whole table of the admin socket. Root's alone for now: whoever can mount and kill already rules the host."""
+"""All requests, each once. The admin socket is root's alone: whoever can mount and kill already rules the host."""
 
 from __future__ import annotations
 
 from hatchway.admin.admission import Admission
 from hatchway.admin.auditing import audited
+from hatchway.admin.callers import Requests
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.connecting import Connecting
 from hatchway.admin.core import Core
@@ -18,7 +19,6 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.secrets import Secrets
 from hatchway.admin.statuses import Statuses
 from hatchway.admin.volume_keys import VolumeKeys
-from hatchway.wire.service import Table
 
 
 def table(
@@ -29,7 +29,7 @@ def table(
     admission: Admission,
     volume_keys: VolumeKeys,
     deliveries: Deliveries,
-) -> Table:
+) -> Requests:
     """Every request, each told to the record if it changes something."""
     finding = Finding(core)
     conditions = ConditionRequests(core, finding, admission)

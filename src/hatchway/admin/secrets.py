@@ -14,6 +14,7 @@ from msgspec import structs
 
 from hatchway import addresses, log
 from hatchway.admin.admission import Admission
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.conditions import check_moment
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
@@ -57,7 +58,7 @@ from hatchway.wire.entry import (
     ShowPassword,
     TakeKeyBack,
 )
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Request
 
 ROOT = (0,)
 
@@ -85,7 +86,7 @@ class Secrets:
         self._deliveries = deliveries
         self._logger = log.get()
 
-    def table(self) -> Table:
+    def table(self) -> Requests:
         """Their part of the admin socket's request table."""
         return {
             ShowPassword: Request(ROOT, self._show_password),
@@ -106,7 +107,7 @@ class Secrets:
 
     # Passwords
 
-    async def _show_password(self, request: ShowPassword, peer: Peer) -> Password:
+    async def _show_password(self, request: ShowPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
         match password_kind(password):
@@ -119,19 +120,19 @@ class Secrets:
                 )
             case _:
                 shown = _password(record.login, password, unsealed(self._core, record.login, password))
-                self._logger.info("password shown", login=record.login, by=f"uid {peer.uid}")
+                self._logger.info("password shown", login=record.login, by=caller.name)
                 return shown
 
-    async def _reset_password(self, request: ResetPassword, peer: Peer) -> Password:
+    async def _reset_password(self, request: ResetPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = passwords.generate()
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
-            await self._store(record.login, new, "password reset", peer)
+            await self._store(record.login, new, "password reset", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, password, not_ended)
 
-    async def _set_password(self, request: SetPassword, peer: Peer) -> Password:
+    async def _set_password(self, request: SetPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = Secret(request.password)
         passwords.check_given(password)
@@ -139,25 +140,25 @@ class Secrets:
             raise UsageError("that is the hash of a password: 'hatchway password import' takes those")
         async with self._core.sealing_turn:
             new = await self._granting.new_password(record.login, password, self._kind(request.kind))
-            await self._store(record.login, new, "password set", peer)
+            await self._store(record.login, new, "password set", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, not_ended=not_ended)
 
-    async def _import_password(self, request: ImportPassword, peer: Peer) -> Password:
+    async def _import_password(self, request: ImportPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         # It is checked once, to see what that costs.
         stored = await trio.to_thread.run_sync(imported.import_hash, request.encoded)
         new = NewCredential(CredentialKind.PASSWORD, stored)
-        await self._store(record.login, new, "password imported", peer)
+        await self._store(record.login, new, "password imported", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, not_ended=not_ended)
 
-    async def _remove_password(self, request: RemovePassword, peer: Peer) -> Password:
+    async def _remove_password(self, request: RemovePassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = of_kind(await self._credentials(record.login), CredentialKind.PASSWORD)
         if password is None:
             raise NotFoundError(f"{record.login} has no password: it is key-only already")
-        await self._remove(record.login, password, "password removed", peer)
+        await self._remove(record.login, password, "password removed", caller)
         return _password(record.login, None)
 
     def _kind(self, wanted: PasswordKind | None) -> PasswordKind:
@@ -168,7 +169,7 @@ class Secrets:
 
     # Keys
 
-    async def _export_key(self, request: ExportKey, peer: Peer) -> KeyExport:
+    async def _export_key(self, request: ExportKey, caller: Caller) -> KeyExport:
         record = await self._finding.holder(request.instance)
         key = of_kind(await self._credentials(record.login), CredentialKind.KEY)
         if key is None or key.sealed is None or key.fingerprint is None:
@@ -181,19 +182,19 @@ class Secrets:
         private = self._core.sealing.unseal(key.sealed, context_of(record.login, CredentialKind.KEY))
         if request.form is KeyForm.PPK:
             private = await trio.to_thread.run_sync(ppk.encode, private, record.login, passphrase)
-        self._logger.info("key exported", login=record.login, form=request.form.value, by=f"uid {peer.uid}")
+        self._logger.info("key exported", login=record.login, form=request.form.value, by=caller.name)
         return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
 
-    async def _renew_key(self, request: RenewKey, peer: Peer) -> Keys:
+    async def _renew_key(self, request: RenewKey, caller: Caller) -> Keys:
         record = await self._finding.holder(request.instance)
         async with self._core.sealing_turn:
             new = await self._granting.new_key(record.login, request.kind)
-            await self._store(record.login, new, "key renewed", peer)
+            await self._store(record.login, new, "key renewed", caller)
         not_ended = await self._end(record.login)
         await self._deliveries.settle(record.login)
         return structs.replace(await self._keys(record, (new.fingerprint or "",)), not_ended=not_ended)
 
-    async def _add_key(self, request: AddKey, peer: Peer) -> Keys:
+    async def _add_key(self, request: AddKey, caller: Caller) -> Keys:
         record = await self._finding.holder(request.instance)
         public = keys.parse_public(request.public)
         if request.sources:
@@ -211,12 +212,12 @@ class Secrets:
             expires_at=request.expires_at,
             verify_required=request.verify_required,
         )
-        await self._store(record.login, new, "key added", peer)
+        await self._store(record.login, new, "key added", caller)
         # It may have let somebody in from a volume, with less restrictions than these.
         await self._admission.look_again(record.login, "the key is added")
         return await self._keys(record, (public.fingerprint,))
 
-    async def _remove_key(self, request: RemoveKey, peer: Peer) -> Keys:
+    async def _remove_key(self, request: RemoveKey, caller: Caller) -> Keys:
         record = await self._finding.holder(request.instance)
         credentials = await self._credentials(record.login)
         known = {one: keys.parse_public(one.public) for one in credentials if one.kind is CredentialKind.ADDED_KEY}
@@ -227,7 +228,7 @@ class Secrets:
             raise NotFoundError(f"{record.login} has no key {request.key!r} that was added; added are: {listed}")
         if len(found) > 1:
             raise UsageError(f"{request.key!r} may be {' or '.join(one.fingerprint or '' for one in found)}: say which")
-        await self._remove(record.login, found[0], "key removed", peer)
+        await self._remove(record.login, found[0], "key removed", caller)
         return await self._keys(record, (found[0].fingerprint or "",))
 
     async def _say_whose_it_is(self, record: LoginRecord, own: CredentialRecord | None, called: str) -> None:
@@ -238,27 +239,27 @@ class Secrets:
             if _is_called(one.key, called):
                 raise ConflictError(f"that key is in {place}: take it out there")
 
-    async def _allow_volume_keys(self, request: AllowVolumeKeys, peer: Peer) -> Keys:
+    async def _allow_volume_keys(self, request: AllowVolumeKeys, caller: Caller) -> Keys:
         record = await self._finding.instance(request.instance)
         allow = request.allow
         await self._core.db(
             lambda registry: registry.change_conditions(record.login, lambda before: replace(before, volume_keys=allow))
         )
-        self._logger.info("volume keys", login=record.login, allowed=request.allow, by=f"uid {peer.uid}")
+        self._logger.info("volume keys", login=record.login, allowed=request.allow, by=caller.name)
         await self._admission.look_again(record.login, "noted")
         return await self._keys(await self._finding.again(record))
 
-    async def _deliver_key(self, request: DeliverKey, _peer: Peer) -> Keys:
+    async def _deliver_key(self, request: DeliverKey, _caller: Caller) -> Keys:
         record = await self._finding.instance(request.instance)
         await self._deliveries.want(record, request.volume, request.directory)
         return await self._keys(record)
 
-    async def _take_key_back(self, request: TakeKeyBack, _peer: Peer) -> Keys:
+    async def _take_key_back(self, request: TakeKeyBack, _caller: Caller) -> Keys:
         record = await self._finding.instance(request.instance)
         outcomes = await self._deliveries.unwant(record)
         return structs.replace(await self._keys(record), taken_back=outcomes)
 
-    async def _list_keys(self, request: ListKeys, _peer: Peer) -> Keys:
+    async def _list_keys(self, request: ListKeys, _caller: Caller) -> Keys:
         return await self._keys(await self._finding.holder(request.instance))
 
     async def _keys(self, record: LoginRecord, changed: tuple[str, ...] = ()) -> Keys:
@@ -309,7 +310,7 @@ class Secrets:
 
     # All secrets
 
-    async def _rotate_key(self, _request: RotateKey, peer: Peer) -> Rotated:
+    async def _rotate_key(self, _request: RotateKey, caller: Caller) -> Rotated:
         sealing = self._core.sealing
         async with self._core.sealing_turn:
             # First whether all can be opened: else there would be two keys for good.
@@ -317,15 +318,15 @@ class Secrets:
             sealing.begin_rotation()
             count = await self._core.db(lambda registry: seal_anew(registry, sealing))
             sealing.finish()
-        self._logger.info("sealing key rotated", secrets=count, by=f"uid {peer.uid}")
+        self._logger.info("sealing key rotated", secrets=count, by=caller.name)
         return Rotated(count)
 
     # Both
 
-    async def _store(self, login: Login, new: NewCredential, done: str, peer: Peer) -> None:
+    async def _store(self, login: Login, new: NewCredential, done: str, caller: Caller) -> None:
         now = self._core.now()
         await self._core.db(lambda registry: registry.replace_credential(login, new, now))
-        self._logger.info(done, login=login, fingerprint=new.fingerprint, by=f"uid {peer.uid}")
+        self._logger.info(done, login=login, fingerprint=new.fingerprint, by=caller.name)
 
     async def _end(self, login: Login) -> str:
         """End the sessions by what there was before. Gives why they go on for now, "" when none does: the answer shows
@@ -337,9 +338,9 @@ class Secrets:
             return str(exc)
         return ""
 
-    async def _remove(self, login: Login, credential: CredentialRecord, done: str, peer: Peer) -> None:
+    async def _remove(self, login: Login, credential: CredentialRecord, done: str, caller: Caller) -> None:
         await self._core.db(lambda registry: registry.remove_credential(login, credential.id))
-        self._logger.info(done, login=login, fingerprint=credential.fingerprint, by=f"uid {peer.uid}")
+        self._logger.info(done, login=login, fingerprint=credential.fingerprint, by=caller.name)
         await self._admission.look_again(login, done)
 
     async def _credentials(self, login: Login) -> tuple[CredentialRecord, ...]:

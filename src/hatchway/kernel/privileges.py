@@ -35,6 +35,7 @@ class Cap(enum.IntEnum):
 
     CHOWN = 0
     DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
     FOWNER = 3
     FSETID = 4
     KILL = 5
@@ -42,6 +43,7 @@ class Cap(enum.IntEnum):
     SETUID = 7
     SETPCAP = 8
     SYS_ADMIN = 21
+    AUDIT_WRITE = 29
 
 
 WORKER_CAPS = frozenset({Cap.CHOWN, Cap.DAC_OVERRIDE, Cap.FOWNER, Cap.FSETID})
@@ -56,6 +58,13 @@ ZYGOTE_CAPS = WORKER_CAPS | {Cap.SYS_ADMIN, Cap.SETUID, Cap.SETGID, Cap.SETPCAP}
 HOSTD_CAPS = frozenset({Cap.SYS_ADMIN, Cap.DAC_OVERRIDE, Cap.KILL})
 """What hostd keeps: SYS_ADMIN to mount, DAC_OVERRIDE to find a volume beneath directories that are not root's, KILL to
 end processes of sessions and workers."""
+
+SIGNIN_CAPS = frozenset(
+    {Cap.CHOWN, Cap.DAC_OVERRIDE, Cap.DAC_READ_SEARCH, Cap.FOWNER, Cap.SETGID, Cap.SETUID, Cap.AUDIT_WRITE}
+)
+"""What the sign-in helper keeps, for the host's PAM modules: those about files for what they keep of an account that is
+not root's (pam_faillock), SET* for those that look as the user, AUDIT_WRITE since PAM refuses everybody when it is root
+and cannot write to the kernel's audit (pam_audit.c)."""
 
 
 class _Header(ctypes.Structure):

@@ -125,10 +125,23 @@ def rules(text: str) -> list[list[str]]:
     return [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
 
 
+def put_signin_service(config: Config) -> bool:
+    """Write the PAM file by which operators sign in; whether it was not there before. Raises ConfigError, HostError."""
+    return _put(config.signin_pam_path, render.signin_service(), "remove it")
+
+
+def withdraw_signin_service(config: Config) -> None:
+    """Remove that file if it is ours. Never raises: this runs while stopping."""
+    _take_away(config.signin_pam_path)
+
+
 def _put_pam_service(config: Config) -> bool:
     """Write the PAM file; whether it was not there before."""
-    path = pam_path(config)
-    text = render.pam_service(config)
+    return _put(pam_path(config), render.pam_service(config), "remove it, or set sshd.pam_service to another name")
+
+
+def _put(path: str, text: str, mend: str) -> bool:
+    """Write a PAM file with `text`; whether it was not there before. `mend`: what to do where another one is."""
     try:
         try:
             found = is_ours(path)
@@ -139,9 +152,7 @@ def _put_pam_service(config: Config) -> bool:
             replace(path, text, 0o644)
             return True
         if not found:
-            raise ConfigError(
-                f"{path} is there and was not written by Hatchway: remove it, or set sshd.pam_service to another name"
-            )
+            raise ConfigError(f"{path} is there and was not written by Hatchway: {mend}")
         if Path(path).read_text(encoding="utf-8") != text:
             replace(path, text, 0o644)
         return False
@@ -163,6 +174,11 @@ def _look_at_pam_service(config: Config, require: Callable[[str, bool], None]) -
 
 def withdraw(prepared: Prepared) -> None:
     """Remove the PAM file if `prepare` made it and it is still ours. Never raises: this runs while stopping."""
+    if prepared.pam_created:
+        _take_away(prepared.pam_path)
+
+
+def _take_away(path: str) -> None:
     with contextlib.suppress(OSError):
-        if prepared.pam_created and is_ours(prepared.pam_path):
-            os.unlink(prepared.pam_path)
+        if is_ours(path):
+            os.unlink(path)

@@ -1,4 +1,5 @@
-"""The text of the three files that make an sshd speak SFTP and nothing else. Pure: no I/O, no state.
+"""The text of the three files that make an sshd speak SFTP and nothing else, and of the PAM service by which operators
+sign in to the web pages. Pure: no I/O, no state.
 
 The policy is one `Match LocalPort` block, so the same file serves the dedicated sshd and, later, a drop-in for the
 host's own. The dedicated file sets the keywords that sshd takes only globally and includes the policy. The PAM file
@@ -244,6 +245,37 @@ def pam_service(config: Config, marker: str = MARKER) -> str:
     )
     rule(
         "Passwords are not changed here. Without this line PAM would use /etc/pam.d/other for that (pam.conf(5)).",
+        "password required pam_deny.so",
+    )
+    return "\n".join(text) + "\n"
+
+
+def signin_service(marker: str = MARKER) -> str:
+    """The PAM service file by which operators sign in to the web pages: Config.signin_pam_path. `marker` as in
+    `pam_service`."""
+
+    def rule(why: str, *lines: str) -> None:
+        text.extend(_rule(why, *lines))
+
+    text = [
+        marker,
+        "# PAM for operators who sign in to Hatchway's web pages, with the password of their account on this host.",
+        "# That they are operators is looked at before this. It may be made stricter (pam_faillock, pam_access, …); a",
+        "# module that asks for a second thing besides the password cannot be answered.",
+    ]
+    rule(
+        "Whose password is right, as this host knows it: LDAP, SSSD and the like come with it.", "@include common-auth"
+    )
+    rule(
+        "Nobody while the host is being shut down; nobody whose account has expired or is locked by what keeps it. "
+        "This stage is asked again and again while somebody is signed in.",
+        "account required pam_nologin.so",
+        "@include common-account",
+    )
+    rule(
+        "No session is opened and no password changed here. Without these lines PAM would use /etc/pam.d/other for "
+        "that (pam.conf(5)).",
+        "session required pam_deny.so",
         "password required pam_deny.so",
     )
     return "\n".join(text) + "\n"

@@ -55,18 +55,19 @@ def decode(body: bytes, kind: Any) -> Any:
         raise ProtocolError(f"not a known message: {exc}") from exc
 
 
-def _length(header: bytes) -> int:
+def _length(header: bytes, most: int = MAX_FRAME) -> int:
     (length,) = _LENGTH.unpack(header)
-    if length > MAX_FRAME:
-        raise ProtocolError(f"a frame of {length} bytes is larger than allowed ({MAX_FRAME})")
+    if length > most:
+        raise ProtocolError(f"a frame of {length} bytes is larger than allowed ({most})")
     return int(length)
 
 
 class Channel:
-    """Frames over a trio stream. One task may send and one receive at a time."""
+    """Frames over a trio stream. One task may send and one receive at a time. None longer than `most` is received."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, most: int = MAX_FRAME) -> None:
         self.stream = stream
+        self._most = most
         self._buffer = bytearray()
 
     async def send(self, message: object) -> None:
@@ -78,7 +79,7 @@ class Channel:
         header = await self._exactly(_LENGTH.size)
         if header is None:
             return None
-        body = await self._exactly(_length(header))
+        body = await self._exactly(_length(header, self._most))
         if body is None:
             raise ProtocolError("the stream ended within a frame")
         return decode(body, kind)
@@ -157,3 +158,19 @@ def call_blocking(path: str, request: object, answer: type[T], timeout_s: float 
         raise reply.error()
     assert isinstance(reply, answer)
     return reply
+
+
+def receive_blocking(sock: socket.socket, kind: Any, most: int) -> Any:
+    """The next message on a socket in blocking mode, of at most `most` bytes, one of the types of `kind`.
+
+    Raises ProtocolError for anything else, also for a stream that has ended.
+    """
+    with sock.makefile("rb") as file:
+        header = file.read(_LENGTH.size)
+        if len(header) < _LENGTH.size:
+            raise ProtocolError("the stream ended without a message")
+        length = _length(header, most)
+        body = file.read(length)
+    if len(body) < length:
+        raise ProtocolError("the stream ended within a frame")
+    return decode(body, kind)

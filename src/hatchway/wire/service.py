@@ -13,16 +13,19 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from hatchway import log
 from hatchway.errors import HatchwayError, InternalError, ProtocolError
 from hatchway.wire import notify
-from hatchway.wire.frames import Channel, Failure
+from hatchway.wire.frames import MAX_FRAME, Channel, Failure
 
 _UCRED = struct.Struct("3i")
+
+Who = TypeVar("Who")
+"""What the handlers of a table are told of who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,18 @@ def peer_of(sock: trio.socket.SocketType | socket.socket) -> Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Generic[Who]):
     """One row of a table: the uids that may make the request, and what answers it (None: nothing is sent back).
 
     With `stream` the connection belongs to it after the answer, until it returns.
     """
 
     uids: Collection[int]
-    handler: Callable[[Any, Peer], Awaitable[object]]
+    handler: Callable[[Any, Who], Awaitable[object]]
     stream: Callable[[Channel], Awaitable[None]] | None = None
 
 
-Table = Mapping[type, Request]
+Table = Mapping[type, Request[Peer]]
 
 
 class Work:
@@ -96,15 +99,40 @@ FINISH_S = 5.0
 """Longest wait for requests that are being answered when a process is to end."""
 
 
-async def serve(name: str, listener: trio.SocketListener, table: Table, work: Work | None = None) -> None:
-    """Serve `table` on `listener` until cancelled. `name` is the socket's name in the log."""
+async def serve(
+    name: str,
+    listener: trio.SocketListener,
+    table: Table,
+    work: Work | None = None,
+    *,
+    request_max: int = MAX_FRAME,
+    connections_max: int | None = None,
+) -> None:
+    """Serve `table` on `listener` until cancelled. `name` is the socket's name in the log.
+
+    A request has at most `request_max` bytes. With `connections_max` no more are open at once: what comes beyond is
+    closed at once.
+    """
+    connections = 0
     work = Work() if work is None else work
     logger = log.get(socket=name)
     kinds = _union(table)
 
+    async def bounded(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        if connections_max is not None and connections >= connections_max:
+            logger.warning("connection refused, there are too many", open=connections)
+            await stream.aclose()
+            return
+        connections += 1
+        try:
+            await connection(stream)
+        finally:
+            connections -= 1
+
     async def connection(stream: trio.SocketStream) -> None:
         peer = peer_of(stream.socket)
-        channel = Channel(stream)
+        channel = Channel(stream, request_max)
         async with stream:
             try:
                 while not work.ending and (request := await channel.receive(kinds)) is not None:
@@ -124,7 +152,7 @@ async def serve(name: str, listener: trio.SocketListener, table: Table, work: Wo
             except trio.BrokenResourceError:
                 logger.debug("peer left", uid=peer.uid, pid=peer.pid)
 
-    await serve_connections(logger, listener, connection, work)
+    await serve_connections(logger, listener, bounded, work)
 
 
 async def serve_connections(
@@ -147,7 +175,7 @@ async def serve_connections(
             await trio.serve_listeners(guarded, [listener], handler_nursery=nursery)
 
 
-async def _answer(logger: Any, row: Request, request: object, peer: Peer) -> object:
+async def _answer(logger: Any, row: Request[Peer], request: object, peer: Peer) -> object:
     try:
         return await row.handler(request, peer)
     except HatchwayError as exc:

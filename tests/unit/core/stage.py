@@ -17,6 +17,7 @@ import trio
 from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.granting import Granting
@@ -48,9 +49,9 @@ from hatchway.wire.host import (
     Withdraw,
     Withdrawal,
 )
-from hatchway.wire.service import Peer, Table
+from hatchway.wire.service import Peer
 
-ROOT = Peer(1, 0, 0)
+ROOT = Caller.of(Peer(1, 0, 0))
 WEB = InstanceKey("shop", "web", 1)
 
 
@@ -193,7 +194,7 @@ class Stage:
     host: FakeHost
     inventory: Inventory
     gate_path: str
-    requests: Table
+    requests: Requests
     admission: Admission
     deliveries: Deliveries
     reconciler: Reconciler

@@ -17,6 +17,7 @@ from tests.unit.core.stage import ROOT, WEB, Stage, snapshot, staged, volume
 
 from hatchway.admin import auditing
 from hatchway.admin.attempts import LOGIN_LENGTH
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.finding import Finding
 from hatchway.admin.journal import INSTANCE_LENGTH
 from hatchway.admin.sentences import CHANGING, READING, UNSEEN, lasted, requested
@@ -52,7 +53,7 @@ from hatchway.wire.entry import (
     TakeKeyBack,
     Unlock,
 )
-from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.service import Peer, Request
 
 RULE = AccessRule(where="/etc/a.toml, rule 1", project="shop", service="web", volumes=("/data",))
 
@@ -113,7 +114,7 @@ async def test_what_an_operator_does_is_recorded_with_who_and_how_it_ended(tmp_p
         assert {event.kind for event in events} == {EventKind.CHANGE}
         assert [event.login for event in events] == ["shop-web-1"] * 9 + ["elsewhere"]
         assert [event.done for event in events] == [True] * 5 + [False] + [True] * 3 + [False]
-        assert {event.who for event in events} == {auditing.caller(ROOT)}
+        assert {event.who for event in events} == {ROOT.origin}
 
 
 async def test_what_failed_is_recorded_under_the_instance_it_was_asked_of(tmp_path: Path) -> None:
@@ -147,10 +148,10 @@ async def test_a_registry_that_cannot_be_asked_stops_no_record(tmp_path: Path) -
         async def broken(_text: str) -> tuple[str, str]:
             raise RuntimeError("disk I/O error")
 
-        async def done(_request: object, _peer: Peer) -> None:
+        async def done(_request: object, _caller: Caller) -> None:
             await trio.lowlevel.checkpoint()
 
-        rows: Table = {ShowPassword: Request((0,), done)}
+        rows: Requests = {ShowPassword: Request((0,), done)}
         table = auditing.audited(rows, stage.core.journal, broken, stage.core.now)
         await table[ShowPassword].handler(ShowPassword(instance="web"), ROOT)
         (event,) = await recorded(stage)
@@ -228,7 +229,7 @@ async def test_who_is_kicked_is_recorded_under_the_instance_it_was_in(tmp_path: 
             (f"kick session {second}", "192.0.2.8"),
         ]
         assert {(event.instance, event.login, event.done) for event in events} == {("shop/web/1", "shop-web-1", True)}
-        assert {event.who for event in events} == {auditing.caller(ROOT)}
+        assert {event.who for event in events} == {ROOT.origin}
 
 
 async def test_why_a_session_ended_is_recorded(tmp_path: Path) -> None:
@@ -316,11 +317,11 @@ async def test_a_request_nobody_has_described_is_recorded_by_its_name() -> None:
 async def test_a_fault_of_ours_is_recorded_without_what_it_says(tmp_path: Path, error: BaseException) -> None:
     async with staged(tmp_path) as stage:
 
-        async def fail(_request: object, _peer: Peer) -> object:
+        async def fail(_request: object, _caller: Caller) -> object:
             await trio.lowlevel.checkpoint()
             raise error
 
-        rows: Table = {ShowPassword: Request((0,), fail)}
+        rows: Requests = {ShowPassword: Request((0,), fail)}
         table = auditing.audited(rows, stage.core.journal, Finding(stage.core).subject, stage.core.now)
         with pytest.raises(type(error)):
             await table[ShowPassword].handler(ShowPassword(instance="shop/web/1"), ROOT)
@@ -347,14 +348,15 @@ def test_who_asks_is_the_uid_and_whose_log_in_it_comes_from(monkeypatch: pytest.
             return next(numbers)
 
     monkeypatch.setattr("builtins.open", File)
-    assert [auditing.caller(Peer(7, 0, 0)) for _ in range(5)] == ["uid 0, logged in as uid 1000"] + ["uid 0"] * 4
+    assert [Caller.of(Peer(7, 0, 0)).origin for _ in range(5)] == ["uid 0, logged in as uid 1000"] + ["uid 0"] * 4
     assert asked == ["/proc/7/loginuid"] * 5
 
 
 def test_who_asks_may_be_gone() -> None:
-    assert auditing.caller(Peer(2**22 + 1, 7, 7)) == "uid 7"
-    own = auditing.caller(Peer(os.getpid(), os.getuid(), os.getgid()))
-    assert own.startswith(f"uid {os.getuid()}")
+    assert Caller.of(Peer(2**22 + 1, 7, 7)).origin == "uid 7"
+    own = Caller.of(Peer(os.getpid(), os.getuid(), os.getgid()))
+    assert own.name == f"uid {os.getuid()}"
+    assert own.origin.startswith(f"uid {os.getuid()}")
 
 
 def test_sentences_of_requests() -> None:

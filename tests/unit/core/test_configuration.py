@@ -43,12 +43,30 @@ def test_an_empty_file_is_the_defaults() -> None:
         ("[ids]\nlogin_uids = [1000, 2000]", ["ids.login_uids", "1879048192-2147483647"]),
         ("[ids]\nlogin_uids = [1900100000]", ["ids.login_uids", "a list of 2"]),
         ("[ids]\nworker_uids = [1900100000, 1900100009]", ["ids.", "no overlap"]),
-        ("[ids]\ncore_user = 'hatchway-keys'", ["ids", "four different names"]),
+        ("[ids]\ncore_user = 'hatchway-keys'", ["ids", "five different names"]),
         ("[credentials]\npassword = 'md5'", ["credentials.password", "'md5'", "'raw'", "'argon2id'"]),
         ("[engine]\nurl = 'tcp://1.2.3.4:2375'", ["engine.url", "unix:///"]),
         ("[connect]\nhost = 'a b'", ["connect.host", "'a b'"]),
         ("[log]\nkeep_events = 999", ["log.keep_events", "999", "1000 to 10000000"]),
         ("[log]\nkeep_days = 0", ["log.keep_days", "0", "1 to 36500"]),
+        ("[web]\nlisten = []", ["web.listen", "at least one"]),
+        ("[web]\nlisten = ['localhost:8022']", ["web.listen", "'localhost:8022'", "'[::1]:8022'"]),
+        ("[web]\nlisten = ['::1:8022']", ["web.listen", "'::1:8022'"]),
+        ("[web]\nlisten = ['127.0.0.1']", ["web.listen", "'127.0.0.1'"]),
+        ("[web]\nlisten = ['127.0.0.1:65536']", ["web.listen", "65536"]),
+        ("[web]\nlisten = ['0.0.0.0:8022']\ntls = 'off'", ["web.listen", "a loopback address"]),
+        ("[web]\ntls = 'none'", ["web.tls", "'none'", "'own'"]),
+        ("[web]\ntls = 'files'\nkey = '/k'", ["web.certificate", "an absolute path"]),
+        ("[web]\ntls = 'files'\ncertificate = '/c'\nkey = 'k'", ["web.key", "an absolute path"]),
+        ("[web]\ncertificate = '/c'", ["web.certificate", "empty, with web.tls = 'own'"]),
+        ("[web]\ntls = 'proxy'", ["web.trusted_proxies", "at least one"]),
+        ("[web]\ntrusted_proxies = ['proxy']", ["web.trusted_proxies", "'proxy'"]),
+        ("[web]\noperators_group = ''", ["web.operators_group", "a group"]),
+        ("[web]\noperators_group = 'a:b'", ["web.operators_group", "'a:b'"]),
+        ("[web]\nsession_idle_s = 59", ["web.session_idle_s", "60 to 86400"]),
+        ("[web]\nsession_s = 1799", ["web.session_s", "no fewer than web.session_idle_s"]),
+        ("[web]\nenabled = true\n[ids]\nservice_uids = [1900000000, 1900000003]", ["service_uids", "five uids"]),
+        ("[ids]\nweb_user = 'hatchway'", ["ids", "five different names"]),
         ("sshd = 3", ["sshd", "table"]),
         ("[sshd", ["configuration"]),
     ],
@@ -58,6 +76,19 @@ def test_what_is_wrong_is_named(text: str, words: list[str]) -> None:
         config.parse(text)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_where_web_pages_are() -> None:
+    text = "[web]\nlisten = ['127.0.0.1:8022', '[::1]:443', '0.0.0.0:80']\ntrusted_proxies = ['10.0.0.0/8']"
+    assert [config.web_address(one) for one in config.parse(text).web.listen] == [
+        ("127.0.0.1", 8022),
+        ("::1", 443),
+        ("0.0.0.0", 80),
+    ]
+    config.parse("[web]\ntls = 'files'\ncertificate = '/etc/c.pem'\nkey = '/etc/k.pem'")
+    config.parse("[web]\ntls = 'off'\nlisten = ['[::1]:8022', '127.0.0.2:80']")
+    config.parse("[web]\noperators_group = 'EXAMPLE\\\\domain admins@corp'")
+    config.parse("[ids]\nservice_uids = [1900000000, 1900000003]")
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
@@ -157,7 +188,7 @@ def test_everything_that_is_wrong() -> None:
         ("sshd.listen", "'localhost'"),
         ("sshd.listen", "'here'"),
         ("host.umask", "'22'"),
-        ("ids", "['hatchway-keys', 'hatchway-catalog', 'hatchway-keys', 'hatchway-sftp']"),
+        ("ids", "['hatchway-keys', 'hatchway-catalog', 'hatchway-keys', 'hatchway-web', 'hatchway-sftp']"),
         ("ids.login_uids", "[1900100000, 1901000000]"),
     ]
     assert problems[3] == Problem(

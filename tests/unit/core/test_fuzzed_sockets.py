@@ -1,4 +1,4 @@
-"""Whatever is sent to the auth and the admin socket: an answer or a hang-up, no entry, no fault of ours.
+"""Whatever is sent to the auth, the admin and the web socket: an answer or a hang-up, no entry, no fault of ours.
 
 The core is a real one, on a stage whose hostd does what it is told. Each test has one stage for all that it tries.
 """
@@ -6,6 +6,7 @@ The core is a real one, on a stage whose hostd does what it is told. Each test h
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -24,11 +25,18 @@ from tests.unit.core.soup import ANYTHING, TEXTS, budget, entered, of_struct, sp
 from tests.unit.core.stage import Stage, staged
 
 from hatchway.access import attempts, service
+from hatchway.access.attempts import Attempts
 from hatchway.access.throttle import Throttle
+from hatchway.admin.callers import for_peers
+from hatchway.admin.relaying import Relaying
+from hatchway.admin.signing import Signing, helper
+from hatchway.admin.visits import Visits
+from hatchway.config import Web
 from hatchway.errors import BY_CODE, InternalError
 from hatchway.wire.admin import Enable
 from hatchway.wire.frames import MAX_FRAME
 from hatchway.wire.service import serve
+from hatchway.wire.web import Call, SignIn, SignOut, ViewerKind, WhoIs
 
 T = TypeVar("T")
 
@@ -44,6 +52,7 @@ class Lasting:
         self.directory = directory
         self.events = events
         self.stage: Stage
+        self.visits: Visits
         self._ready = threading.Event()
         self._token: trio.lowlevel.TrioToken
         self._end: trio.Event
@@ -57,6 +66,10 @@ class Lasting:
     @property
     def admin_path(self) -> str:
         return str(self.directory / "admin-under-test.sock")
+
+    @property
+    def web_path(self) -> str:
+        return str(self.directory / "web-under-test.sock")
 
     def _main(self) -> None:
         try:
@@ -72,7 +85,16 @@ class Lasting:
             sock = trio.socket.socket(socket.AF_UNIX)
             await sock.bind(self.admin_path)
             sock.listen()
-            nursery.start_soon(serve, "admin", trio.SocketListener(sock), self.stage.requests)
+            nursery.start_soon(serve, "admin", trio.SocketListener(sock), for_peers(self.stage.requests))
+            core = self.stage.core
+            asks = helper(core.config.signin_socket)
+            signing = Signing(Web(), core.journal, Attempts(failure_s=0.0), asks, core.now, lambda: 0.0)
+            self.visits = signing._visits
+            web = trio.socket.socket(socket.AF_UNIX)
+            await web.bind(self.web_path)
+            web.listen()
+            relayed = Relaying(self.stage.requests, signing).table(os.getuid())
+            nursery.start_soon(serve, "web", trio.SocketListener(web), relayed)
             self._ready.set()
             await self._end.wait()
             nursery.cancel_scope.cancel()
@@ -298,3 +320,35 @@ def test_every_request_with_any_values_has_an_answer_that_is_ours(lasting: Lasti
     # It was no use if nothing was understood.
     assert len(answered) > len(kinds) / 2
     assert len(failed) > len(kinds) / 3
+
+
+# --- the web process's socket --------------------------------------------------------------------------------------
+
+
+def test_a_web_process_that_is_broken_into_gains_nothing(lasting: Lasting) -> None:
+    """Anything, as a request of its own and as one to be relayed, with no token, and with one for which nobody may do
+    anything."""
+    person, _ = lasting.do(lambda: lasting.visits.begin(ViewerKind.PERSON, "bert", 0, 0.0))
+    kinds = sorted({*lasting.stage.requests, SignIn, WhoIs, SignOut}, key=lambda kind: kind.__name__)
+    answered = set()
+
+    @budget(600)
+    @given(data=st.data())
+    def asked(data: st.DataObject) -> None:
+        shared(lasting)
+        kind = data.draw(st.sampled_from(kinds))
+        inner = msgspec.msgpack.encode(data.draw(of_struct(kind) if data.draw(st.booleans()) else spoiled(kind)))
+        if data.draw(st.integers(0, 3)):
+            token = data.draw(st.sampled_from((person, "", "A" * 43)) | TEXTS)
+            address = data.draw(TEXTS)
+            body = msgspec.msgpack.encode(Call(token=token, address=address, request=msgspec.Raw(inner)))
+        else:
+            body = inner
+        for one in bodies(said(lasting.web_path, struct.pack(">I", len(body)) + body)):
+            answered.add(one["type"] if one["type"] != "failure" else one["code"])
+        lasting.unharmed()
+
+    asked()
+    # Nobody signs in: there is no helper.
+    assert answered <= {"viewer", "signed-out", "refused", "protocol", "not-running", "sign-in-wait"}
+    assert {"signed-out", "refused", "protocol"} <= answered

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hatchway import provision
-from hatchway.config import Config, Paths, Sshd
+from hatchway import provision, supervisor
+from hatchway.config import Config, Paths, Sshd, Web
 from hatchway.errors import ConfigError, ConflictError
+from hatchway.sshd import install, render
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
 
@@ -61,6 +62,93 @@ def test_where_units_listen_nothing_is_taken_over(tmp_path: Path) -> None:
         with provision.run_directory(config):
             pass
         (tmp_path / "run").mkdir()
+
+
+WITH_WEB = Config(web=Web(enabled=True))
+
+
+class FakeRecords:
+    """Publishes accounts nowhere, and has them looked up."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+
+    def users(self) -> dict[str, int]:
+        return self.published
+
+    def publish_service(self, name: str, uid: int) -> None:
+        self.published[name] = uid
+
+    def publish_group(self, name: str, gid: int) -> None:
+        self.groups[name] = gid
+
+
+def test_the_web_process_changes_no_number_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = []
+    for config in (Config(), WITH_WEB):
+        records = FakeRecords()
+
+        def look(name: str, records: FakeRecords = records) -> provision.Account | None:
+            uid = records.published.get(name)
+            return None if uid is None else provision.Account(name, uid, uid)
+
+        monkeypatch.setattr(provision, "_host_user", look)
+        found = provision.accounts(config, records)  # type: ignore[arg-type] # it has what is asked of it
+        published.append((records, found))
+    (without, accounts), (with_web, more) = published
+    assert without.groups == with_web.groups
+    assert with_web.published == {**without.published, "hatchway-web": 1_900_000_004}
+    assert more == {**accounts, "web": provision.Account("hatchway-web", 1_900_000_004, 1_900_000_004)}
+    assert not set(with_web.groups.values()) & set(with_web.published.values())
+
+
+def test_what_there_is_only_with_web_pages() -> None:
+    without, with_web = provision.listening(Config()), provision.listening(WITH_WEB)
+    assert {name: with_web[name] for name in without} == without
+    assert {name: one.role for name, one in with_web.items() if name not in without} == {"web": "web", "signin": "core"}
+    for one in with_web.values():
+        assert os.path.basename(one.path) in provision.RUN_FILES
+    roles = ("root", "core", "catalog", "keys", "web")
+    accounts = {name: provision.Account(name, number, number) for number, name in enumerate(roles)}
+    usual, more = (
+        {one.name: one for one in supervisor.services(config, None, accounts, ("sshd",))}
+        for config in (Config(), WITH_WEB)
+    )
+    assert [name for name in more if name not in usual] == ["signin"]
+    assert more["signin"].account.name == "root", "PAM tells nobody else about passwords"
+    assert more["signin"].sockets == ("signin",)
+    assert list(more).index("signin") < list(more).index("core")
+    assert more["core"].sockets == (*usual["core"].sockets, "web")
+    assert {f"notify-{name}.sock" for name in more} <= provision.RUN_FILES
+
+
+def test_the_pam_service_of_an_earlier_run_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pam.d").mkdir()
+    paths = Paths(run_dir=str(tmp_path), pam_dir=str(tmp_path / "pam.d"))
+    config = Config(paths=paths, web=Web(enabled=True))
+    path = Path(config.signin_pam_path)
+    assert path.name == "hatchway-signin"
+    assert supervisor._prepare_signin(config)
+    assert path.read_text() == render.signin_service()
+    # Killed before it was removed; then there is no web any more, or there still is.
+    assert supervisor._prepare_signin(config)
+    assert supervisor._prepare_signin(Config(paths=paths))
+    install.withdraw_signin_service(config)
+    assert not path.exists()
+    install.withdraw_signin_service(config)
+    # What somebody else has put there is not taken over, and a package's left.
+    (tmp_path / "signin-service-made").unlink()
+    path.write_text("auth required pam_permit.so\n")
+    with pytest.raises(ConfigError, match="hatchway-signin is there and was not written by Hatchway: remove it"):
+        supervisor._prepare_signin(config)
+    install.withdraw_signin_service(config)
+    assert path.exists()
+    path.write_text(render.signin_service(render.PACKAGED_PAM))
+    assert not supervisor._prepare_signin(config)
+    path.unlink()
+    assert not supervisor._prepare_signin(Config(paths=paths))
+    assert not path.exists()
 
 
 def test_a_link_in_the_cores_directory_gives_away_nothing(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def examine(
     yield from _directories(config, flaw)
     yield from _addresses(config, no_address or why_not)
     yield from _own_name(config, hostname())
+    yield from _operators(config)
     if prefix == PACKAGE_PREFIX:
         yield from _fixed(config, units)
         yield from _devices(config, units, proc)
@@ -158,6 +159,16 @@ def _own_name(config: Config, name: str) -> Iterator[Finding]:
             "connect.host",
             f"it is empty, so clients are told this host's own name, {name}, which few of them can look up",
             "set it to the name or address by which clients reach this host",
+        )
+
+
+def _operators(config: Config) -> Iterator[Finding]:
+    group = config.web.operators_group
+    if config.web.enabled and not _known(grp.getgrnam, group):
+        yield warning(
+            "web.operators_group",
+            f"there is no group {group}: nobody can sign in to the web pages as an operator",
+            f"groupadd --system {group}, and gpasswd --add NAME {group} for each operator",
         )
 
 

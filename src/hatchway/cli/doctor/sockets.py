@@ -24,6 +24,7 @@ def modes(config: Config, running: bool, owner: int = 0, how: Advice = HERE) -> 
         config.hostd_socket,
         config.catalog_socket,
         config.workers_socket,
+        *((config.web_socket, config.signin_socket) if config.web.enabled else ()),
     )
     return [_mode(path, owner, how) for path in paths]
 

@@ -1,0 +1,187 @@
+"""Signing in to the web pages and out again, and whether who is signed in still may be.
+
+The web process says from where somebody comes. It may be broken into, or a proxy in front of it be believed that must
+not be: so wrong passwords here are counted apart from those of SFTP, though by the same rules. Nobody can have an
+address or a login kept out of SFTP by what is claimed here; an address that guesses over SFTP waits here, too. And a
+name counts as an operator's here, never as the login of the same name.
+
+Seam: only operators sign in by now. Logins of persons are accounts of the host, so none has an operator's name
+(host.policy.check_record); a name that is a person's login is to be checked by their password instead of the helper,
+with the Attempts of SFTP if it is the same password.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from hatchway import addresses, log
+from hatchway.access.attempts import Attempts, UncheckedError
+from hatchway.admin.callers import Caller
+from hatchway.admin.journal import Journal
+from hatchway.admin.visits import Visit, Visits
+from hatchway.config import Web
+from hatchway.errors import NotRunningError, SignedOutError, SignInError, SignInWaitError
+from hatchway.model import EventKind
+from hatchway.registry.records import NewEvent
+from hatchway.wire import frames
+from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Operator, Verdict
+from hatchway.wire.web import SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+
+FAILURE_S = 2.0
+"""Who is refused is refused after so many seconds at the earliest: longer than PAM takes by itself, so that it does not
+show whether there is such an operator."""
+
+LOOK_EVERY_S = 30.0
+"""How old, in seconds, may be what is known of whether somebody who is signed in still may be."""
+
+ASK_S = 20.0
+"""Longest wait for the helper, which gives a question up by itself before."""
+
+LOGGED_MAX = 64
+"""Characters of what a stranger says that are logged."""
+
+WRONG = "the name or the password is wrong, or this account may not sign in here"
+"""What everybody is told who may not sign in."""
+
+REFUSED = "signing in to the web pages: wrong name or password, or no operator"
+UNCHECKED = "signing in to the web pages, not looked at: too many guesses"
+"""What the record says of it."""
+
+Ask = Callable[[CheckPassword | CheckStanding], Awaitable[Verdict]]
+
+
+def helper(path: str) -> Ask:
+    """Asks the helper that listens at `path`. Raises NotRunningError."""
+
+    async def ask(question: CheckPassword | CheckStanding) -> Verdict:
+        return await frames.call(path, question, Verdict, ASK_S)
+
+    return ask
+
+
+class Signing:
+    """All who are signed in. `ask` asks the helper, `now` gives Unix time in seconds, `clock` those of one that never
+    goes back."""
+
+    def __init__(
+        self,
+        config: Web,
+        journal: Journal,
+        attempts: Attempts,
+        ask: Ask,
+        now: Callable[[], float],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._visits = Visits(config.session_idle_s, config.session_s)
+        self._journal = journal
+        self._attempts = attempts
+        self._ask = ask
+        self._now = now
+        self._clock = clock
+        self._logger = log.get(socket="web")
+
+    async def sign_in(self, request: SignIn) -> SignedIn:
+        """Raises SignInError, SignInWaitError, and NotRunningError when nobody can sign in now."""
+        address = addresses.address(request.address)
+        place = "" if address is None else str(address)
+        verdict = Verdict(operator=None)
+        # What is longer than can be right is asked for as nothing, which takes the helper as long.
+        name = request.name if len(request.name) <= NAME_MAX else ""
+        password = request.password if len(request.password.encode()) <= PASSWORD_MAX else ""
+
+        async def right() -> bool:
+            nonlocal verdict
+            verdict = await self._asked(CheckPassword(name=name, password=password, address=place))
+            return verdict.operator is not None
+
+        try:
+            # No login has a space. All spellings of a name are one, whatever the name services think of them.
+            await self._attempts.ask(address, f"operator {name.casefold()}", right)
+        except UncheckedError as exc:
+            self._refused(request.name, place, str(exc), UNCHECKED)
+            raise SignInWaitError(_wait(exc.wait_s)) from None
+        if verdict.operator is None:
+            self._refused(request.name, place, verdict.reason, REFUSED)
+            raise SignInError(WRONG)
+        return self._begun(verdict.operator, place)
+
+    def _begun(self, operator: Operator, place: str) -> SignedIn:
+        token, visit = self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock())
+        caller = caller_of(visit, place)
+        self._logger.info("signed in", by=caller.name, address=place)
+        self._record("signed in", caller)
+        return SignedIn(token=token, viewer=self._viewer(visit))
+
+    async def who_is(self, request: WhoIs) -> Viewer:
+        """Raises SignedOutError, and NotRunningError when it cannot be told now."""
+        return self._viewer(await self.visit(request.token))
+
+    async def visit(self, token: str) -> Visit:
+        """The visit that `token` is for, of somebody who still may be here. Raises as `who_is`."""
+        visit = self._found(token)
+        if self._clock() - visit.looked_at < LOOK_EVERY_S:
+            return visit
+        # One look is enough for all that a page asks at once.
+        async with visit.looking:
+            visit = self._found(token)
+            if self._clock() - visit.looked_at >= LOOK_EVERY_S:
+                await self._look(visit)
+        return self._found(token)
+
+    async def _look(self, visit: Visit) -> None:
+        began = self._clock()
+        verdict = await self._asked(CheckStanding(name=visit.name, uid=visit.uid))
+        if verdict.operator is not None:
+            visit.looked_at = began
+        elif self._visits.end_all(visit.kind, visit.name):
+            caller = caller_of(visit)
+            self._logger.warning("signed out, not an operator any more", by=caller.name, reason=verdict.reason)
+            self._record(f"signed out: {verdict.reason}", caller)
+
+    async def sign_out(self, request: SignOut) -> SignedOut:
+        """Also where there is no such token."""
+        visit = self._visits.end(request.token, self._clock())
+        if visit is not None:
+            caller = caller_of(visit)
+            self._logger.info("signed out", by=caller.name)
+            self._record("signed out", caller)
+        return SignedOut()
+
+    def _found(self, token: str) -> Visit:
+        visit = self._visits.find(token, self._clock())
+        if visit is None:
+            raise SignedOutError("you are signed out: sign in again")
+        return visit
+
+    async def _asked(self, question: CheckPassword | CheckStanding) -> Verdict:
+        try:
+            return await self._ask(question)
+        except NotRunningError as exc:
+            self._logger.error("operators cannot be looked at", error=str(exc))
+            raise NotRunningError("whether you may sign in cannot be looked at now: Hatchway's log says why") from None
+
+    def _viewer(self, visit: Visit) -> Viewer:
+        left_s = visit.ends_at - self._clock()
+        return Viewer(kind=visit.kind, name=visit.name, expires_at=self._now() + left_s)
+
+    def _refused(self, name: str, place: str, reason: str, told: str) -> None:
+        self._logger.warning("sign-in refused", name=name[:LOGGED_MAX], address=place, reason=reason)
+        self._journal.refused(name, place, told)
+
+    def _record(self, what: str, caller: Caller) -> None:
+        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, who=caller.origin))
+
+
+def caller_of(visit: Visit, place: str = "") -> Caller:
+    """Who makes the requests of a visit, from the address `place`, "" when it is not known."""
+    name = f"{visit.kind.value} {visit.name} (web)"
+    return Caller(name, f"{name} from {place}" if place else name)
+
+
+def _wait(wait_s: float | None) -> str:
+    if wait_s is None:
+        return "too many sign in at once: try again in a moment"
+    return f"too many wrong attempts from your address: try again in {max(1, math.ceil(wait_s))} s"
