@@ -86,6 +86,27 @@ class ProtocolError(HatchwayError):
     exit_code = 10
 
 
+class SignInError(HatchwayError):
+    """Name or password is wrong, or may not sign in. One text for all reasons."""
+
+    code = "sign-in"
+    exit_code = 11
+
+
+class SignInWaitError(HatchwayError):
+    """Too many attempts to sign in; the text says how long to wait."""
+
+    code = "sign-in-wait"
+    exit_code = 12
+
+
+class SignedOutError(HatchwayError):
+    """The token of a session of the web pages is not, or no longer, valid."""
+
+    code = "signed-out"
+    exit_code = 13
+
+
 class InternalError(HatchwayError):
     """A fault of ours; the log of the process named has the traceback."""
 
@@ -106,6 +127,9 @@ BY_CODE: dict[str, type[HatchwayError]] = {
         HostError,
         EngineError,
         ProtocolError,
+        SignInError,
+        SignInWaitError,
+        SignedOutError,
         InternalError,
     )
 }

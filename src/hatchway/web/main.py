@@ -1,0 +1,134 @@
+"""The process `hatchway-web`: serves the pages. It has no rights of its own, and asks the core for everything.
+
+Whoever starts it sets its user, whom the core's socket "web" is for, and no_new_privs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+
+from hatchway import log
+from hatchway.errors import ConfigError, HatchwayError, HostError, RefusedError, plain_errors
+from hatchway.kernel import privileges
+from hatchway.web import certificate, guard
+from hatchway.web import settings as configuration
+from hatchway.web.app import application
+from hatchway.web.backend import Backend
+from hatchway.web.settings import Places, WebSettings
+from hatchway.wire import notify
+
+STOP_S = 3.0
+"""Longest wait for answers that are being given when the process is to end."""
+
+READ_S = 20
+"""Longest silence within a request."""
+
+
+async def run(
+    settings: WebSettings, places: Places, *, started: Callable[[tuple[str, ...]], None] = lambda _binds: None
+) -> None:
+    """Serve until cancelled or told to end. `started` is told the URLs. Raises ConfigError, HostError."""
+    server = _server(settings, places)
+    app: Any = application(settings, Backend(places.core_socket))
+    stop = trio.Event()
+
+    async def until_told() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                stop.set()
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_told)
+        nursery.start_soon(notify.stay_well)
+        try:
+            wait: Callable[[], Awaitable[Any]] = stop.wait
+            binds = await nursery.start(
+                lambda task_status=trio.TASK_STATUS_IGNORED: serve(
+                    app, server, shutdown_trigger=wait, task_status=task_status
+                )
+            )
+        except OSError as exc:
+            raise HostError(f"cannot listen on {', '.join(settings.listen)}: {exc.strerror or exc}") from None
+        log.get().info("ready", addresses=binds)
+        started(tuple(binds))
+        notify.ready()
+        await stop.wait()
+        nursery.cancel_scope.deadline = trio.current_time() + STOP_S + 1
+        # Hypercorn ends by itself, and then nothing is left to wait for.
+
+
+def _server(settings: WebSettings, places: Places) -> ServerConfig:
+    server = ServerConfig()
+    server.bind = [_bind(text) for text in settings.listen]
+    server.alpn_protocols = ["http/1.1"]
+    server.include_server_header = False
+    server.h11_max_incomplete_size = guard.HEADERS_MAX + guard.TARGET_MAX
+    server.keep_alive_timeout = 30
+    server.read_timeout = READ_S
+    server.graceful_timeout = STOP_S
+    server.shutdown_timeout = STOP_S
+    server.accesslog = None
+    server.errorlog = _Quiet("hypercorn")
+    if settings.tls in ("own", "files"):
+        if settings.tls == "own":
+            hosts = [configuration.listening(text)[0] for text in settings.listen]
+            chosen = certificate.own(Path(places.own_dir), [host for host in hosts if host not in ("0.0.0.0", "::")])
+        else:
+            chosen = Path(settings.certificate), Path(settings.key)
+            for path in chosen:
+                if not os.access(path, os.R_OK):
+                    raise ConfigError(f"{path}: the user of hatchway-web cannot read it")
+        server.certfile, server.keyfile = map(str, chosen)
+        log.get().info("certificate", file=server.certfile, sha256=certificate.fingerprint(chosen[0]))
+    return server
+
+
+def _bind(text: str) -> str:
+    host, port = configuration.listening(text)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Quiet(logging.Logger):
+    """What Hypercorn says, in our log. Tracebacks of clients that leave are of no interest."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """One record."""
+        level = "debug" if record.levelno < logging.WARNING else "warning"
+        getattr(log.get(), level)("server", message=record.getMessage()[:500])
+
+
+def main() -> None:
+    """Entry point: `python -I -m hatchway.web.main --config FILE`. Exit status 0 after SIGTERM."""
+    parser = argparse.ArgumentParser(prog="hatchway-web")
+    parser.add_argument("--config", type=Path, required=True, help="the configuration file")
+    arguments = parser.parse_args()
+    try:
+        settings, places = configuration.load(arguments.config)
+        log.configure("web", places.log_level)
+        if 0 in os.getresuid():
+            raise RefusedError(
+                "hatchway-web must not run as root: it needs no rights, and everybody on the network can talk to it"
+            )
+        os.umask(0o077)
+        privileges.no_new_privileges()
+        privileges.not_dumpable()
+        privileges.prove_unprivileged(os.getuid(), os.getgid(), permitted=(), effective=())
+        with plain_errors():
+            trio.run(run, settings, places)
+    except HatchwayError as exc:
+        log.fatal("hatchway-web", exc)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What the web process asks the core, on the socket "web". The core authorises each Call by what its viewer may do.
+
+The web process has no rights of its own: it holds the token of whoever is signed in for as long as it answers them,
+and passes it on.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from hatchway.wire.entry import Confidential
+
+
+class ViewerKind(enum.StrEnum):
+    """Who looks: an operator of this host, a person with a Hatchway account, or whoever opened a link."""
+
+    OPERATOR = "operator"
+    PERSON = "person"
+    LINK = "link"
+
+
+class Viewer(msgspec.Struct, frozen=True, kw_only=True, tag="viewer"):
+    """Who is signed in. `name` is the operator's account, the person's login, or the link's instance key as text.
+
+    `expires_at` is Unix seconds.
+    """
+
+    kind: ViewerKind
+    name: str
+    expires_at: float
+
+
+class SignIn(Confidential, frozen=True, kw_only=True, tag="sign-in"):
+    """Sign in from `address`, the client's. Answer: SignedIn. Raises SignInError, SignInWaitError."""
+
+    name: str
+    password: str
+    address: str
+
+
+class SignedIn(Confidential, frozen=True, kw_only=True, tag="signed-in"):
+    """`token` stands for the viewer from now on."""
+
+    token: str
+    viewer: Viewer
+
+
+class WhoIs(Confidential, frozen=True, tag="who-is"):
+    """Whose token is this? Answer: Viewer. Raises SignedOutError when it is not valid any more."""
+
+    token: str
+
+
+class SignOut(Confidential, frozen=True, tag="sign-out"):
+    """Forget the token. Answer: SignedOut, also when there is no such token."""
+
+    token: str
+
+
+class SignedOut(msgspec.Struct, frozen=True, tag="signed-out"):
+    """The token is of no use any more."""
+
+
+class Call(Confidential, frozen=True, kw_only=True, tag="call"):
+    """Do `request`, one encoded request of wire.admin or wire.entry, for the viewer of `token`, who comes from
+    `address`. Answer: that request's own. Raises SignedOutError, and RefusedError for what the viewer may not do.
+    """
+
+    token: str
+    address: str
+    request: msgspec.Raw
