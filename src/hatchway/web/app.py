@@ -77,7 +77,11 @@ _ADVICE = {
 
 
 def application(
-    settings: WebSettings, backend: Backend, *, now: Callable[[], float] = time.time, watch: Callable[[], float] = time.monotonic
+    settings: WebSettings,
+    backend: Backend,
+    *,
+    now: Callable[[], float] = time.time,
+    watch: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """All of it. `now` gives Unix seconds, `watch` seconds of a clock that only goes on."""
     static = looks.Static()
@@ -98,7 +102,13 @@ def application(
     def problem(status: int, text: str = "") -> Response:
         kind = status if status in _TITLES else 500 if status >= 500 else 400
         response = house.html(
-            "problem.html", status, title=_TITLES[kind], text=text, advice=_ADVICE[kind], again=status == 503, status=status
+            "problem.html",
+            status,
+            title=_TITLES[kind],
+            text=text,
+            advice=_ADVICE[kind],
+            again=status == 503,
+            number=status,
         )
         if status == 503:
             response.headers["retry-after"] = "5"

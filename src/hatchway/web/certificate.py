@@ -1,4 +1,7 @@
-"""A certificate of our own, made at the first start: browsers warn of it once, and what crosses the network is encrypted."""
+"""A certificate of our own, made at the first start.
+
+Browsers warn of it once, and what crosses the network is encrypted.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,9 @@ def _make(certificate: Path, key: Path, hosts: Iterable[str]) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=LIFE_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_name(host) for host in dict.fromkeys(hosts) if host]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_name(host) for host in dict.fromkeys(hosts) if host]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(private, hashes.SHA256())

@@ -1,4 +1,7 @@
-"""What stands before every page: limits of requests, and headers of answers. Plain ASGI, so that nothing gets round it."""
+"""What stands before every page: limits of requests, and headers of answers.
+
+Plain ASGI, so that nothing gets round it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,13 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, *, https: bool, proxied: bool, proxies: tuple[Network, ...], refuse: Callable[[int], ASGIApp]
+        self,
+        app: ASGIApp,
+        *,
+        https: bool,
+        proxied: bool,
+        proxies: tuple[Network, ...],
+        refuse: Callable[[int], ASGIApp],
     ) -> None:
         self._app = app
         self._proxied = proxied

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +36,44 @@ READ_S = 20
 
 
 async def run(
-    settings: WebSettings, places: Places, *, started: Callable[[tuple[str, ...]], None] = lambda _binds: None
+    settings: WebSettings,
+    places: Places,
+    stop: trio.Event,
+    *,
+    started: Callable[[tuple[str, ...]], None] = lambda _urls: None,
 ) -> None:
-    """Serve until cancelled or told to end. `started` is told the URLs. Raises ConfigError, HostError."""
+    """Serve until `stop`. `started` is told the URLs. Raises ConfigError, HostError."""
     server = _server(settings, places)
     app: Any = application(settings, Backend(places.core_socket))
-    stop = trio.Event()
-
-    async def until_told() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                stop.set()
-                return
-
+    wait: Callable[[], Awaitable[Any]] = stop.wait
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(until_told)
-        nursery.start_soon(notify.stay_well)
         try:
-            wait: Callable[[], Awaitable[Any]] = stop.wait
-            binds = await nursery.start(
-                lambda task_status=trio.TASK_STATUS_IGNORED: serve(
-                    app, server, shutdown_trigger=wait, task_status=task_status
-                )
-            )
+            urls = await nursery.start(partial(_serve, app, server, wait))
         except OSError as exc:
             raise HostError(f"cannot listen on {', '.join(settings.listen)}: {exc.strerror or exc}") from None
-        log.get().info("ready", addresses=binds)
-        started(tuple(binds))
-        notify.ready()
-        await stop.wait()
-        nursery.cancel_scope.deadline = trio.current_time() + STOP_S + 1
-        # Hypercorn ends by itself, and then nothing is left to wait for.
+        log.get().info("ready", addresses=urls)
+        started(tuple(urls))
+
+
+async def _serve(
+    app: Any, server: ServerConfig, stop: Callable[[], Awaitable[Any]], *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    await serve(app, server, shutdown_trigger=stop, task_status=task_status)
+
+
+async def _until_told(settings: WebSettings, places: Places) -> None:
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def served() -> None:
+                await run(settings, places, stop, started=lambda _urls: notify.ready())
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(served)
+            nursery.start_soon(notify.stay_well)
+            async for _ in signals:
+                stop.set()
 
 
 def _server(settings: WebSettings, places: Places) -> ServerConfig:
@@ -125,7 +133,7 @@ def main() -> None:
         privileges.not_dumpable()
         privileges.prove_unprivileged(os.getuid(), os.getgid(), permitted=(), effective=())
         with plain_errors():
-            trio.run(run, settings, places)
+            trio.run(_until_told, settings, places)
     except HatchwayError as exc:
         log.fatal("hatchway-web", exc)
 

@@ -52,7 +52,9 @@ class Cookies:
 
     def _value(self, request: Request, name: str) -> str | None:
         # Of several of one name, which other hosts of the domain could add, none is ours for certain.
-        pairs = [part.strip().partition("=") for value in request.headers.getlist("cookie") for part in value.split(";")]
+        pairs = [
+            part.strip().partition("=") for value in request.headers.getlist("cookie") for part in value.split(";")
+        ]
         found = [value for key, _, value in pairs if key == name]
         if len(found) != 1 or not 0 < len(found[0]) <= TOKEN_MAX or not found[0].isascii():
             return None

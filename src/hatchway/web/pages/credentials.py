@@ -55,7 +55,7 @@ async def _ask_renew(visit: Visit) -> Response:
 
 
 async def _renew(visit: Visit) -> Response:
-    keys = await visit.ask(RenewKey(str(visit.instance)), Keys)
+    keys = await visit.ask(RenewKey(instance=str(visit.instance)), Keys)
     visit.say("There is a new key. The old one does not work any more; download the new one.")
     _say_not_ended(visit, keys.not_ended)
     for text in keys.undelivered:
@@ -115,8 +115,8 @@ async def _add_key(visit: Visit) -> Response:
         raise UsageError("paste a public key, such as the line in id_ed25519.pub")
     if "PRIVATE KEY" in public:
         raise UsageError(
-            "that is a private key, which nobody should ever get: it was not kept. Paste the public one, whose file ends "
-            "in .pub"
+            "that is a private key, which nobody should ever get: it was not kept. Paste the public one, whose file "
+            "ends in .pub"
         )
     request = AddKey(
         instance=str(visit.instance),

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute
 from hatchway.errors import NotFoundError
 from hatchway.model import EventKind
 from hatchway.web.visit import Doors, Visit, sentence
-from hatchway.wire.admin import LOG_MAX, Log, ReadLog
+from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
 
 PAGE = 100
 
@@ -35,11 +35,10 @@ async def _log(visit: Visit) -> Response:
     asked = visit.asked("page")
     last = LOG_MAX // PAGE
     number = min(max(1, int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 4 else 1), last)
-    problem, entries = "", ()
+    problem = ""
+    entries: tuple[LogEntry, ...] = ()
     try:
-        found = await visit.ask(
-            ReadLog(limit=min(number * PAGE + 1, LOG_MAX), instance=instance, kinds=kinds), Log
-        )
+        found = await visit.ask(ReadLog(limit=min(number * PAGE + 1, LOG_MAX), instance=instance, kinds=kinds), Log)
         entries = tuple(reversed(found.entries))
     except NotFoundError as exc:
         problem = sentence(str(exc))

@@ -45,5 +45,11 @@ async def _kick(visit: Visit, instance: str | None) -> None:
         raise UsageError("choose a session")
     kicked = await visit.ask(Kick(instance=instance, sessions=(session,) if session else ()), Kicked)
     count = len(kicked.sessions)
-    ended = "No session was open" if count == 0 else "The session has ended" if count == 1 else f"{count} sessions have ended"
+    ended = (
+        "No session was open"
+        if count == 0
+        else "The session has ended"
+        if count == 1
+        else f"{count} sessions have ended"
+    )
     visit.say(f"{ended}. Whoever was in may come in again, unless the login is locked.")

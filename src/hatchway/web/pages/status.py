@@ -15,4 +15,4 @@ def routes(doors: Doors) -> list[BaseRoute]:
 
 
 async def _status(visit: Visit) -> Response:
-    return visit.page("status.html", status=await visit.ask(DaemonStatus(), Status))
+    return visit.page("status.html", state=await visit.ask(DaemonStatus(), Status))

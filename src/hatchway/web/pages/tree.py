@@ -52,9 +52,7 @@ async def _tree(visit: Visit) -> Response:
     sharing, state = visit.asked("sharing"), visit.asked("state")
     environment = _environment(visit.asked("environment"))
     found = [
-        one
-        for one in listing.instances
-        if _has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
+        one for one in listing.instances if _has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
     ]
     counts = Counter(one.key.environment for one in found)
     if environment is not None:

@@ -44,7 +44,10 @@ async def _enable(visit: Visit) -> Response:
     given = next((grant for grant in volume.grants if grant.origin is Origin.COMMAND and grant.in_force), None)
     more = {} if given is None else {"follow": given.follows, "ownership": given.ownership}
     request = Enable(
-        instance=str(visit.instance), volumes=(volume.path,), read_only=mode is Mode.READ_ONLY, **more  # type: ignore[arg-type]
+        instance=str(visit.instance),
+        volumes=(volume.path,),
+        read_only=mode is Mode.READ_ONLY,
+        **more,  # type: ignore[arg-type]
     )
     changed = await visit.ask(request, Changed)
     how = "read-only" if mode is Mode.READ_ONLY else "to read and write"
