@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hatchway.printable import escaped
+from hatchway.printable import escaped, harmless
 from hatchway.web import moments, paths, wording
 
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -51,7 +51,8 @@ class Static:
 
 
 def _shown(value: object) -> object:
-    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    # Keys of instances are no text, but print as what is in them.
+    return value if isinstance(value, Markup | int | float) else escaped(str(value))
 
 
 def _exact(text: str) -> Markup:
@@ -80,6 +81,8 @@ def environment(static: Static) -> jinja2.Environment:
         "share": wording.share,
     }
     found.filters |= filters
+    # What cannot be seen must not be copied either: it would be pasted into a terminal.
+    found.tests["visible"] = lambda text: harmless(text) == text
     found.globals |= {
         "static": static.url,
         "instance_path": paths.instance,

@@ -32,6 +32,10 @@ class StaleFormError(RefusedError):
     """A form that is not of this session, or that another site sent."""
 
 
+class NoFormError(UsageError):
+    """Something else than a form."""
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """What all pages share."""
@@ -45,13 +49,13 @@ class House:
     now: Callable[[], float] = time.time
 
     async def form(self, request: Request, session: str | None) -> FormData:
-        """What was sent. Raises StaleFormError unless a form of ours was, made for `session`; UsageError for more
-        than a form has."""
+        """What was sent. Raises StaleFormError unless a form of ours was, made for `session`, NoFormError for
+        something else."""
         if not from_here(request, https=self.https):
             raise StaleFormError("another site sent this form; nothing was done")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
-            raise UsageError("this is no form of ours; nothing was done")
+            raise NoFormError("this is no form of ours; nothing was done")
         sent = await request.form(max_files=0, max_fields=FIELDS_MAX)
         token = sent.get("csrf")
         if session is None or not isinstance(token, str) or not self.forms.right(session, token):
@@ -160,7 +164,7 @@ class Doors:
             try:
                 await visit.read_form()
                 return await page(visit)
-            except StaleFormError:
+            except (StaleFormError, NoFormError):
                 raise
             except (UsageError, ConflictError, NotFoundError, UnfinishedError) as exc:
                 visit.say(sentence(str(exc)), good=False)

@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute
 
 from hatchway.errors import NotFoundError
 from hatchway.model import EventKind
+from hatchway.web import paths
 from hatchway.web.visit import Doors, Visit, sentence
 from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
 
@@ -29,7 +30,9 @@ def routes(doors: Doors) -> list[BaseRoute]:
 
 
 async def _log(visit: Visit) -> Response:
-    instance = visit.asked("instance")[:1000].strip()
+    typed = visit.asked("instance")[:1000].strip()
+    # Links name an instance in a form that any name gets through; what is typed goes before.
+    instance = typed or (paths.decoded(visit.asked("of")) if visit.asked("of") else "")
     kind = visit.asked("kind")
     kinds = (EventKind(kind),) if kind in list(EventKind) else ()
     asked = visit.asked("page")
@@ -49,6 +52,7 @@ async def _log(visit: Visit) -> Response:
         at_end=number == last,
         number=number,
         instance=instance,
+        typed=typed,
         kind=kinds[0] if kinds else "",
         kinds=KINDS,
         problem=problem,

@@ -1,0 +1,58 @@
+"""Only proxies of ours are believed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hatchway import addresses
+from hatchway.errors import ConfigError
+from hatchway.web.client import client_address
+from hatchway.web.settings import WebSettings, check, listening
+
+PROXIES = addresses.networks(("127.0.0.1", "10.0.0.0/8"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.9", [], "203.0.113.9"),
+        ("203.0.113.9", ["1.2.3.4"], "203.0.113.9"),
+        ("127.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["1.2.3.4, 203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["1.2.3.4", "203.0.113.9, 10.1.1.1"], "203.0.113.9"),
+        ("127.0.0.1", ["nonsense"], "127.0.0.1"),
+        ("127.0.0.1", ["1.2.3.4, nonsense, 10.1.1.1"], "10.1.1.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("::ffff:127.0.0.1", ["2001:db8::7"], "2001:db8::7"),
+        ("127.0.0.1", [",".join(["10.0.0.1"] * 5000)], "10.0.0.1"),
+    ],
+)
+def test_client(peer: str, forwarded: list[str], client: str) -> None:
+    assert client_address(peer, forwarded, PROXIES) == client
+
+
+def test_nobody_is_believed_without_proxies() -> None:
+    assert client_address("127.0.0.1", ["203.0.113.9"], ()) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (WebSettings(tls="off", listen=("0.0.0.0:8022",)), "web.listen"),
+        (WebSettings(tls="off", listen=("[::]:8022",)), "web.listen"),
+        (WebSettings(tls="proxy"), "web.trusted_proxies"),
+        (WebSettings(tls="files"), "web.certificate"),
+        (WebSettings(trusted_proxies=("everybody",)), "web.trusted_proxies"),
+        (WebSettings(listen=()), "web.listen"),
+        (WebSettings(listen=("8022",)), "web.listen"),
+        (WebSettings(listen=("127.0.0.1:99999",)), "web.listen"),
+    ],
+)
+def test_unsafe_settings_are_refused(settings: WebSettings, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        check(settings)
+
+
+def test_listening() -> None:
+    assert listening("[::1]:8022") == ("::1", 8022)
+    assert listening("localhost:0") == ("localhost", 0)
