@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 from tests.web.core import NAME, PASSWORD
 
-VOID = frozenset("meta link input br hr img path rect circle".split())
+VOID = frozenset(["meta", "link", "input", "br", "hr", "img", "path", "rect", "circle"])
 
 
 @dataclass

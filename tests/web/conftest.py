@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from hatchway.web.settings import WebSettings
 from tests.web.browsing import Client
 from tests.web.core import FakeCore
 from tests.web.place import web
+
+from hatchway.web.settings import WebSettings
 
 PLAIN = WebSettings(tls="off", listen=("127.0.0.1:0",))
 

@@ -6,15 +6,15 @@ import time
 
 import msgspec
 import pytest
+from tests import figures
+from tests.web import sample
+from tests.web.browsing import Answer, Client
+from tests.web.core import RAW_PASSWORD, FakeCore
 
 from hatchway.model import EventKind, InstanceKey, Ownership
 from hatchway.web import paths
 from hatchway.wire import admin, entry
 from hatchway.wire.entry import KeyForm, PasswordKind
-from tests import figures
-from tests.web import sample
-from tests.web.browsing import Answer, Client
-from tests.web.core import RAW_PASSWORD, FakeCore
 
 WEB = paths.instance(sample.WEB)
 HASHED = paths.instance(sample.HASHED)
@@ -182,7 +182,7 @@ def test_key(operator: Client, core: FakeCore, form: str, passphrase: str, name:
     [
         ("filezilla", {}, "filezilla-shop-web-1.xml", "<Logontype>2</Logontype>"),
         ("filezilla", {"password": "yes"}, "filezilla-shop-web-1.xml", "<Logontype>1</Logontype>"),
-        ("filezilla", {"key_dir": "C:\\Users\\me"}, "filezilla-shop-web-1.xml", "C:\\Users\\me\\id_container-shop-web-1"),
+        ("filezilla", {"key_dir": "C:\\Users\\me"}, "filezilla-shop-web-1.xml", "me\\id_container-shop-web-1"),
         ("ssh-config", {}, "ssh_config-shop-web-1", "IdentityFile \"~/.ssh/id_container-shop-web-1\""),
         ("rclone", {"key_dir": "/keys"}, "rclone-shop-web-1.conf", "key_file = /keys/id_container-shop-web-1"),
         ("known-hosts", {}, "known_hosts", "[sftp.example.com]:2022 ssh-ed25519 "),

@@ -7,11 +7,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.web.sample import HOSTILE
 
 from hatchway.errors import NotFoundError
 from hatchway.model import InstanceKey
 from hatchway.web import paths
-from tests.web.sample import HOSTILE
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
@@ -48,7 +48,7 @@ def test_refused(part: str) -> None:
         paths.decoded(part)
 
 
-@pytest.mark.parametrize("number", ["", "-1", "+1", "01", "1.0", "1" * 30, "¹", "١"])
+@pytest.mark.parametrize("number", ["", "-1", "+1", "01", "1.0", "1" * 30, "\u00b9", "\u0661"])
 def test_numbers_have_one_spelling(number: str) -> None:
     with pytest.raises(NotFoundError):
         paths.instance_key("a", "b", number)

@@ -8,16 +8,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-
-from hatchway.errors import HostError, NotRunningError, RefusedError
-from hatchway.printable import escaped
-from hatchway.web import paths
-from hatchway.web.settings import WebSettings
 from tests.web import sample
 from tests.web.browsing import Client
 from tests.web.conftest import PLAIN
 from tests.web.core import NAME, PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
 from tests.web.place import web
+
+from hatchway.errors import HostError, NotRunningError, RefusedError
+from hatchway.printable import escaped
+from hatchway.web import paths
+from hatchway.web.settings import WebSettings
 
 WEB = paths.instance(sample.WEB)
 PAGES = ("/", "/sessions", "/log", "/status", WEB, f"{WEB}/connect", f"{WEB}/password", f"{WEB}/renew-key")

@@ -94,7 +94,7 @@
     const mine = ++wanted;
     if (!box.open) {
       opener = document.activeElement;
-      content.innerHTML = '<div class="loading" role="status"><h2 id="dialog-title" class="visually-hidden">Loading</h2><span class="ghost ghost-title"></span><span class="ghost"></span><span class="ghost"></span><span class="ghost ghost-short"></span><span class="visually-hidden">Loading…</span></div>';
+      content.innerHTML = '<div class="loading" role="status"><h1 id="dialog-title" class="visually-hidden">Loading</h1><span class="ghost ghost-title"></span><span class="ghost"></span><span class="ghost"></span><span class="ghost ghost-short"></span><span class="visually-hidden">Loading…</span></div>';
       box.showModal();
       // What is said must not be outside of it.
       box.append(said);
