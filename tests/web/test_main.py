@@ -27,12 +27,12 @@ def _start(directory: Path, text: str, **more: object) -> subprocess.Popen[str]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes its uid")
 def test_serves_as_a_user_without_rights(core: FakeCore, directory: Path) -> None:
     directory.chmod(0o755)
-    (directory / "web").mkdir()
-    os.chown(directory / "web", NOBODY, NOBODY)
+    (directory / "state-web").mkdir()
+    os.chown(directory / "state-web", NOBODY, NOBODY)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = f'[paths]\nrun_dir = "{directory}"\nstate_dir = "{directory}"\n[web]\nlisten = ["127.0.0.1:{port}"]\n'
+    text = f'[paths]\nrun_dir = "{directory}"\nstate_dir = "{directory}/state"\n[web]\nlisten = ["127.0.0.1:{port}"]\n'
     with serving(core, directory / "web.sock"):
         process = _start(directory, text, user=NOBODY, group=NOBODY, extra_groups=[])
         try:

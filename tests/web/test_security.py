@@ -172,6 +172,25 @@ def test_sign_in_forms_of_other_sites(visitor: Client, core: FakeCore) -> None:
     assert not core.sign_ins
 
 
+def test_links_elsewhere_end_no_session(operator: Client) -> None:
+    """The browser keeps the cookie back then; a page of ours asks again."""
+    bare = Client(operator.url)
+    answer = bare.get(WEB, **{"Sec-Fetch-Site": "cross-site"})
+    assert answer.status == 200 and ("meta", {"http-equiv": "refresh", "content": "0"}) in answer.read.tags
+    assert answer.header("set-cookie") is None
+    answer = bare.get(WEB, **{"Sec-Fetch-Site": "same-origin"})
+    assert answer.status == 303 and answer.header("set-cookie") is None
+
+
+def test_signing_in_again_ends_the_session_before(operator: Client, core: FakeCore) -> None:
+    [token] = core.tokens
+    form = Client(operator.url)
+    page = form.get("/sign-in")
+    form.cookies["hatchway"] = token
+    form.send(page.form("/sign-in"), name=NAME, password=PASSWORD)
+    assert token not in core.tokens and len(core.tokens) == 1
+
+
 def test_sign_in_leads_back(visitor: Client) -> None:
     form = visitor.follow(visitor.get(f"{WEB}/connect")).form("/sign-in")
     answer = visitor.send(form, name=NAME, password=PASSWORD)

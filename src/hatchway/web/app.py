@@ -114,12 +114,20 @@ def application(
             response.headers["retry-after"] = "5"
         return response
 
+    def led_here(request: Request) -> bool:
+        """Whether a link elsewhere led here, so that the browser kept the cookie back (SameSite=Strict)."""
+        elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        return elsewhere and request.method == "GET" and house.cookies.token(request) is None
+
     async def failed(request: Request, exc: Exception) -> Response:
         if isinstance(exc, SignedOutError):
+            if led_here(request):
+                return house.html("onward.html")
             to_page = request.method == "GET" and request.url.path != "/"
             there = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
             away: Response = RedirectResponse(paths.query("/sign-in", next=there if to_page else None), 303)
-            house.cookies.forget(away)
+            if house.cookies.token(request) is not None:
+                house.cookies.forget(away)
             return away
         assert isinstance(exc, HatchwayError)
         status = next((number for kind, number in _STATUSES if isinstance(exc, kind)), 500)

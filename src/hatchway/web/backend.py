@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
+import trio
 
 from hatchway.wire import frames
 from hatchway.wire.web import Call, SignedIn, SignedOut, SignIn, SignOut, Viewer, WhoIs
@@ -15,12 +16,17 @@ TIMEOUT_S = 30.0
 """Longest wait for an answer: whoever looks at a page has long reloaded it then."""
 
 
+AT_ONCE = 100
+"""Requests at once, each of which is a connection; more wait. The core takes 256."""
+
+
 class Backend:
     """The core, through its unix socket at `path`. Every method raises NotRunningError when it does not answer, and
     the HatchwayError it answers with."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._room = trio.Semaphore(AT_ONCE)
 
     async def sign_in(self, name: str, password: str, address: str) -> SignedIn:
         """Raises SignInError, SignInWaitError."""
@@ -40,4 +46,5 @@ class Backend:
         return await self._send(Call(token=token, address=address, request=raw), answer)
 
     async def _send(self, request: object, answer: type[T]) -> T:
-        return await frames.call(self._path, request, answer, TIMEOUT_S)
+        async with self._room:
+            return await frames.call(self._path, request, answer, TIMEOUT_S)

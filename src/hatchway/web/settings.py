@@ -6,6 +6,7 @@ Seam: config.py will have the section, checked there as all others are; then `lo
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -50,7 +51,10 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """What the web process needs of the other sections."""
+    """What the web process needs of the other sections.
+
+    `own_dir` is the only directory it writes to: the unit's StateDirectory=, or beside the core's, which is closed to it.
+    """
 
     core_socket: str
     own_dir: str
@@ -70,7 +74,7 @@ def load(path: Path) -> tuple[WebSettings, Places]:
     paths = whole.get("paths", {})
     places = Places(
         core_socket=f"{paths.get('run_dir', '/run/hatchway')}/web.sock",
-        own_dir=f"{paths.get('state_dir', '/var/lib/hatchway')}/web",
+        own_dir=os.environ.get("STATE_DIRECTORY") or f"{paths.get('state_dir', '/var/lib/hatchway')}-web",
         log_level=whole.get("log", {}).get("level", "info"),
     )
     check(settings)

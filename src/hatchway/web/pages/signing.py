@@ -59,6 +59,8 @@ def routes(house: House) -> list[Route]:
             if (wait := re.search(r"\d+", str(exc))) is not None:
                 response.headers["retry-after"] = wait[0]
             return response
+        if (before := house.cookies.token(request)) is not None:
+            await house.backend.sign_out(before)
         response = RedirectResponse(there, 303)
         house.cookies.keep(response, signed_in.token)
         return response

@@ -74,6 +74,7 @@
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     dialog.addEventListener("close", () => {
       wanted += 1;
+      shownPath = "";
       // Nothing that was revealed stays.
       dialog.querySelector(".dialog-content").replaceChildren();
       document.body.append(said);
@@ -116,14 +117,18 @@
       location.assign(options ? location.href : address);
       return;
     }
-    shownPath = new URL(found.answer.url).pathname;
+    const path = new URL(found.answer.url).pathname, revealed = path.endsWith("/reveal");
+    const same = path.replace(/\/reveal$/, "") === shownPath;
+    shownPath = path.replace(/\/reveal$/, "");
+    const scrolled = same ? content.scrollTop : 0;
     part.classList.remove("card");
     const notices = found.page.getElementById("notices");
     if (notices && notices.childElementCount) part.querySelector(".dialog-body")?.prepend(...notices.children);
     content.replaceChildren(document.adoptNode(part));
     dress(content);
-    content.scrollTop = 0;
-    content.focus();
+    content.scrollTop = scrolled;
+    (same && content.querySelector("[data-focus]") || content).focus({ preventScroll: same });
+    if (revealed) say("The password is shown");
   }
 
   document.addEventListener("click", (event) => {
