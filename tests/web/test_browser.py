@@ -254,6 +254,7 @@ def test_by_keyboard(page: Page) -> None:
         assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
     menu = page.locator(".volume").first.locator("summary")
     page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="Connect to /srv/uploads")).to_be_focused()
     menu.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Make it read-only")).to_be_visible()
