@@ -39,7 +39,7 @@ from hatchway.web.pages import (
     tree,
     volumes,
 )
-from hatchway.web.settings import WebSettings
+from hatchway.web.settings import WebSettings, https, proxies
 from hatchway.web.tokens import Cookies, FormTokens
 from hatchway.web.visit import Doors, House, sentence
 
@@ -84,14 +84,14 @@ def application(
     watch: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """All of it. `now` gives Unix seconds, `watch` seconds of a clock that only goes on."""
-    static = looks.Static()
+    static, is_https = looks.Static(), https(settings)
     house = House(
         backend=backend,
         templates=looks.environment(static),
-        cookies=Cookies(https=settings.https),
+        cookies=Cookies(https=is_https),
         forms=FormTokens(),
         notices=Notices(watch),
-        https=settings.https,
+        https=is_https,
         now=now,
     )
     doors = Doors(house)
@@ -165,9 +165,9 @@ def application(
     app.router.redirect_slashes = False
     return Guard(
         _Logged(app),
-        https=settings.https,
+        https=is_https,
         proxied=settings.tls == "proxy",
-        proxies=settings.proxies(),
+        proxies=proxies(settings),
         refuse=refuse,
     )
 

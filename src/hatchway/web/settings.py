@@ -37,23 +37,12 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     session_idle_s: int = 1800
     session_s: int = 43200
 
-    @property
-    def https(self) -> bool:
-        """Whether browsers come by https."""
-        return self.tls != "off"
-
-    def proxies(self) -> tuple[addresses.Network, ...]:
-        """`trusted_proxies` as networks. Raises ConfigError."""
-        try:
-            return addresses.networks(self.trusted_proxies)
-        except UsageError as exc:
-            raise ConfigError(f"web.trusted_proxies: {exc}") from None
-
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
     """What the web process needs of the other sections.
 
-    `own_dir` is the only directory it writes to: the unit's StateDirectory=, or beside the core's, which is closed to it.
+    `own_dir` is the only directory it writes to: the unit's StateDirectory=, or one beside the core's, which is closed
+    to it.
     """
 
     core_socket: str
@@ -81,6 +70,19 @@ def load(path: Path) -> tuple[WebSettings, Places]:
     return settings, places
 
 
+def https(settings: WebSettings) -> bool:
+    """Whether browsers come by https."""
+    return settings.tls != "off"
+
+
+def proxies(settings: WebSettings) -> tuple[addresses.Network, ...]:
+    """`trusted_proxies` as networks. Raises ConfigError."""
+    try:
+        return addresses.networks(settings.trusted_proxies)
+    except UsageError as exc:
+        raise ConfigError(f"web.trusted_proxies: {exc}") from None
+
+
 def check(settings: WebSettings) -> None:
     """Raises ConfigError for what cannot be, or would be unsafe."""
     if not settings.listen:
@@ -94,7 +96,7 @@ def check(settings: WebSettings) -> None:
             )
     if settings.tls == "files" and not (settings.certificate and settings.key):
         raise ConfigError('web.tls = "files": set web.certificate and web.key')
-    if not settings.proxies() and settings.tls == "proxy":
+    if not proxies(settings) and settings.tls == "proxy":
         raise ConfigError('web.tls = "proxy": set web.trusted_proxies, such as ["127.0.0.1"]')
 
 
