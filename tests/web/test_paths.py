@@ -63,4 +63,5 @@ def test_nobody_is_led_elsewhere(there: str) -> None:
 
 
 def test_led_to_pages_with_parameters() -> None:
-    assert paths.local("/log?kind=login&instance=shop%2Fweb%2F1") == "/log?kind=login&instance=shop%2Fweb%2F1"
+    for there in ("/log?kind=login&instance=shop%2Fweb%2F1", "/?q=shop+web&state="):
+        assert paths.local(there) == there

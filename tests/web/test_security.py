@@ -311,6 +311,14 @@ def test_core_away(operator: Client, core: FakeCore) -> None:
     answer = operator.get("/")
     assert answer.status == 503 and answer.header("retry-after") == "5"
     assert "/run/hatchway" not in answer.page
+    assert ("meta", {"http-equiv": "refresh", "content": "5"}) in answer.read.tags
+    core.failing = None
+    form = operator.get(WEB).form(f"{WEB}/lock")
+    core.failing = NotRunningError("hung up")
+    answer = operator.send(form)
+    # Asking again by itself would be another request than the form's.
+    assert answer.status == 503 and "is not known" in answer.text
+    assert not [attributes for tag, attributes in answer.read.tags if tag == "meta" and "http-equiv" in attributes]
     core.failing = HostError("the volume cannot be mounted")
     answer = operator.get("/")
     assert answer.status == 500 and "the volume cannot be mounted" in answer.text.lower()

@@ -75,6 +75,11 @@ _ADVICE = {
     "open are not affected.",
 }
 
+_UNSURE = (
+    "Whether what you sent was done before that is not known: go back in a moment, reload the page, and look before you "
+    "send it again."
+)
+
 
 def application(
     settings: WebSettings,
@@ -99,15 +104,16 @@ def application(
     routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house)]
     routes += [route for part in parts for route in part.routes(doors)]
 
-    def problem(status: int, text: str = "") -> Response:
+    def problem(status: int, text: str = "", *, sent: bool = False) -> Response:
+        """A page. `sent`: instead of what a form was to do, so that asking again would be another thing."""
         kind = status if status in _TITLES else 500 if status >= 500 else 400
         response = house.html(
             "problem.html",
             status,
             title=_TITLES[kind],
             text=text,
-            advice=_ADVICE[kind],
-            again=status == 503,
+            advice=_UNSURE if sent and kind >= 500 else _ADVICE[kind],
+            again=status == 503 and not sent,
             number=status,
         )
         if status == 503:
@@ -135,7 +141,7 @@ def application(
         text = "" if status == 503 else sentence(str(exc))
         if status >= 500:
             log.get().warning("page failed", code=exc.code, error=str(exc))
-        return problem(status, text)
+        return problem(status, text, sent=request.method == "POST")
 
     async def http_failed(_request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
@@ -144,8 +150,8 @@ def application(
     async def too_large(_request: Request, _exc: Exception) -> Response:
         return problem(413)
 
-    async def crashed(_request: Request, _exc: Exception) -> Response:
-        return problem(500)
+    async def crashed(request: Request, _exc: Exception) -> Response:
+        return problem(500, sent=request.method == "POST")
 
     def refuse(status: int) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
