@@ -67,5 +67,5 @@ def local(text: str) -> str:
     Not "//host" nor "/\\host", which browsers take for another host.
     """
     return (
-        text if len(text) <= CODED_MAX and re.fullmatch(r"/(?:[A-Za-z0-9._~-][A-Za-z0-9._~/?=&%+*-]*)?", text) else "/"
+        text if len(text) <= CODED_MAX and re.fullmatch(r"/(?:[A-Za-z0-9._~?-][A-Za-z0-9._~/?=&%+*-]*)?", text) else "/"
     )
