@@ -76,7 +76,7 @@ _ADVICE = {
 }
 
 _UNSURE = (
-    "Whether what you sent was done before that is not known: go back in a moment, reload the page, and look before you "
+    """A page. `sent`: instead of what a form was to do, so that asking again would be something else."""
     "send it again."
 )
 
