@@ -76,8 +76,8 @@ _ADVICE = {
 }
 
 _UNSURE = (
-    """A page. `sent`: instead of what a form was to do, so that asking again would be something else."""
-    "send it again."
+    "Whether what you sent was done before that is not known: go back in a moment, reload the page, and look before "
+    "you send it again."
 )
 
 
