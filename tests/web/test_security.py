@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -304,6 +305,19 @@ def test_a_body_without_end_is_cut(site: str, operator: Client) -> None:
 )  # fmt: skip
 def test_paths_that_are_none(operator: Client, path: str) -> None:
     assert operator.get(path).status == 404
+
+
+@pytest.mark.parametrize("how", ["--http2", "--http2-prior-knowledge"])
+def test_no_http_2_without_tls(site: str, how: str) -> None:
+    command = ["curl", "--silent", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}", how]
+    done = subprocess.run([*command, f"{site}/sign-in"], capture_output=True, text=True, check=False)
+    assert done.stdout == "400"
+
+
+def test_no_websockets(operator: Client) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = operator.get("/", **upgrade, **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    assert answer.status == 403 and not answer.body
 
 
 def test_core_away(operator: Client, core: FakeCore) -> None:

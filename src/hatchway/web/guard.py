@@ -72,11 +72,13 @@ class Guard:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. WebSockets are none of ours."""
+        """One request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
+            # No WebSockets.
+            await send({"type": "websocket.close"})
             return
 
         async def guarded_send(message: Message) -> None:
@@ -107,6 +109,10 @@ class Guard:
     def _problem(self, scope: Scope, peer: str) -> int | None:
         """The HTTP status by which to refuse a request before anybody looks at it."""
         headers = scope["headers"]
+        # Hypercorn speaks HTTP/2 to whoever begins so without TLS, or asks for it by Upgrade: where a proxy passes that on,
+        # requests would come which it has not seen.
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return 400
         if self._proxied and not is_proxy(peer, self._proxies):
             return 403
         if scope["method"] not in ("GET", "HEAD", "POST"):
