@@ -109,8 +109,8 @@ class Guard:
     def _problem(self, scope: Scope, peer: str) -> int | None:
         """The HTTP status by which to refuse a request before anybody looks at it."""
         headers = scope["headers"]
-        # Hypercorn speaks HTTP/2 to whoever begins so without TLS, or asks for it by Upgrade: where a proxy passes that on,
-        # requests would come which it has not seen.
+        # Hypercorn speaks HTTP/2 to whoever begins so without TLS, or asks for it by Upgrade: where a proxy passes that
+        # on, requests would come that it has not seen.
         if scope["http_version"] not in ("1.0", "1.1"):
             return 400
         if self._proxied and not is_proxy(peer, self._proxies):
