@@ -30,8 +30,9 @@ from tests import figures, leftovers
 # PuTTY's programs keep random numbers and host keys there, else in the home directory that the user database says.
 os.environ["PUTTYDIR"] = "/nonexistent/putty"
 
-TIERS = ("unit", "mount", "sshd", "long", "host")
+TIERS = ("unit", "web", "mount", "sshd", "long", "host")
 CHECKED_TIERS = ("mount", "sshd", "long", "host")
+BROWSER = "/usr/bin/chromium"
 REQUIRE_ALL = os.environ.get("HATCHWAY_REQUIRE_ALL") == "1"
 
 
@@ -88,6 +89,10 @@ def _nspawn() -> str | None:
     return None
 
 
+def _browser() -> str | None:
+    return None if os.access(BROWSER, os.X_OK) else f"no {BROWSER}"
+
+
 def _package() -> str | None:
     place = os.environ.get("HATCHWAY_TEST_DEBS", "")
     if not place:
@@ -104,9 +109,11 @@ NEEDS = {
     "engine": _engine,
     "systemd-nspawn": _nspawn,
     "package": _package,
+    "browser": _browser,
 }
 TIER_NEEDS = {
     "unit": (),
+    "web": (),
     "mount": ("root", "kernel", "/dev/fuse"),
     "sshd": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
     "long": ("root", "kernel", "/dev/fuse", "sshd", "nss-systemd"),
@@ -135,6 +142,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Marks, and sight of all our descendants."""
     config.addinivalue_line("markers", "engine: needs the container engine that HATCHWAY_TEST_DOCKER names")
     config.addinivalue_line("markers", "leaves(reason): the check for leftovers does not apply, and why")
+    config.addinivalue_line("markers", "browser: needs Debian's Chromium")
     leftovers.adopt_orphans()
     # As in scripts/test: files that the group may write are not trusted, and some people's are the group's.
     os.umask(0o022)
@@ -205,8 +213,7 @@ def _version_of(program: str) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, or fail, what lacks its prerequisites."""
     needs = TIER_NEEDS[_tier_of(item.path)]
-    if item.get_closest_marker("engine"):
-        needs = (*needs, "engine")
+    needs = (*needs, *(mark for mark in ("engine", "browser") if item.get_closest_marker(mark)))
     for need in needs:
         if (reason := missing(need)) is not None:
             _absent(reason)

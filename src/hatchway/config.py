@@ -98,6 +98,11 @@ class Ids(msgspec.Struct, frozen=True, kw_only=True):
     login_uids: tuple[int, int] = (1_900_100_000, 1_900_999_999)
     worker_uids: tuple[int, int] = (1_901_000_000, 1_901_999_999)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Accounts and groups of our own, which are no login's names."""
+        return frozenset({self.core_user, self.catalog_user, self.keys_user, self.web_user, self.session_group})
+
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """The container engine. Times in seconds."""
@@ -214,6 +219,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def web_socket(self) -> str:
         """Where the web process asks the core."""
         return f"{self.paths.run_dir}/web.sock"
+
+    @property
+    def web_dir(self) -> str:
+        """What the web process keeps: its certificate. Not in the state directory, which is the core's alone."""
+        return f"{self.paths.state_dir}-web"
 
     @property
     def signin_socket(self) -> str:

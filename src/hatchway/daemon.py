@@ -52,7 +52,7 @@ async def run(config: Config) -> None:
     try:
         catalog_uid = pwd.getpwnam(config.ids.catalog_user).pw_uid
         keys_uid = pwd.getpwnam(config.ids.keys_user).pw_uid
-        web_uid = pwd.getpwnam(config.ids.web_user).pw_uid if config.web.enabled else None
+        web_uid = pwd.getpwnam(config.ids.web_user).pw_uid if _has_web(config) else None
     except KeyError as exc:
         raise HostError(f"{exc.args[0]}: are the accounts of [ids] there? 'hatchway doctor' tells") from exc
     limits.raise_open_files()
@@ -145,6 +145,14 @@ async def run(config: Config) -> None:
                 nursery.cancel_scope.cancel()
     finally:
         registry.close()
+
+
+def _has_web(config: Config) -> bool:
+    """Whether there are web pages to answer. Logins must not depend on them: that they cannot be had is no failure."""
+    passed = "web" in dict(notify.passed())
+    if config.web.enabled and not passed:
+        log.get().error("web.enabled is on, but there is no socket for the web pages: only 'hatchway run' has it yet")
+    return config.web.enabled and passed
 
 
 async def _serve_settled(name: str, settled: trio.Event, table: Table, work: Work, **bounds: int) -> None:

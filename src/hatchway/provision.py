@@ -57,6 +57,9 @@ def listening(config: Config) -> dict[str, Listening]:
 SERVICES = ("workers", "hostd", "core", "catalog", "sshd")
 """The processes, in the order in which they start."""
 
+WEB_FILES = frozenset({"certificate.pem", "certificate.new", "key.pem", "key.new"})
+"""What the web process keeps."""
+
 WEB_SERVICES = ("signin", "web")
 """Those there are as well with web.enabled."""
 
@@ -174,6 +177,15 @@ def state_directory(config: Config, core: Account) -> None:
                 os.fchown(fd, core.uid, core.gid)
         finally:
             os.close(fd)
+
+
+def web_directory(config: Config, web: Account) -> None:
+    """Make the directory of the web process. Raises ConfigError."""
+    _own_directory(config.web_dir, WEB_FILES, "paths.state_dir", 0o700)
+    os.chown(config.web_dir, web.uid, web.gid)
+    for name in os.listdir(config.web_dir):
+        # An account published anew may have another uid.
+        os.chown(os.path.join(config.web_dir, name), web.uid, web.gid, follow_symlinks=False)
 
 
 @contextmanager

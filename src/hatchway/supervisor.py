@@ -94,6 +94,8 @@ async def _run(config: Config, config_path: Path | None) -> None:
         stack.callback(records.withdraw_all)
         accounts = provision.accounts(config, records)
         provision.state_directory(config, accounts["core"])
+        if config.web.enabled:
+            provision.web_directory(config, accounts["web"])
         stack.callback(install.withdraw, _prepare_sshd(config))
         if _prepare_signin(config):
             stack.callback(install.withdraw_signin_service, config)
@@ -169,6 +171,7 @@ def services(
             accounts["catalog"],
             groups=provision.engine_groups(config),
         ),
+        *([Service("web", python("hatchway.web.main"), accounts["web"])] if config.web.enabled else []),
         Service("sshd", sshd, accounts["root"], notifies=False),
     ]
 

@@ -339,7 +339,7 @@ class Hostd:
         ids = self._config.ids
         wanted = self._records.logins(*ids.login_uids) if self._wanted is None else self._wanted
         in_use = orphans.InUse(
-            names=frozenset({*wanted, ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group}),
+            names=frozenset({*wanted, *ids.names}),
             roots=frozenset(self._roots),
             targets=frozenset({self._config.mount_dir, *(target for root in roots for target in root.targets)}),
             worker_uids=self._uids.used,

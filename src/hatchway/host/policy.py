@@ -43,8 +43,7 @@ def check_record(config: Config, record: UserRecord, own: dict[str, int]) -> Non
     check_login(config, record.login, record.uid)
     if record.home != "/" and not valid_volume_path(record.home):
         raise RefusedError(f"home {record.home!r} of {record.login} is no path")
-    service = (config.ids.core_user, config.ids.catalog_user, config.ids.keys_user, config.ids.session_group)
-    if record.login in service:
+    if record.login in config.ids.names:
         raise ConflictError(f"{record.login} is one of Hatchway's own accounts")
     if own.get(record.login) == record.uid:
         return

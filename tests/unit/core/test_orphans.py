@@ -307,7 +307,7 @@ async def test_what_is_to_be_published_is_in_use(config: Config, monkeypatch: py
         await table[PublishUsers].handler(PublishUsers((UserRecord("new", OTHER, "/"),)), CORE)
         await table[AskLeftovers].handler(AskLeftovers(), CORE)
     ids = config.ids
-    ours = {ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group}
+    ours = {ids.core_user, ids.catalog_user, ids.keys_user, ids.web_user, ids.session_group}
     assert looks.in_use[0].names == {"old", *ours}, "nobody has said yet whose login is none any more"
     assert looks.in_use[1].names == {"new", *ours}
     assert looks.in_use[1].targets == {config.mount_dir}

@@ -115,7 +115,8 @@ def test_what_there_is_only_with_web_pages() -> None:
         {one.name: one for one in supervisor.services(config, None, accounts, ("sshd",))}
         for config in (Config(), WITH_WEB)
     )
-    assert [name for name in more if name not in usual] == ["signin"]
+    assert [name for name in more if name not in usual] == ["signin", "web"]
+    assert more["web"].account.name == "web" and more["web"].sockets == ()
     assert more["signin"].account.name == "root", "PAM tells nobody else about passwords"
     assert more["signin"].sockets == ("signin",)
     assert list(more).index("signin") < list(more).index("core")

@@ -1,0 +1,60 @@
+"""The log: what happened, the latest first."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from hatchway.errors import NotFoundError
+from hatchway.model import EventKind
+from hatchway.web import paths
+from hatchway.web.visit import Doors, Visit, sentence
+from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
+
+PAGE = 100
+
+KINDS = {
+    EventKind.LOGIN: "Logins",
+    EventKind.REFUSED: "Refused",
+    EventKind.END: "Ended sessions",
+    EventKind.CHANGE: "Changes",
+    EventKind.AUTO: "By rules and labels",
+    EventKind.LOCKED: "Locked out",
+    EventKind.LOST: "Lost events",
+}
+
+
+def routes(doors: Doors) -> list[BaseRoute]:
+    """Its page."""
+    return [doors.get("/log", _log)]
+
+
+async def _log(visit: Visit) -> Response:
+    typed = visit.asked("instance")[:1000].strip()
+    # Links name an instance in a form that any name gets through; what is typed goes before.
+    instance = typed or (paths.decoded(visit.asked("of")) if visit.asked("of") else "")
+    kind = visit.asked("kind")
+    kinds = (EventKind(kind),) if kind in list(EventKind) else ()
+    asked = visit.asked("page")
+    last = LOG_MAX // PAGE
+    number = min(max(1, int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 4 else 1), last)
+    problem = ""
+    entries: tuple[LogEntry, ...] = ()
+    try:
+        found = await visit.ask(ReadLog(limit=min(number * PAGE + 1, LOG_MAX), instance=instance, kinds=kinds), Log)
+        entries = tuple(reversed(found.entries))
+    except NotFoundError as exc:
+        problem = sentence(str(exc))
+    return visit.page(
+        "log.html",
+        entries=entries[(number - 1) * PAGE : number * PAGE],
+        more=number < last and len(entries) > number * PAGE,
+        at_end=number == last,
+        number=number,
+        instance=instance,
+        typed=typed,
+        kind=kinds[0] if kinds else "",
+        kinds=KINDS,
+        problem=problem,
+        size=PAGE,
+    )

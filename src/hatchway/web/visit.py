@@ -1,0 +1,190 @@
+"""One request of somebody who is signed in: who, from where, what was sent, and what is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jinja2
+import msgspec
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from hatchway.errors import ConflictError, NotFoundError, RefusedError, SignedOutError, UnfinishedError, UsageError
+from hatchway.model import InstanceKey
+from hatchway.web import paths
+from hatchway.web.backend import Backend
+from hatchway.web.notices import Notices
+from hatchway.web.tokens import Cookies, FormTokens, from_here
+from hatchway.wire.web import Viewer
+
+T = TypeVar("T")
+
+FIELDS_MAX = 300
+"""Fields of one form: a choice of all volumes of an instance, and some more."""
+
+
+class StaleFormError(RefusedError):
+    """A form that is not of this session, or that another site sent."""
+
+
+class NoFormError(UsageError):
+    """Something else than a form."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all pages share."""
+
+    backend: Backend
+    templates: jinja2.Environment
+    cookies: Cookies
+    forms: FormTokens
+    notices: Notices
+    https: bool
+    now: Callable[[], float] = time.time
+
+    async def form(self, request: Request, session: str | None) -> FormData:
+        """What was sent. Raises StaleFormError unless a form of ours was, made for `session`, NoFormError for
+        something else."""
+        if not from_here(request, https=self.https):
+            raise StaleFormError("another site sent this form; nothing was done")
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise NoFormError("this is no form of ours; nothing was done")
+        sent = await request.form(max_files=0, max_fields=FIELDS_MAX)
+        token = sent.get("csrf")
+        if session is None or not isinstance(token, str) or not self.forms.right(session, token):
+            raise StaleFormError(
+                "this form was made for another session: the page was open since before you signed in, or Hatchway was "
+                "restarted meanwhile; nothing was done. Go back, reload the page and send it again"
+            )
+        return sent
+
+    def html(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """The page made of `template`."""
+        return HTMLResponse(self.templates.get_template(template).render(values), status)
+
+
+class Visit:
+    """A request of whoever is signed in."""
+
+    def __init__(self, house: House, request: Request, token: str, viewer: Viewer) -> None:
+        self._house = house
+        self.request = request
+        self.token = token
+        self.viewer = viewer
+        self.address: str = request.state.address
+        self._form: FormData | None = None
+
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._house.now()
+
+    @property
+    def instance(self) -> InstanceKey:
+        """The instance the path names. Raises NotFoundError."""
+        found = self.request.path_params
+        return paths.instance_key(found["environment"], found["container"], found["number"])
+
+    async def ask(self, request: msgspec.Struct, answer: type[T]) -> T:
+        """What the core answers."""
+        return await self._house.backend.call(self.token, self.address, request, answer)
+
+    async def read_form(self) -> None:
+        """Take what was sent: see House.form."""
+        self._form = await self._house.form(self.request, self.token)
+
+    def field(self, name: str, longest: int = 4096) -> str:
+        """A field of the form, "" when it was not sent. Raises UsageError for one that is too long."""
+        assert self._form is not None
+        value = self._form.get(name, "")
+        if not isinstance(value, str) or len(value) > longest:
+            raise UsageError(f"the field '{name}' is too long")
+        return value
+
+    def fields(self, name: str) -> list[str]:
+        """All fields of that name."""
+        assert self._form is not None
+        return [value for value in self._form.getlist(name) if isinstance(value, str)]
+
+    def asked(self, name: str) -> str:
+        """A parameter of the URL, "" when there is none."""
+        return self.request.query_params.get(name, "")
+
+    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page for this viewer."""
+        return self._house.html(
+            template,
+            status,
+            viewer=self.viewer,
+            csrf=self._house.forms.make(self.token),
+            notices=self._house.notices.take(self.token),
+            here=self.request.url.path,
+            now=self.now,
+            **values,
+        )
+
+    def say(self, text: str, *, good: bool = True) -> None:
+        """Have the next page say `text`."""
+        self._house.notices.add(self.token, text, good=good)
+
+    def go(self, path: str) -> Response:
+        """Have the browser look at `path`."""
+        return RedirectResponse(path, 303)
+
+
+Page = Callable[[Visit], Awaitable[Response]]
+
+
+class Doors:
+    """Makes routes of pages: nobody gets to one without being signed in, and no form without its token."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    def get(self, path: str, page: Page) -> Route:
+        """A page that changes nothing."""
+
+        async def serve(request: Request) -> Response:
+            return await page(await self._visit(request))
+
+        return Route(path, serve, methods=["GET"])
+
+    def post(self, path: str, page: Page, back: Callable[[Visit], str]) -> Route:
+        """What a form does. What the core has against it is said on the page `back`."""
+
+        async def serve(request: Request) -> Response:
+            visit = await self._visit(request)
+            try:
+                await visit.read_form()
+                return await page(visit)
+            except (StaleFormError, NoFormError):
+                raise
+            except (UsageError, ConflictError, NotFoundError, UnfinishedError) as exc:
+                visit.say(sentence(str(exc)), good=False)
+                return visit.go(back(visit))
+
+        return Route(path, serve, methods=["POST"])
+
+    async def _visit(self, request: Request) -> Visit:
+        token = self._house.cookies.token(request)
+        if token is None:
+            raise SignedOutError("sign in first")
+        return Visit(self._house, request, token, await self._house.backend.who_is(token))
+
+
+def sentence(text: str) -> str:
+    """`text`, an error's, as a sentence of its own."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def to_instance(visit: Visit) -> str:
+    """The instance's page."""
+    return paths.instance(visit.instance)

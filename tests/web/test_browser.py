@@ -1,0 +1,325 @@
+"""The pages in Chromium, with and without scripts: dialog, copying, revealing, downloads, keyboard, accessibility."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from tests.conftest import BROWSER
+from tests.web import sample
+from tests.web.core import NAME, PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
+
+from hatchway.web import paths
+
+pytestmark = pytest.mark.browser
+
+WEB = paths.instance(sample.WEB)
+PAGES = (
+    "/", "/?q=nothing-at-all", "/sessions", "/log", "/status", "/nothing-here", WEB, paths.instance(sample.DB),
+    paths.instance(sample.FRESH), f"{paths.instance(sample.FRESH)}/connect", f"{WEB}/connect", f"{WEB}/password",
+    f"{WEB}/renew-key",
+)  # fmt: skip
+WIDTHS = (360, 768, 1280, 1920)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One for all tests of this file."""
+    with sync_playwright() as playwright:
+        # Without a sandbox of its own: tests run as root, and it opens nothing but our pages.
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium: Browser, site: str) -> Iterator[BrowserContext]:
+    """A profile of its own, which may use the clipboard."""
+    context = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(10_000)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, core: FakeCore) -> Iterator[Page]:
+    """Signed in, at the list of instances. Whatever the console complains of fails the test."""
+    core.know(sample.plain())
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    sign_in(page)
+    yield page
+    assert [text for text in complaints if "status of 404" not in text] == []
+
+
+def sign_in(page: Page) -> None:
+    """As anybody does."""
+    page.goto("/")
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Instances", level=1)).to_be_visible()
+
+
+def clipboard(page: Page) -> str:
+    """What was copied."""
+    return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def open_dialog(page: Page) -> None:
+    """By the icon of the first volume."""
+    page.goto(WEB)
+    page.get_by_role("link", name="Connect to /srv/uploads").click()
+    expect(page.get_by_role("dialog")).to_contain_text("sftp.example.com")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds."""
+    axe = (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+    # The policy lets no script of others in; the debugger's protocol asks nobody.
+    page.evaluate(axe)
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {node['html'][:160]} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
+
+
+def test_dialog(page: Page) -> None:
+    open_dialog(page)
+    dialog = page.get_by_role("dialog")
+    values = {"host": "sftp.example.com", "port": "2022", "user name": "shop-web-1", "start folder": "/srv/uploads"}
+    for what, value in values.items():
+        dialog.get_by_role("button", name=f"Copy {what}", exact=True).click()
+        expect(page.get_by_role("status").filter(has_text=f"Copied: {what}")).to_be_visible()
+        assert clipboard(page) == value
+    assert RAW_PASSWORD not in page.content()
+    link = dialog.get_by_role("link", name="Open in SFTP application")
+    assert link.get_attribute("href") == "sftp://shop-web-1@sftp.example.com:2022/srv/uploads/"
+    dialog.get_by_role("button", name="Reveal").click()
+    expect(dialog).to_contain_text(RAW_PASSWORD)
+    dialog.get_by_role("button", name="Copy password").click()
+    expect(page.get_by_role("status").filter(has_text="Copied: password")).to_be_visible()
+    assert clipboard(page) == RAW_PASSWORD
+    assert (link.get_attribute("href") or "").startswith("sftp://shop-web-1:correct%20horse")
+    dialog.get_by_role("link", name="Hide").click()
+    expect(dialog).not_to_contain_text(RAW_PASSWORD)
+    dialog.get_by_role("button", name="Reveal").click()
+    expect(dialog).to_contain_text(RAW_PASSWORD)
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert RAW_PASSWORD not in page.content()
+    assert page.url.endswith(WEB)
+    expect(page.get_by_role("link", name="Connect to /srv/uploads")).to_be_focused()
+
+
+def test_downloads_in_the_dialog(page: Page) -> None:
+    open_dialog(page)
+    dialog = page.get_by_role("dialog")
+    with page.expect_download() as key:
+        dialog.get_by_role("button", name="id_container").click()
+    assert key.value.suggested_filename == "id_container-shop-web-1"
+    assert Path(key.value.path()).read_text() == PRIVATE_KEY
+    dialog.locator("summary", has_text=".ppk").click()
+    dialog.get_by_label("Passphrase").fill("geheim")
+    with page.expect_download() as ppk:
+        dialog.get_by_role("button", name="Download .ppk").click()
+    assert ppk.value.suggested_filename == "id_container-shop-web-1.ppk"
+    dialog.locator("summary", has_text="FileZilla").click()
+    with page.expect_download() as site:
+        dialog.get_by_role("button", name="Site file for FileZilla").click()
+    assert site.value.suggested_filename == "filezilla-shop-web-1.xml"
+    expect(dialog).to_be_visible()
+
+
+def test_renew_in_the_dialog(page: Page, core: FakeCore) -> None:
+    open_dialog(page)
+    dialog = page.get_by_role("dialog")
+    before = core.keys[0].fingerprint
+    dialog.get_by_role("link", name="Renew key…").click()
+    expect(dialog).to_contain_text("The old key does not work any more")
+    assert core.keys[0].fingerprint == before
+    dialog.get_by_role("button", name="Renew the key").click()
+    expect(dialog).to_contain_text("There is a new key")
+    expect(dialog).to_contain_text(core.keys[0].fingerprint)
+    dialog.get_by_role("button", name="Close").click()
+    # What is behind it follows.
+    page.reload()
+    expect(page.get_by_role("main")).to_contain_text(core.keys[0].fingerprint)
+
+
+def test_password_in_the_dialog(page: Page, core: FakeCore) -> None:
+    open_dialog(page)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("link", name="Change").click()
+    expect(dialog).to_contain_text("Password of shop-web-1")
+    dialog.get_by_label("As a hash").first.check()
+    dialog.get_by_role("button", name="Make a new password").click()
+    expect(dialog).to_contain_text("The new password")
+    expect(dialog).to_contain_text(core.password)
+    dialog.get_by_role("link", name="Go on to the connection").click()
+    expect(dialog).to_contain_text("type the password itself, not the hash")
+    assert core.password not in page.content()
+
+
+def test_session_ends_while_a_dialog_is_open(page: Page, core: FakeCore) -> None:
+    open_dialog(page)
+    core.tokens.clear()
+    page.get_by_role("dialog").get_by_role("button", name="Reveal").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_live_state(page: Page, core: FakeCore) -> None:
+    page.clock.install()
+    page.goto("/sessions")
+    expect(page.get_by_role("main")).to_contain_text("192.0.2.17")
+    core.sessions = core.sessions[1:]
+    page.clock.run_for(16_000)
+    expect(page.get_by_role("main")).not_to_contain_text("192.0.2.17")
+    expect(page.get_by_role("main")).to_contain_text("1 open session")
+
+
+def test_times_are_the_readers_own(chromium: Browser, site: str, core: FakeCore) -> None:
+    context = chromium.new_context(base_url=site, timezone_id="Asia/Tokyo", locale="de-DE")
+    page = context.new_page()
+    sign_in(page)
+    page.goto("/log")
+    expect(page.get_by_role("main")).to_contain_text("27.11.2026, 18:16:40")
+    expect(page.get_by_role("main")).to_contain_text("Asia/Tokyo")
+    context.close()
+
+
+def test_without_scripts(chromium: Browser, site: str, core: FakeCore) -> None:
+    context = chromium.new_context(base_url=site, java_script_enabled=False, accept_downloads=True)
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    core.know(sample.plain())
+    sign_in(page)
+    page.get_by_label("Search").fill("shop uploads")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_role("link", name="#1 of web in shop").click()
+    page.get_by_role("link", name="Connect to /srv/uploads").click()
+    assert page.url.endswith(f"{WEB}/connect")
+    expect(page.get_by_role("main")).to_contain_text("sftp.example.com")
+    assert page.get_by_role("button", name="Copy host").count() == 0
+    page.get_by_role("button", name="Reveal").click()
+    expect(page.get_by_role("main")).to_contain_text(RAW_PASSWORD)
+    with page.expect_download() as key:
+        page.get_by_role("button", name="id_container").click()
+    assert key.value.suggested_filename == "id_container-shop-web-1"
+    page.get_by_role("link", name="Renew key…").click()
+    page.get_by_role("button", name="Renew the key").click()
+    expect(page.get_by_role("main")).to_contain_text("There is a new key")
+    page.goto("/log")
+    expect(page.get_by_role("main")).to_contain_text("2026-11-27 09:16:40 UTC")
+    page.goto(WEB)
+    page.locator(".volume", has_text="/var/cache/shop").get_by_role("button", name="Turn on").click()
+    expect(page.get_by_role("main")).to_contain_text("Remote access to /var/cache/shop is on")
+    page.locator(".volume", has_text="/var/cache/shop").locator("summary").click()
+    page.get_by_role("button", name="Turn off").click()
+    expect(page.get_by_role("main")).to_contain_text("Remote access to /var/cache/shop is off")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    context.close()
+
+
+def test_by_keyboard(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("shop web")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?q=shop+web**")
+    page.goto(WEB)
+    page.get_by_role("link", name="Connect to /srv/uploads").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("sftp.example.com")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        # Chromium goes to its own controls in between, then the body is active.
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    menu = page.locator(".volume").first.locator("summary")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="Connect to /srv/uploads")).to_be_focused()
+    menu.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Make it read-only")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Make it read-only")).to_be_hidden()
+    expect(menu).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
+    # What is just appearing has less contrast than what has appeared.
+    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
+    context = chromium.new_context(base_url=site, color_scheme=colours, reduced_motion="reduce")
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    core.conditions = msgspec.structs.replace(core.conditions, locked_at=sample.NOW, locked_why="a key was lost")
+    core.know(sample.plain())
+    page.goto("/sign-in")
+    found = {"/sign-in": violations(page)}
+    sign_in(page)
+    for path in PAGES:
+        page.goto(path)
+        # What is folded counts as well.
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        found[path] = violations(page)
+    open_dialog(page)
+    found["dialog"] = violations(page)
+    page.get_by_role("dialog").get_by_role("button", name="Reveal").click()
+    expect(page.get_by_role("dialog")).to_contain_text(RAW_PASSWORD)
+    found["revealed"] = violations(page)
+    context.close()
+    assert [f"{path} {one}" for path, here in found.items() for one in here] == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_window(page: Page, core: FakeCore, width: int) -> None:
+    core.know(sample.plain() + sample.hostile())
+    page.set_viewport_size({"width": width, "height": 800})
+    wide = {}
+    for path in (*PAGES, *(paths.instance(one.key) for one in sample.hostile())):
+        page.goto(path)
+        if (found := page.evaluate("document.documentElement.scrollWidth")) > width:
+            wide[path] = found
+    open_dialog(page)
+    box = page.get_by_role("dialog").bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert wide == {}
+
+
+def test_hostile_names_do_nothing(page: Page, core: FakeCore) -> None:
+    core.know(sample.hostile())
+    asked: list[str] = []
+
+    def asks(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", asks)
+    for one in sample.hostile():
+        page.goto("/")
+        page.locator(f'a.instance-link[href="{paths.instance(one.key)}"]').click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        assert page.url.endswith(paths.instance(one.key))
+        page.get_by_role("link", name="Connect", exact=True).click()
+        expect(page.get_by_role("dialog")).to_contain_text(f"hostile-{one.key.number}")
+        assert re.fullmatch(r"sftp://[\x21-\x7e]+", page.locator("[data-launch]").first.get_attribute("href") or "")
+    assert asked == []
