@@ -24,6 +24,7 @@ from hatchway.admin.granting import Granting
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
+from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.relaying import CONNECTIONS_MAX, REQUEST_MAX, Relaying
 from hatchway.admin.secrets import seal_anew, unopened
@@ -89,6 +90,7 @@ async def run(config: Config) -> None:
             core.journal,
             Attempts(failure_s=FAILURE_S, beside=gate.throttle),
             helper(config.signin_socket),
+            PersonDoor(core, admission),
             core.now,
         )
 

@@ -387,6 +387,16 @@ def is_probe(name: str) -> bool:
     return _PROBE.fullmatch(name) is not None
 
 
+PERSON = "person:"
+"""What stands before a person's login where nobody else may be meant, a container of that name, say."""
+
+
+def person_named(text: str) -> str | None:
+    """The login in `text`, if that can mean nobody but a person; None for any other text."""
+    login = text.removeprefix(PERSON)
+    return login if text.startswith(PERSON) and valid_login(login) else None
+
+
 def login_candidates(key: InstanceKey) -> tuple[Login, Login]:
     """The login an instance gets, and the one it gets if the first is taken.
 

@@ -97,6 +97,11 @@ def decide_login(facts: LoginFacts) -> Denial | None:
     return None
 
 
+def decide_sign_in(facts: LoginFacts) -> Denial | None:
+    """Whether a person may sign in to the web pages, whatever is shared with them and open. None means yes."""
+    return decide_login(replace(facts, shares=1, sessions=0, sessions_max=1))
+
+
 def decide_session(login: LoginFacts, credential: UsedCredential) -> Denial | None:
     """Whether the login may enter with the credential it used. None means yes."""
     denial = decide_login(login)

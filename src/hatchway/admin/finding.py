@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hatchway.admin.core import Core
 from hatchway.errors import NotFoundError, UsageError
-from hatchway.model import InstanceInfo, InstanceKey, login_candidates, parse_instance_key
+from hatchway.model import InstanceInfo, InstanceKey, login_candidates, parse_instance_key, person_named
 from hatchway.printable import shell_command
 from hatchway.registry.records import InstanceRecord, LoginRecord, PersonRecord
 from hatchway.registry.store import Registry
@@ -39,8 +39,24 @@ class Finding:
 
     async def holder(self, text: str) -> LoginRecord:
         """The person or the instance with a login that `text` means. Raises as `granted`."""
+        if (login := person_named(text)) is not None:
+            return await self.person(login)
         person = await self._core.db(lambda registry: registry.person(text))
         return await self.granted(text) if person is None else person
+
+    async def recorded(self, text: str) -> str:
+        """By what the record knows whom `text` means: a key or a person's login. They may be forgotten. Raises
+        NotFoundError, UsageError."""
+        if (login := person_named(text)) is not None:
+            return login
+        if await self._core.db(lambda registry: registry.person(text)) is not None:
+            return text
+        try:
+            return str(await self.key(text))
+        except NotFoundError:
+            if "/" not in text:
+                raise
+            return str(parse_instance_key(text))
 
     async def instance(self, text: str) -> InstanceRecord:
         """As `holder`, for what only instances have. Raises UsageError for a person."""
@@ -73,8 +89,9 @@ class Finding:
     async def subject(self, text: str) -> tuple[str, str]:
         """By which instance or person, and login, the record is to know what is asked of `text`, "" for none. Where it
         means nobody, or several, it is `text` itself: as an instance if it looks like one, else as a login."""
-        if await self._core.db(lambda registry: registry.person(text)) is not None:
-            return text, text
+        login = person_named(text) or text
+        if login != text or await self._core.db(lambda registry: registry.person(login)) is not None:
+            return login, login
         records = await self._core.db(Registry.instances)
         try:
             key = self._resolve(text, records)

@@ -17,7 +17,7 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.admin.secrets import unopened
 from hatchway.admin.statuses import Statuses
-from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UnfinishedError, UsageError
+from hatchway.errors import ConflictError, HatchwayError, HostError, UnfinishedError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
     NO_LIMITS,
@@ -31,7 +31,6 @@ from hatchway.model import (
     Ownership,
     VolumeInfo,
     check_limits,
-    parse_instance_key,
     parse_owner,
     parse_umask,
 )
@@ -173,7 +172,7 @@ class Operations:
             raise UsageError(f"{request.limit} events of the record: ask for 1 to {LOG_MAX:,}")
         page = await self._core.journal.read(
             limit=request.limit,
-            instance=await self._recorded(request.instance) if request.instance else None,
+            instance=await self._finding.recorded(request.instance) if request.instance else None,
             kinds=request.kinds,
             since=request.since,
             after=request.after,
@@ -196,16 +195,6 @@ class Operations:
             for number, event in page.events
         )
         return Log(entries=entries, last=page.last)
-
-    async def _recorded(self, text: str) -> str:
-        """The key by which the record knows the instance `text`, which may be forgotten. Raises NotFoundError,
-        UsageError."""
-        try:
-            return str(await self._finding.key(text))
-        except NotFoundError:
-            if "/" not in text:
-                raise
-            return str(parse_instance_key(text))
 
     # Granting
 

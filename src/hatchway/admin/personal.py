@@ -205,4 +205,5 @@ def _volume(grant: PersonGrant, inventory: Inventory) -> VolumeInfo | None:
 def _problem(volume: VolumeInfo | None) -> str:
     if volume is None:
         return "the instance has no volume there now"
-    return ANOTHER if volume.refusal is None else volume.refusal
+    # Why not is the host's affair, with paths of the host in it, and this is told to the person.
+    return ANOTHER if volume.refusal is None else "what is there now cannot be shared"

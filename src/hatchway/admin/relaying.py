@@ -12,7 +12,7 @@ from typing import Any
 
 from hatchway import addresses, log
 from hatchway.admin.callers import Requests
-from hatchway.admin.rights import MAY
+from hatchway.admin.rights import may
 from hatchway.admin.signing import Signing, caller_of
 from hatchway.errors import RefusedError
 from hatchway.wire import frames
@@ -60,7 +60,7 @@ class Relaying:
         request = frames.decode(bytes(call.request), self._kinds)
         address = addresses.address(call.address)
         caller = caller_of(visit, "" if address is None else str(address))
-        if type(request) not in MAY[visit.kind]:
+        if not may(visit.kind, visit.name, request):
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
         return await self._requests[type(request)].handler(request, caller)

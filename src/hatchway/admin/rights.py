@@ -1,13 +1,13 @@
 """What each kind of viewer of the web pages may ask of the admin table. What is not listed is refused.
 
-Seam: persons and links are to be looked at by the object as well, which is theirs or not: a set of types is not enough
-for them, and is empty until then.
+A person may ask of their own login only, which is looked at too. Seam: links, for which nothing is listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hatchway.model import PERSON
 from hatchway.wire.admin import (
     Apply,
     Confirm,
@@ -93,8 +93,25 @@ OPERATORS = frozenset(
     }
 )
 
+OF_ONE_LOGIN: frozenset[type] = frozenset(
+    {AddKey, ExportKey, Kick, ListKeys, ListSessions, ReadLog, RemoveKey, RenewKey, Show, ShowConditions, ShowPassword}
+)
+"""What a person may ask of their own login, which each of these names in `instance`."""
+
+PEOPLE = OF_ONE_LOGIN | {ShowServer}
+
 MAY: Mapping[ViewerKind, frozenset[type]] = {
     ViewerKind.OPERATOR: OPERATORS,
-    ViewerKind.PERSON: frozenset(),
+    ViewerKind.PERSON: PEOPLE,
     ViewerKind.LINK: frozenset(),
 }
+
+
+def may(kind: ViewerKind, name: str, request: object) -> bool:
+    """Whether the viewer `name` of that kind may make `request`."""
+    if type(request) not in MAY[kind]:
+        return False
+    if kind is ViewerKind.PERSON and type(request) in OF_ONE_LOGIN:
+        # In so many words: nothing that means all, and no name that a container could have, should they be removed now.
+        return getattr(request, "instance", None) == f"{PERSON}{name}"
+    return True

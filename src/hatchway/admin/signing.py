@@ -5,9 +5,10 @@ not be: so wrong passwords here are counted apart from those of SFTP, though by 
 address or a login kept out of SFTP by what is claimed here; an address that guesses over SFTP waits here, too. And a
 name counts as an operator's here, never as the login of the same name.
 
-Seam: only operators sign in by now. Logins of persons are accounts of the host, so none has an operator's name
-(host.policy.check_record); a name that is a person's login is to be checked by their password instead of the helper,
-with the Attempts of SFTP if it is the same password.
+A name that is a person's is theirs, and no operator's: no person is made with a name that the host has an account of.
+Their password is that of SFTP, and can be guessed at here as well: as often as there, at most.
+
+Seam: links.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import trio
 
 from hatchway import addresses, log
 from hatchway.access.attempts import Attempts, UncheckedError
+from hatchway.addresses import Address
 from hatchway.admin.callers import Caller
 from hatchway.admin.journal import Journal
+from hatchway.admin.person_door import Known, PersonDoor
 from hatchway.admin.visits import Visit, Visits
 from hatchway.config import Web
 from hatchway.errors import NotRunningError, SignedOutError, SignInError, SignInWaitError
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import frames
-from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Operator, Verdict
+from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Verdict
 from hatchway.wire.web import SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
 
 FAILURE_S = 2.0
@@ -72,6 +75,7 @@ class Signing:
         journal: Journal,
         attempts: Attempts,
         ask: Ask,
+        people: PersonDoor,
         now: Callable[[], float],
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -79,6 +83,7 @@ class Signing:
         self._journal = journal
         self._attempts = attempts
         self._ask = ask
+        self._people = people
         self._now = now
         self._clock = clock
         self._logger = log.get(socket="web")
@@ -87,29 +92,53 @@ class Signing:
         """Raises SignInError, SignInWaitError, and NotRunningError when nobody can sign in now."""
         address = addresses.address(request.address)
         place = "" if address is None else str(address)
-        verdict = Verdict(operator=None)
-        # What is longer than can be right is asked for as nothing, which takes the helper as long.
+        # What is longer than can be right is asked for as nothing, which takes as long.
         name = request.name if len(request.name) <= NAME_MAX else ""
         password = request.password if len(request.password.encode()) <= PASSWORD_MAX else ""
+        known = await self._people.known(name)
+        try:
+            if known is not None:
+                return await self._sign_in_person(known, password, address, place)
+            return await self._sign_in_operator(name, password, address, place)
+        except UncheckedError as exc:
+            self._refused(request.name, place, str(exc), UNCHECKED)
+            raise SignInWaitError(_wait(exc.wait_s)) from None
+
+    async def _sign_in_person(self, known: Known, password: str, address: Address | None, place: str) -> SignedIn:
+        login, reason = known.record.login, "wrong password"
+
+        async def right() -> bool:
+            nonlocal reason
+            if not await trio.to_thread.run_sync(self._people.verify, known, password):
+                return False
+            reason = self._people.denial(known, address)
+            return not reason
+
+        if await self._attempts.ask(address, f"person {login}", right) and known.password is not None:
+            begun = self._visits.begin(
+                ViewerKind.PERSON, login, known.record.uid, self._clock(), credential=known.password.id
+            )
+            return self._begun(*begun, place)
+        self._refused(login, place, reason, REFUSED)
+        raise SignInError(WRONG)
+
+    async def _sign_in_operator(self, name: str, password: str, address: Address | None, place: str) -> SignedIn:
+        verdict = Verdict(operator=None)
 
         async def right() -> bool:
             nonlocal verdict
             verdict = await self._asked(CheckPassword(name=name, password=password, address=place))
             return verdict.operator is not None
 
-        try:
-            # No login has a space. All spellings of a name are one, whatever the name services think of them.
-            await self._attempts.ask(address, f"operator {name.casefold()}", right)
-        except UncheckedError as exc:
-            self._refused(request.name, place, str(exc), UNCHECKED)
-            raise SignInWaitError(_wait(exc.wait_s)) from None
+        # No login has a space. All spellings of a name are one, whatever the name services think of them.
+        await self._attempts.ask(address, f"operator {name.casefold()}", right)
         if verdict.operator is None:
-            self._refused(request.name, place, verdict.reason, REFUSED)
+            self._refused(name, place, verdict.reason, REFUSED)
             raise SignInError(WRONG)
-        return self._begun(verdict.operator, place)
+        operator = verdict.operator
+        return self._begun(*self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock()), place)
 
-    def _begun(self, operator: Operator, place: str) -> SignedIn:
-        token, visit = self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock())
+    def _begun(self, token: str, visit: Visit, place: str) -> SignedIn:
         caller = caller_of(visit, place)
         self._logger.info("signed in", by=caller.name, address=place)
         self._record("signed in", caller)
@@ -122,6 +151,11 @@ class Signing:
     async def visit(self, token: str) -> Visit:
         """The visit that `token` is for, of somebody who still may be here. Raises as `who_is`."""
         visit = self._found(token)
+        if visit.kind is ViewerKind.PERSON:
+            # Nobody outside is to be asked, so what is taken away from people holds at once.
+            if reason := await self._people.standing(visit.name, visit.uid, visit.credential):
+                self._end(token, visit, reason)
+            return self._found(token)
         if self._clock() - visit.looked_at < LOOK_EVERY_S:
             return visit
         # One look is enough for all that a page asks at once.
@@ -140,6 +174,12 @@ class Signing:
             caller = caller_of(visit)
             self._logger.warning("signed out, not an operator any more", by=caller.name, reason=verdict.reason)
             self._record(f"signed out: {verdict.reason}", caller)
+
+    def _end(self, token: str, visit: Visit, reason: str) -> None:
+        if self._visits.end(token, self._clock()) is not None:
+            caller = caller_of(visit)
+            self._logger.warning("signed out", by=caller.name, reason=reason)
+            self._record(f"signed out: {reason}", caller)
 
     async def sign_out(self, request: SignOut) -> SignedOut:
         """Also where there is no such token."""

@@ -27,7 +27,8 @@ PER_KIND_MAX = 2000
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Visit:
-    """Somebody who is signed in. `name` as in Viewer; `uid` is the account's that an operator had when signing in.
+    """Somebody who is signed in. `name` as in Viewer; `uid` is that of the account or login they had when signing in,
+    `credential` the row of the password a person used.
 
     Times are seconds of a clock that never goes back. `ends_at`: at the latest. `looked_at`: when it was last looked
     whether that viewer still may be here; who looks has `looking`.
@@ -39,6 +40,7 @@ class Visit:
     ends_at: float
     used_at: float
     looked_at: float
+    credential: int | None = None
     looking: trio.Lock = field(default_factory=trio.Lock)
 
 
@@ -53,13 +55,23 @@ class Visits:
     def __len__(self) -> int:
         return len(self._visits)
 
-    def begin(self, kind: ViewerKind, name: str, uid: int, now: float) -> tuple[str, Visit]:
+    def begin(
+        self, kind: ViewerKind, name: str, uid: int, now: float, credential: int | None = None
+    ) -> tuple[str, Visit]:
         """A new visit, and the token for it, which is nowhere else."""
         self._drop(lambda visit: self._is_over(visit, now))
         self._make_room(PER_VIEWER_MAX, lambda visit: (visit.kind, visit.name) == (kind, name))
         self._make_room(PER_KIND_MAX, lambda visit: visit.kind is kind)
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        visit = Visit(kind=kind, name=name, uid=uid, ends_at=now + self._lifetime_s, used_at=now, looked_at=now)
+        visit = Visit(
+            kind=kind,
+            name=name,
+            uid=uid,
+            ends_at=now + self._lifetime_s,
+            used_at=now,
+            looked_at=now,
+            credential=credential,
+        )
         self._visits[_digest(token)] = visit
         return token, visit
 

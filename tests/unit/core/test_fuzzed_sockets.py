@@ -28,6 +28,7 @@ from hatchway.access import attempts, service
 from hatchway.access.attempts import Attempts
 from hatchway.access.throttle import Throttle
 from hatchway.admin.callers import for_peers
+from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.relaying import Relaying
 from hatchway.admin.signing import Signing, helper
 from hatchway.admin.visits import Visits
@@ -88,7 +89,8 @@ class Lasting:
             nursery.start_soon(serve, "admin", trio.SocketListener(sock), for_peers(self.stage.requests))
             core = self.stage.core
             asks = helper(core.config.signin_socket)
-            signing = Signing(Web(), core.journal, Attempts(failure_s=0.0), asks, core.now, lambda: 0.0)
+            people = PersonDoor(core, self.stage.admission)
+            signing = Signing(Web(), core.journal, Attempts(failure_s=0.0), asks, people, core.now, lambda: 0.0)
             self.visits = signing._visits
             web = trio.socket.socket(socket.AF_UNIX)
             await web.bind(self.web_path)

@@ -1,0 +1,71 @@
+"""People at the door of the web pages: their Hatchway password, and whether they still may be in.
+
+What lets nobody in over SFTP lets nobody in here: the same conditions are looked at, but for what is shared, since who
+has nothing yet may come and see that. Whoever is in goes at the next request once that is not so any more, and when the
+password they came in by is another now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hatchway.access.decision import Denial, decide_sign_in, has_passed
+from hatchway.addresses import Address
+from hatchway.admin.admission import Admission, facts_of
+from hatchway.admin.core import Core
+from hatchway.credentials import passwords
+from hatchway.registry.records import CredentialKind, CredentialRecord, PersonRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A person, and the row of the password that is theirs now; None when they have none."""
+
+    record: PersonRecord
+    password: CredentialRecord | None
+
+
+class PersonDoor:
+    """For one Core."""
+
+    def __init__(self, core: Core, admission: Admission) -> None:
+        self._core = core
+        self._admission = admission
+
+    async def known(self, name: str) -> Known | None:
+        """The person called so; None when there is none. `name` is any text."""
+        record = await self._core.db(lambda registry: registry.person(name))
+        if record is None:
+            return None
+        found = await self._core.db(lambda registry: registry.credentials(name))
+        return Known(record, next((one for one in found if one.kind is CredentialKind.PASSWORD), None))
+
+    def verify(self, known: Known, password: str) -> bool:
+        """Whether that is their password. Blocks, and takes the same time for whoever has none."""
+        encoded = passwords.DUMMY if known.password is None else known.password.public
+        return passwords.verify(encoded, password.encode()) and known.password is not None
+
+    def is_slow(self, known: Known) -> bool:
+        """Whether `verify` may take a second."""
+        return known.password is not None and passwords.is_slow(known.password.public)
+
+    def denial(self, known: Known, address: Address | None) -> str:
+        """Why they may not be in, from `address`; "" when they may."""
+        facts = self._admission.facts(known.record, address="" if address is None else str(address))
+        denied = decide_sign_in(facts)
+        if denied is None and known.password is not None:
+            password = facts_of(known.password)
+            denied = Denial.CREDENTIAL_EXPIRED if has_passed(password.expires_at, facts.now) else None
+        return "" if denied is None else str(denied)
+
+    async def standing(self, name: str, uid: int, credential: int | None) -> str:
+        """Why whoever came in as `name`, with the password in row `credential`, may not stay; "" when they may."""
+        known = await self.known(name)
+        if known is None or known.record.uid != uid:
+            return str(Denial.UNKNOWN_LOGIN)
+        if known.password is None or known.password.id != credential:
+            return "the password is another one now"
+        facts = self._admission.facts(known.record, address="")
+        if facts.locked:
+            return str(Denial.LOCKED)
+        return str(Denial.EXPIRED) if has_passed(facts.expires_at, facts.now) else ""
