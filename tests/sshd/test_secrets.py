@@ -39,9 +39,9 @@ def hatchway() -> Iterator[Hatchway]:
 
 
 def told(hatchway: Hatchway, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command line with something on standard input."""
+    """Run the command line with something on standard input. It gives up by itself after 90 s (cli.app)."""
     command = [sys.executable, "-I", "-m", "hatchway.cli.main", "--config", str(hatchway.config_path), *arguments]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=90, cwd="/", check=False)
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=150, cwd="/", check=False)
 
 
 def registry(hatchway: Hatchway) -> sqlite3.Connection:

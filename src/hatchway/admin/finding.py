@@ -30,33 +30,42 @@ class Finding:
 
     async def granted(self, text: str) -> InstanceRecord:
         """The instance with a login that `text` means. Raises NotFoundError when access was never enabled."""
-        key = await self.key(text)
-        record = await self._core.db(lambda registry: registry.instance(key))
-        if record is None:
-            command = shell_command(["hatchway", "enable", str(key), "VOLUME"])
-            raise NotFoundError(f"access to {key} has never been enabled; this does it: {command}")
-        return record
+        return self._granted(text, await self._core.db(Registry.instances))
 
     async def holder(self, text: str) -> LoginRecord:
         """The person or the instance with a login that `text` means. Raises as `granted`."""
         if (login := person_named(text)) is not None:
             return await self.person(login)
-        person = await self._core.db(lambda registry: registry.person(text))
-        return await self.granted(text) if person is None else person
+        person, records = await self._known(text)
+        return self._granted(text, records) if person is None else person
 
     async def recorded(self, text: str) -> str:
         """By what the record knows whom `text` means: a key or a person's login. They may be forgotten. Raises
         NotFoundError, UsageError."""
         if (login := person_named(text)) is not None:
             return login
-        if await self._core.db(lambda registry: registry.person(text)) is not None:
-            return text
+        person, records = await self._known(text)
+        if person is not None:
+            return person.login
         try:
-            return str(await self.key(text))
+            return str(self._resolve(text, records))
         except NotFoundError:
             if "/" not in text:
                 raise
             return str(parse_instance_key(text))
+
+    async def _known(self, text: str) -> tuple[PersonRecord | None, tuple[InstanceRecord, ...]]:
+        """The person called `text`, if there is one, and all instances. At once: each question to a registry that is
+        busy waits behind what it is busy with."""
+        return await self._core.db(lambda registry: (registry.person(text), registry.instances()))
+
+    def _granted(self, text: str, records: Sequence[InstanceRecord]) -> InstanceRecord:
+        key = self._resolve(text, records)
+        record = next((one for one in records if one.key == key), None)
+        if record is None:
+            command = shell_command(["hatchway", "enable", str(key), "VOLUME"])
+            raise NotFoundError(f"access to {key} has never been enabled; this does it: {command}")
+        return record
 
     async def instance(self, text: str) -> InstanceRecord:
         """As `holder`, for what only instances have. Raises UsageError for a person."""
@@ -89,10 +98,11 @@ class Finding:
     async def subject(self, text: str) -> tuple[str, str]:
         """By which instance or person, and login, the record is to know what is asked of `text`, "" for none. Where it
         means nobody, or several, it is `text` itself: as an instance if it looks like one, else as a login."""
-        login = person_named(text) or text
-        if login != text or await self._core.db(lambda registry: registry.person(login)) is not None:
+        if (login := person_named(text)) is not None:
             return login, login
-        records = await self._core.db(Registry.instances)
+        person, records = await self._known(text)
+        if person is not None:
+            return text, text
         try:
             key = self._resolve(text, records)
         except (NotFoundError, UsageError):
