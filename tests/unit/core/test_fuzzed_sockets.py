@@ -330,7 +330,7 @@ def test_every_request_with_any_values_has_an_answer_that_is_ours(lasting: Lasti
 def test_a_web_process_that_is_broken_into_gains_nothing(lasting: Lasting) -> None:
     """Anything, as a request of its own and as one to be relayed, with no token, and with one for which nobody may do
     anything."""
-    person, _ = lasting.do(lambda: lasting.visits.begin(ViewerKind.PERSON, "bert", 0, 0.0))
+    link, _ = lasting.do(lambda: lasting.visits.begin(ViewerKind.LINK, "shop/web/1", 0, 0.0))
     kinds = sorted({*lasting.stage.requests, SignIn, WhoIs, SignOut}, key=lambda kind: kind.__name__)
     answered = set()
 
@@ -341,7 +341,7 @@ def test_a_web_process_that_is_broken_into_gains_nothing(lasting: Lasting) -> No
         kind = data.draw(st.sampled_from(kinds))
         inner = msgspec.msgpack.encode(data.draw(of_struct(kind) if data.draw(st.booleans()) else spoiled(kind)))
         if data.draw(st.integers(0, 3)):
-            token = data.draw(st.sampled_from((person, "", "A" * 43)) | TEXTS)
+            token = data.draw(st.sampled_from((link, "", "A" * 43)) | TEXTS)
             address = data.draw(TEXTS)
             body = msgspec.msgpack.encode(Call(token=token, address=address, request=msgspec.Raw(inner)))
         else:
