@@ -296,7 +296,7 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_ssh_directory(self) -> bool:
         """Whether its root is somebody's .ssh."""
-        return self.path.endswith("/.ssh")
+        return is_ssh_directory(self.path)
 
     @property
     def identity(self) -> str:
@@ -446,6 +446,11 @@ def valid_volume_path(path: str) -> bool:
         return all(len(part.encode()) <= 255 for part in path.split("/")) and len(path.encode()) < 4096
     except UnicodeEncodeError:
         return False
+
+
+def is_ssh_directory(path: str) -> bool:
+    """Whether a volume at `path`, in its container, has somebody's .ssh as its root."""
+    return path.endswith("/.ssh")
 
 
 def below(path: str, prefix: str) -> bool:

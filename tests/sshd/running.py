@@ -172,9 +172,27 @@ level = "debug"
         volumes.append({"path": path, "directory": str(directory)})
         return directory
 
+    def take_instance(self, environment: str, container: str, number: int) -> list[dict[str, str]]:
+        """Have a static instance no more. What it was, for `give_instance`."""
+        return self._instances.pop((environment, container, number))
+
+    def give_instance(self, environment: str, container: str, number: int, volumes: list[dict[str, str]]) -> None:
+        """Have it again."""
+        self._instances[environment, container, number] = volumes
+
     def remove_instance(self, *, environment: str = "shop", container: str = "web", number: int = 1) -> None:
         """Have a static instance no more; its directories stay."""
         del self._instances[environment, container, number]
+
+    def break_instances(self) -> None:
+        """Start, and never read the static catalog: it is no TOML."""
+        instances, self._instances = self._instances, {}
+        write, self.write_instances = self.write_instances, lambda: None  # type: ignore[method-assign]
+        self.instances_path.write_text("= broken")
+        try:
+            self.start()
+        finally:
+            self._instances, self.write_instances = instances, write  # type: ignore[method-assign]
 
     def write_instances(self) -> None:
         """Write the static catalog."""

@@ -24,7 +24,7 @@ READ, WRITE, CREATE = 1, 2, 8
 
 PATIENCE_S = 30.0
 
-_INIT, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT, _FSTAT, _OPENDIR, _READDIR = 1, 3, 4, 5, 6, 7, 8, 11, 12
+_INIT, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT, _FSTAT, _OPENDIR, _READDIR, _REMOVE = 1, 3, 4, 5, 6, 7, 8, 11, 12, 13
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
 
 
@@ -183,6 +183,10 @@ class Client:
     def ask_readdir(self, handle: bytes) -> None:
         """As `readdir`, without waiting for the answer."""
         self.ask(_READDIR, _string(handle))
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self._call(_REMOVE, _string(path.encode()))
 
     @staticmethod
     def _names(body: bytes) -> list[str]:

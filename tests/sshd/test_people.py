@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,11 +10,10 @@ from pathlib import Path
 import pytest
 from tests.figures import note
 from tests.sshd.entering import Credential, Verdict, attempt
+from tests.sshd.persons import Person, aliases
 from tests.sshd.place import Place
 from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.speaking import CREATE, NO_SUCH_FILE, PERMISSION_DENIED, READ, WRITE, Client, ClosedError, status
-
-_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -33,35 +30,6 @@ def place(hatchway: Hatchway) -> Place:
     (made.data / "photos" / "picture").write_text("a picture")
     (made.data / "secret").write_text("not for everybody")
     return made
-
-
-class Person:
-    """Somebody new, with a key of theirs at hand."""
-
-    def __init__(self, hatchway: Hatchway, *grants: tuple[str, ...]) -> None:
-        self.hatchway = hatchway
-        self.login = f"anna{next(_NUMBERS)}"
-        hatchway.command("person", "add", self.login, "--name", "Anna Berg")
-        hatchway.command("key", "export", self.login, "-o", str(hatchway.keys / self.login))
-        for one in grants:
-            self.grant(*one)
-
-    def grant(self, *words: str) -> None:
-        """`hatchway person grant`."""
-        self.hatchway.command("person", "grant", self.login, *words)
-
-    def revoke(self, *words: str) -> None:
-        """`hatchway person revoke`."""
-        self.hatchway.command("person", "revoke", self.login, *words)
-
-    def client(self) -> Client:
-        """A session of theirs."""
-        return Client(self.hatchway, self.login)
-
-    def said(self, batch: str) -> str:
-        """What sftp says to `batch`, all of it."""
-        done = self.hatchway.sftp(self.login, batch, check=False)
-        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -241,29 +209,15 @@ def test_a_person_writes_no_volume_of_keys(hatchway: Hatchway) -> None:
             client.write(client.open(f"/{place.login}/data/new", WRITE | CREATE), 0, b"x")
         assert "read-only, since keys may lie there" in hatchway.cli("show", person.login).stdout
     assert sorted(path.name for path in directory.iterdir()) == ["authorized_keys", "of-home-u-.ssh", "part"]
-
-
-@contextlib.contextmanager
-def aliases(hatchway: Hatchway, directories: dict[str, Path]) -> Iterator[str]:
-    """A static instance whose volumes are these directories. Its key."""
-    number = next(_NUMBERS)
-    for path, directory in directories.items():
-        hatchway.add_volume(path, container="alias", number=number, directory=directory)
-    hatchway.write_instances()
-    key = {"environment": "shop", "container": "alias", "number": number}
-    wait_until(lambda: key in [one["key"] for one in hatchway.command("ls")["instances"]], "the catalog sees it")
-    try:
-        yield f"shop/alias/{number}"
-    finally:
-        hatchway.remove_instance(container="alias", number=number)
-        hatchway.write_instances()
+    # They may see all other volumes again, should the other instance come back: no key could be put into one.
+    hatchway.command("person", "remove", person.login)
 
 
 def test_a_private_key_is_put_where_no_person_reads_it(hatchway: Hatchway, place: Place) -> None:
     person = Person(hatchway, (place.instance, "/data", "--folder", "photos", "--read-only"))
     refused = hatchway.cli("key", "deliver", place.instance, "/data", "--dir", "photos")
     assert refused.returncode != 0
-    assert f"{person.login} could read the private key there" in refused.stderr
+    assert f"people could read the private key there: {person.login} (by /" in refused.stderr
     assert not (place.data / "photos" / "id_container").exists()
     # Elsewhere in the volume they cannot read it, and then get no more of the volume.
     hatchway.command("key", "deliver", place.instance, "/data")

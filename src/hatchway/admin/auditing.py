@@ -39,10 +39,10 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         what = sentences.requested(request)
         if what is None:
             return await handler(request, caller)
-        who, asked = caller.origin, getattr(request, "instance", None) or getattr(request, "login", None) or ""
+        who, asked = caller.origin, getattr(request, "instance", None) or ""
         try:
             # Now: when the answer is there, the instance may be forgotten.
-            instance, login = await subject(asked) if asked else ("", "")
+            instance, login = await _about(request, subject)
         except Exception:
             # The handler meets it as well, and says so.
             instance, login = "", asked
@@ -77,10 +77,18 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
     return audited
 
 
+async def _about(request: object, subject: Subject) -> tuple[str, str]:
+    """Which instance, or person, and login a request is about."""
+    asked, login = getattr(request, "instance", None) or "", getattr(request, "login", None) or ""
+    if not login:
+        return await subject(asked) if asked else ("", "")
+    # What is shared with a person concerns the instance, and is the person's.
+    return (await subject(asked))[0] if asked else login, login
+
+
 def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:
     """Which instance and login an answer is of, as far as it says it."""
     if isinstance(answer, PersonChanged):
-        # What is shared with somebody concerns the instance, and is the person's.
         return str(answer.key or answer.person.login), answer.person.login
     if isinstance(answer, PersonRemoved):
         return answer.login, answer.login

@@ -21,13 +21,15 @@ from hatchway.admin import personal, sentences, shares
 from hatchway.admin.hostlink import HostLink
 from hatchway.admin.inventory import Inventory
 from hatchway.admin.journal import Journal
+from hatchway.admin.key_places import KeyPlaces
 from hatchway.admin.suspensions import Suspensions
 from hatchway.config import Config
 from hatchway.credentials.sealing import SealingKey
-from hatchway.errors import HatchwayError
+from hatchway.errors import ConflictError, HatchwayError, UnfinishedError
 from hatchway.model import (
     Directory,
     EventKind,
+    InstanceInfo,
     InstanceKey,
     Limits,
     Login,
@@ -36,7 +38,8 @@ from hatchway.model import (
     VolumeKind,
     below,
 )
-from hatchway.registry.records import InstanceRecord, LoginRecord, NewEvent, PersonRecord, SessionRecord
+from hatchway.registry.records import Delivery, InstanceRecord, LoginRecord, NewEvent, PersonRecord, SessionRecord
+from hatchway.registry.reserve import NoRoomError
 from hatchway.registry.store import Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
@@ -104,6 +107,13 @@ class Core:
         # first look. A limit may come from another instance's grant: no login can tell by its own.
         self.limits: dict[Directory, Limits] | None = None
         self.shared: dict[Directory, Limits] | None = None
+        # Where directories are on their file systems, as hostd knew last; by path.
+        self._whereabouts: dict[str, str] = {}
+        # Where keys lie, see `admin.key_places`. The volumes of each instance in which they do, when it was last there,
+        # and where private keys were put; None before the first look.
+        self.key_places = KeyPlaces()
+        self._key_sources: dict[InstanceKey, frozenset[Directory]] | None = None
+        self._deliveries: tuple[Delivery, ...] = ()
         # The logins of the people with whom an instance's volume is shared, or was before another came.
         self.people_of: Mapping[tuple[InstanceKey, str], tuple[str, ...]] = {}
         self._looking = trio.Lock()
@@ -153,7 +163,7 @@ class Core:
     def shares_of(self, record: LoginRecord) -> int:
         """How many of the grants of `record` are in force now."""
         if isinstance(record, PersonRecord):
-            return len(personal.live(record, self.inventory))
+            return len(self._shown(record))
         return len(shares.live_grants(record, self.inventory))
 
     async def feed(self, snapshot: Snapshot) -> None:
@@ -182,7 +192,10 @@ class Core:
         paths = _paths(snapshot)
         if not paths:
             return snapshot
-        answer = await self.host.births(tuple(sorted(paths)))
+        await self._know_keys()
+        # What is not there now may hold keys, and is to be recognised under another name.
+        answer = await self.host.births(tuple(sorted(paths | {one.source for one in self._key_directories()})))
+        self._whereabouts |= answer.whereabouts
 
         def identified(volume: VolumeInfo) -> VolumeInfo:
             source = volume.source
@@ -263,10 +276,13 @@ class Core:
         """What each login may see, and with that which volumes are shared and what limits they have."""
         # In turn: what was read last counts.
         async with self._looking:
-            instances, people = await self.db(lambda registry: (registry.instances(), registry.people()))
+            instances, people, self._deliveries = await self.db(
+                lambda registry: (registry.instances(), registry.people(), registry.deliveries())
+            )
+            await self._look_at_keys(instances)
             self.people_of = personal.by_volume(people)
             shared_by = [record for record in instances if record.grants]
-            self.limits = shares.limits(shared_by, self.inventory)
+            self.limits = shares.limits([*shared_by, *personal.as_given(people)], self.inventory)
             records: list[LoginRecord] = [*shared_by, *(person for person in people if person.grants)]
             views = {record.login: self._views_for_open(record) for record in records}
             if not self._untold:
@@ -278,9 +294,70 @@ class Core:
             self.tell_sharing()
         return views
 
+    async def _know_keys(self) -> dict[InstanceKey, frozenset[Directory]]:
+        """In which volumes keys lie, by what was known last."""
+        if self._key_sources is None:
+            found, self._deliveries = await self.db(lambda registry: (registry.key_sources(), registry.deliveries()))
+            self._key_sources = found
+        return self._key_sources
+
+    async def _look_at_keys(self, instances: Iterable[InstanceRecord]) -> None:
+        """Know where keys lie: of an instance that is not there now as it was when it was."""
+        before = await self._know_keys()
+        known, fresh = {record.key for record in instances}, self.inventory.fresh()
+        now = {key: _ssh_directories(self.inventory.get(key)) for key in known & fresh}
+        changed = {key: found for key, found in now.items() if found != before.get(key, frozenset())}
+        # An instance that was forgotten lets nobody in.
+        self._key_sources = {key: found for key, found in (before | now).items() if key in known}
+        if changed:
+            try:
+                await self.db(lambda registry: registry.keep_key_sources(changed))
+            except NoRoomError as exc:
+                self._logger.error("where keys lie is not stored, will be tried again", error=str(exc))
+                for key in changed:
+                    del self._key_sources[key]
+        directories = {one for info in self.inventory.instances() for one in _ssh_directories(info)}
+        self.key_places = KeyPlaces(
+            directories | set().union(*self._key_sources.values()), self._deliveries, self._whereabouts
+        )
+
+    def places_of(self, deliveries: Iterable[Delivery]) -> KeyPlaces:
+        """Those of `deliveries` only."""
+        return KeyPlaces((), deliveries, self._whereabouts)
+
+    def _key_directories(self) -> set[Directory]:
+        """All directories in which keys lie, or may."""
+        sources = set().union(*(self._key_sources or {}).values())
+        return sources | {one.volume for one in self._deliveries}
+
     async def sync_logged(self) -> None:
         """As `sync`, for whoever can only leave it to be tried again what hostd did not take."""
         self._log_errors(await self.sync())
+
+    async def hand_over(self, done: str, *logins: Login) -> None:
+        """Have hostd take what `logins` may see now, for whoever answers an operator: what was `done` holds anyway.
+
+        Raises UnfinishedError when hostd did not take it, ConflictError when nobody can enter by one of them.
+        """
+        errors: dict[Login, HatchwayError] = {}
+        try:
+            # What was taken away does not wait until all other logins were looked at.
+            for login in logins if self.limits is not None else ():
+                if login in self._pending:
+                    try:
+                        await self._apply(login, everything=False)
+                    except HatchwayError as exc:
+                        errors[login] = exc
+            errors = errors or await self.sync()
+            for login in logins:
+                if (error := errors.get(login)) is not None:
+                    raise error
+        except HatchwayError as exc:
+            text = f"{done}, but the host did not take it: {exc}. It is tried again until it does"
+            raise UnfinishedError(text) from exc
+        for login in logins:
+            if (problem := self.unpublished.get(login)) is not None:
+                raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 
     async def keep_in_step(self) -> None:
         """Try again, for ever, what hostd did not take: a revocation must not be forgotten."""
@@ -464,7 +541,11 @@ class Core:
         if isinstance(record, PersonRecord):
             shown = self._shown(record)
             places = {view.path for view in shown}
-            kept = (view for view in personal.kept_views(record, applied, self.inventory) if view.path not in places)
+            kept = (
+                view
+                for view in personal.kept_views(record, applied, self.inventory, self.key_places)
+                if view.path not in places
+            )
             views = tuple(sorted((*shown, *kept), key=lambda view: view.path))
             return shares.limited(views, self.limits or {})
         if self.inventory.get(record.key) is not None:
@@ -477,7 +558,7 @@ class Core:
     def _shown(self, record: LoginRecord) -> tuple[View, ...]:
         """What a new session may see; its limits are to be added."""
         if isinstance(record, PersonRecord):
-            return personal.host_views(record, self.inventory, self.inventory.key_sources)
+            return personal.host_views(record, self.inventory, self.key_places)
         return shares.host_views(record, self.inventory)
 
     async def hostd_connected(self, status: HostStatus, asked_at: float) -> None:
@@ -563,6 +644,13 @@ class Core:
             await self._close(session, end)
             if session in self._unclosed:
                 return
+
+
+def _ssh_directories(info: InstanceInfo | None) -> frozenset[Directory]:
+    volumes = () if info is None else info.volumes
+    return frozenset(
+        Directory(one.source, one.created) for one in volumes if one.is_ssh_directory and one.source is not None
+    )
 
 
 def _paths(snapshot: Snapshot) -> set[str]:

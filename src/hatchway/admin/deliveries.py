@@ -55,16 +55,16 @@ class Deliveries:
             state = "suspended" if share is None else "read-only"
             raise ConflictError(f"access to {path} is {state}: nothing can be put there")
         new = Delivery(record.login, path, directory, Directory(share.source, share.created))
-        if readers := await self._readers(new):
-            raise ConflictError(
-                f"{', '.join(readers)} could read the private key there: {path} is shared with them as well"
-            )
+        await self._check_readers(new)
         async with self._turns.setdefault(record.login, trio.Lock()):
             before = await self._core.db(lambda registry: registry.deliveries(record.login))
             same = next((one for one in before if _place(one) == _place(new)), None)
             asked = replace(new if same is None else same, path=path, wanted=True, done=False)
             stored = await self._core.db(lambda registry: registry.put_delivery(asked))
             try:
+                # From here on no person is shown that place, whatever is granted meanwhile.
+                await self._core.sync_logged()
+                await self._check_readers(new)
                 await self._bring(stored, record)
             except HatchwayError:
                 # It may lie there none the less: then it is taken away, now or later.
@@ -84,16 +84,18 @@ class Deliveries:
                     await self._core.db(lambda registry, unwanted=unwanted: registry.put_delivery(unwanted))  # type: ignore[misc]
         await self.settle(record.login)
 
-    async def _readers(self, delivery: Delivery) -> list[str]:
-        """The people who could read what is put there."""
-        return [
-            person.login
-            for person in await self._core.db(Registry.people)
-            if any(
-                personal.shows_key(personal.seen(grant, share), (delivery,))
-                for grant, share in personal.live(person, self._core.inventory).items()
-            )
+    async def _check_readers(self, delivery: Delivery) -> None:
+        """Raise ConflictError when people could read what is put there, now or when a grant is in force again."""
+        put = self._core.places_of((delivery,))
+        people = await self._core.db(Registry.people)
+        readers = [
+            f"{person.login} (by {grant.grant.path} of {grant.key})"
+            for person in people
+            for grant in person.grants
+            if any(put.shown(place) is not None for place in personal.may_see(grant, self._core.inventory))
         ]
+        if readers:
+            raise ConflictError(f"people could read the private key there: {', '.join(readers)}")
 
     async def unwant(self, record: InstanceRecord) -> tuple[str, ...]:
         """Take the key away from where it was put. Gives what became of that, in words without stop, for each place;
@@ -105,7 +107,10 @@ class Deliveries:
             unwanted = [replace(one, wanted=False) for one in before]
             for one in unwanted:
                 await self._core.db(lambda registry, one=one: registry.put_delivery(one))  # type: ignore[misc]
-            return tuple([f"{_file_of(one)}: {await self._taken_away(one)}" for one in unwanted])
+            outcomes = tuple([f"{_file_of(one)}: {await self._taken_away(one)}" for one in unwanted])
+        # People are shown again what the key lay in.
+        await self._core.sync_logged()
+        return outcomes
 
     async def _taken_away(self, one: Delivery) -> str:
         try:
@@ -125,11 +130,15 @@ class Deliveries:
     async def _settle_login(self, login: Login) -> None:
         """`settle`, within the turn of `login`."""
         record = await self._core.db(lambda registry: registry.instance_of(login))
+        before = await self._core.db(lambda registry: registry.deliveries(login))
         # First what is to go: it may be the file of a place where the key is to stay. See `_take_away`.
         for wanted in (False, True):
             for one in await self._core.db(lambda registry: registry.deliveries(login)):
                 if _is_wanted(one, record) is wanted:
                     await self._settle_logged(one, record)
+        if len(await self._core.db(lambda registry: registry.deliveries(login))) < len(before):
+            # People are shown again what the key lay in.
+            await self._core.sync_logged()
 
     async def _settle_logged(self, one: Delivery, record: InstanceRecord | None) -> None:
         try:

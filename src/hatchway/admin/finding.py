@@ -29,8 +29,11 @@ class Finding:
         return info
 
     async def granted(self, text: str) -> InstanceRecord:
-        """The instance with a login that `text` means. Raises NotFoundError when access was never enabled."""
-        return self._granted(text, await self._core.db(Registry.instances))
+        """The instance with a login that `text` means. Raises NotFoundError, also when access was never enabled, and
+        UsageError."""
+        person, records = await self._known(text)
+        self._refuse(text, person, records)
+        return self._granted(text, records)
 
     async def holder(self, text: str) -> LoginRecord:
         """The person or the instance with a login that `text` means. Raises as `granted`."""
@@ -50,6 +53,9 @@ class Finding:
         try:
             return str(self._resolve(text, records))
         except NotFoundError:
+            if await self._core.db(lambda registry: registry.events(limit=1, instance=text)):
+                # A person who was removed: of them the record still tells.
+                return text
             if "/" not in text:
                 raise
             return str(parse_instance_key(text))
@@ -67,13 +73,6 @@ class Finding:
             raise NotFoundError(f"access to {key} has never been enabled; this does it: {command}")
         return record
 
-    async def instance(self, text: str) -> InstanceRecord:
-        """As `holder`, for what only instances have. Raises UsageError for a person."""
-        record = await self.holder(text)
-        if isinstance(record, PersonRecord):
-            raise UsageError(f"{record.login} is a person, and only an instance has volumes of its own")
-        return record
-
     async def again(self, record: LoginRecord) -> LoginRecord:
         """`record` as it is now. Raises NotFoundError."""
         now = await self._core.db(lambda registry: registry.by_login(record.login))
@@ -83,6 +82,7 @@ class Finding:
 
     async def person(self, login: str) -> PersonRecord:
         """The person called so. Raises NotFoundError."""
+        login = person_named(login) or login
         people = await self._core.db(Registry.people)
         found = next((person for person in people if person.login == login), None)
         if found is None:
@@ -92,8 +92,33 @@ class Finding:
         return found
 
     async def key(self, text: str) -> InstanceKey:
-        """The instance that `text` means, there or once shared. Raises NotFoundError, UsageError."""
-        return self._resolve(text, await self._core.db(Registry.instances))
+        """The instance that `text` means, there or once shared. Raises NotFoundError, UsageError.
+
+        A person's login means no instance, be there one of that name: it may have been meant, and what is asked here
+        cannot be asked of a person.
+        """
+        person, records = await self._known(text)
+        self._refuse(text, person, records)
+        return self._resolve(text, records)
+
+    async def is_called(self, text: str) -> InstanceKey | None:
+        """An instance that is called `text` now; None when none is."""
+        try:
+            return self._resolve(text, await self._core.db(Registry.instances))
+        except NotFoundError:
+            return None
+        except UsageError:
+            return next(info.key for info in self._core.inventory.instances() if text in _names(info))
+
+    def _refuse(self, text: str, person: PersonRecord | None, records: Sequence[InstanceRecord]) -> None:
+        """Raise UsageError when `text` means a person."""
+        if person is None and person_named(text) is None:
+            return
+        try:
+            also = f": the instance is {self._resolve(text, records)}"
+        except (NotFoundError, UsageError):
+            also = ""
+        raise UsageError(f"{person_named(text) or text} is a person, and this is asked of an instance{also}")
 
     async def subject(self, text: str) -> tuple[str, str]:
         """By which instance or person, and login, the record is to know what is asked of `text`, "" for none. Where it
@@ -124,7 +149,7 @@ class Finding:
             # Logins are ours to give, names anybody's to take.
             return known_login
         else:
-            matches = {info.key for info in infos if text in (info.runtime_name, info.runtime_id)}
+            matches = {info.key for info in infos if text in _names(info)}
             matches |= {key for key in known if text in (key.container, login_candidates(key)[0])}
         if len(matches) == 1:
             return matches.pop()
@@ -134,3 +159,7 @@ class Finding:
         close = difflib.get_close_matches(text, names, 3, 0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; 'hatchway ls' lists them"
         raise NotFoundError(f"there is no instance {text!r}{hint}")
+
+
+def _names(info: InstanceInfo) -> tuple[str, ...]:
+    return info.runtime_name, info.runtime_id, info.key.container, login_candidates(info.key)[0]

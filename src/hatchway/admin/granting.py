@@ -16,6 +16,7 @@ from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
+    NO_LIMITS,
     UNSAID,
     InstanceKey,
     Login,
@@ -25,8 +26,11 @@ from hatchway.model import (
     Ownership,
     Uid,
     VolumeInfo,
+    check_limits,
     later_login,
     login_candidates,
+    parse_owner,
+    parse_umask,
 )
 from hatchway.registry.records import CredentialKind, InstanceRecord, NewCredential, NewLogin, PersonRecord
 from hatchway.registry.store import Registry
@@ -135,9 +139,10 @@ class Granting:
         *,
         by: str,
         ownership: Ownership,
+        limits: NewLimits,
     ) -> PersonRecord:
         """Let a person use `volumes` of an instance; see Registry.grant_person. With an `ownership` that says nothing,
-        what grants of the volume say.
+        what grants of the volume say; what `limits` leave as it was, is as the grant that is replaced has it.
 
         Raises HatchwayError; then nothing has been granted.
         """
@@ -155,7 +160,15 @@ class Granting:
             now, runtime_id = self._core.now(), "" if info is None else info.runtime_id
             record = await self._core.db(
                 lambda registry: registry.grant_person(
-                    login, key, volumes, by=by, now=now, new=new, ownerships=ownerships, runtime_id=runtime_id
+                    login,
+                    key,
+                    volumes,
+                    by=by,
+                    now=now,
+                    new=new,
+                    ownerships=ownerships,
+                    runtime_id=runtime_id,
+                    limits=limits,
                 )
             )
         self._logger.info(
@@ -220,3 +233,18 @@ def _said(record: InstanceRecord | None, volume: VolumeInfo) -> Ownership:
     """What an instance's grants of `volume` say of owners and modes."""
     grants = () if record is None else record.grants
     return owners.effective(one for one in grants if (one.path, one.identity) == (volume.path, volume.identity))
+
+
+def check_ownership(ownership: Ownership) -> Ownership:
+    """`ownership`, as it came from outside. Raises UsageError."""
+    if ownership.owner is not None:
+        parse_owner(ownership.owner)
+    if ownership.umask is not None:
+        parse_umask(f"{ownership.umask:03o}")
+    return ownership
+
+
+def check_new_limits(limits: NewLimits) -> NewLimits:
+    """`limits`, as they came from outside. Raises UsageError."""
+    check_limits(limits.after(NO_LIMITS))
+    return limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hatchway.model import Directory, InstanceInfo, InstanceKey, Snapshot, VolumeKind
+from hatchway.model import InstanceInfo, InstanceKey, Snapshot, VolumeKind
 from hatchway.wire.admin import SourceStatus
 
 
@@ -19,8 +19,6 @@ class Inventory:
         self._instances: dict[InstanceKey, InstanceInfo] = {}
         self._clashes: dict[str, list[InstanceKey]] = {}
         self._fresh: frozenset[InstanceKey] = frozenset()
-        self.key_sources: tuple[Directory, ...] = ()
-        """The volumes in which keys may lie that let somebody in."""
 
     def feed(self, snapshot: Snapshot) -> None:
         """Take the present state of one source."""
@@ -40,12 +38,6 @@ class Inventory:
                     fresh.add(info.key)
         self._fresh = frozenset(fresh)
         self._instances, self._clashes = merged, clashes
-        self.key_sources = tuple(
-            Directory(volume.source, volume.created)
-            for info in merged.values()
-            for volume in info.volumes
-            if volume.is_ssh_directory and volume.source is not None
-        )
 
     def fed(self, source: str) -> bool:
         """Whether anything was ever heard of `source`."""

@@ -11,28 +11,22 @@ from hatchway.admin.choosing import choose, wanted
 from hatchway.admin.core import Core
 from hatchway.admin.deliveries import Deliveries
 from hatchway.admin.finding import Finding
-from hatchway.admin.granting import Granting
+from hatchway.admin.granting import Granting, check_new_limits, check_ownership
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.rules import Change, same_hands
 from hatchway.admin.secrets import unopened
 from hatchway.admin.statuses import Statuses
-from hatchway.errors import ConflictError, HatchwayError, HostError, UnfinishedError, UsageError
+from hatchway.errors import ConflictError, HatchwayError, HostError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
-    NO_LIMITS,
     UNSAID,
     VOLUMES_MAX,
     InstanceKey,
-    Login,
     Mode,
     NewLimits,
     Origin,
-    Ownership,
     VolumeInfo,
-    check_limits,
-    parse_owner,
-    parse_umask,
 )
 from hatchway.registry.records import GrantRecord, InstanceRecord
 from hatchway.registry.store import Registry
@@ -224,11 +218,11 @@ class Operations:
             origin=Origin.COMMAND,
             by=caller.name,
             follow=follow,
-            ownership=_checked(ownership),
-            limits=_checked_limits(request.limits),
+            ownership=check_ownership(ownership),
+            limits=check_new_limits(request.limits),
         )
         paths = tuple(volume.path for volume in chosen)
-        await self._sync(record.login, "access is granted")
+        await self._core.hand_over("access is granted", record.login)
         status = self._statuses.of(record, info, await self._statuses.sessions())
         return Changed(
             instance=status,
@@ -305,7 +299,7 @@ class Operations:
         record = await self._core.db(lambda registry: registry.instance(info.key))
         assert record is not None
         self._logger.info("confirmed", instance=str(info.key), paths=confirmed, by=caller.name)
-        await self._sync(record.login, "access is confirmed")
+        await self._core.hand_over("access is confirmed", record.login)
         return Changed(
             instance=self._statuses.of(record, info, await self._statuses.sessions()), changed=tuple(confirmed)
         )
@@ -328,7 +322,7 @@ class Operations:
         removed = await self._core.db(lambda registry: registry.disable(key, paths, now, ours))
         self._core.must_hear(record.login)
         self._logger.info("disabled", instance=str(key), login=record.login, paths=removed, by=caller.name)
-        await self._sync(record.login, "access is taken away in the registry")
+        await self._core.hand_over("access is taken away in the registry", record.login)
         await self._deliveries.settle(record.login)
         after = await self._core.db(lambda registry: registry.instance(key))
         return Changed(instance=self._statuses.of(after, info, await self._statuses.sessions()), changed=removed)
@@ -344,10 +338,11 @@ class Operations:
         people = [one for one in await self._core.db(Registry.people) if any(grant.key == key for grant in one.grants)]
         record = await self._core.db(lambda registry: registry.forget(key))
         paths = tuple(shares.by_path(record))
-        for login in (record.login, *(person.login for person in people)):
+        logins = (record.login, *(person.login for person in people))
+        for login in logins:
             self._core.must_hear(login)
         self._logger.info("forgotten", instance=str(key), login=record.login, paths=paths, by=caller.name)
-        await self._sync(record.login, f"{key} is removed from the registry")
+        await self._core.hand_over(f"{key} is removed from the registry", *logins)
         await self._deliveries.settle(record.login)
         again = self._core.inventory.get(key) is not None and any(
             grant.origin is not Origin.COMMAND for grant in record.grants
@@ -364,17 +359,6 @@ class Operations:
             instances=tuple(GoneInstance(key=one.key, login=one.login, gone_s=now - one.seen_at) for one in gone),
             dry_run=request.dry_run,
         )
-
-    async def _sync(self, login: Login, done: str) -> None:
-        try:
-            errors = await self._core.sync()
-            if (error := errors.get(login)) is not None:
-                raise error
-        except HatchwayError as exc:
-            text = f"{done}, but the host did not take it: {exc}. It is tried again until it does"
-            raise UnfinishedError(text) from exc
-        if (problem := self._core.unpublished.get(login)) is not None:
-            raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
 
     # Telling
 
@@ -404,21 +388,6 @@ def _kept(known: InstanceRecord | None, chosen: Sequence[VolumeInfo]) -> dict[st
         for grant in (() if known is None else known.grants)
         if grant.origin is Origin.COMMAND and identities.get(grant.path) == grant.identity
     }
-
-
-def _checked(ownership: Ownership) -> Ownership:
-    """`ownership`, as it came from outside. Raises UsageError."""
-    if ownership.owner is not None:
-        parse_owner(ownership.owner)
-    if ownership.umask is not None:
-        parse_umask(f"{ownership.umask:03o}")
-    return ownership
-
-
-def _checked_limits(limits: NewLimits) -> NewLimits:
-    """`limits`, as they came from outside. Raises UsageError."""
-    check_limits(limits.after(NO_LIMITS))
-    return limits
 
 
 def _from_elsewhere(grants: Sequence[GrantRecord]) -> str:

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import trio
+
 from hatchway import log
 from hatchway.admin import personal
 from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.choosing import choose
 from hatchway.admin.core import Core
 from hatchway.admin.finding import Finding
-from hatchway.admin.granting import Granting
+from hatchway.admin.granting import Granting, check_new_limits, check_ownership
+from hatchway.admin.key_places import Place
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.statuses import Statuses
-from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, UnfinishedError, UsageError
+from hatchway.config import Config
+from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import (
     DEPTH_MAX,
-    VOLUMES_MAX,
     Directory,
     InstanceKey,
     Login,
     Mode,
     VolumeInfo,
     is_probe,
+    login_candidates,
     valid_login,
     valid_volume_path,
 )
@@ -60,6 +64,7 @@ class PeopleRequests:
         self._granting = granting
         self._measuring = measuring
         self._statuses = statuses
+        self._turn = trio.Lock()
         self._logger = log.get()
 
     def table(self) -> Requests:
@@ -86,6 +91,8 @@ class PeopleRequests:
                 f"{request.login!r} cannot be a login: a letter, then letters, digits, '-' and '_', all in lower case, "
                 "at most 31 together"
             )
+        if (other := await self._finding.is_called(request.login)) is not None:
+            raise ConflictError(f"the instance {other} is called {request.login}: choose another name")
         full_name = request.full_name.strip()
         if len(full_name) > FULL_NAME_MAX or plain(full_name, FULL_NAME_MAX) != full_name:
             raise UsageError(f"a full name has at most {FULL_NAME_MAX} plainly visible characters")
@@ -97,7 +104,7 @@ class PeopleRequests:
         record = await self._core.db(lambda registry: registry.remove_person(login))
         self._core.must_hear(login)
         self._logger.info("person removed", login=login, by=caller.name)
-        await self._sync(login, f"{login} is removed from the registry")
+        await self._core.hand_over(f"{login} is removed from the registry", login)
         return PersonRemoved(login=login, grants=tuple((one.key, one.grant.path) for one in record.grants))
 
     async def _grant(self, request: GrantPerson, caller: Caller) -> PersonChanged:
@@ -106,35 +113,56 @@ class PeopleRequests:
         await self._core.host.reached()
         if self._core.host.problem is not None:
             raise HostError(f"nothing can be granted now: {self._core.host.problem}")
+        # Another directory may stand there by now than the one that is known, and that is what it is to be for.
+        await self._core.look_again()
+        info = self._core.inventory.get(info.key) or info
         chosen = choose(info, request.volumes, every=request.every)
         folder = _folder(request.folder)
         if folder and (request.every or len(chosen) != 1):
             raise UsageError("a folder is one volume's: name that volume only")
-        await self._check(person, info.key, chosen, folder)
         grants = [
             (volume, Mode.READ_ONLY if request.read_only or volume.read_only else Mode.READ_WRITE, folder)
             for volume in chosen
         ]
-        record = await self._granting.grant_person(
-            person.login, info.key, grants, by=caller.name, ownership=request.ownership
-        )
-        await self._sync(person.login, "access is granted")
+        # Two at once are not to meet what neither would meet alone.
+        async with self._turn:
+            person = await self._finding.person(person.login)
+            await self._check(person, info.key, chosen, folder)
+            record = await self._granting.grant_person(
+                person.login,
+                info.key,
+                grants,
+                by=caller.name,
+                ownership=check_ownership(request.ownership),
+                limits=check_new_limits(request.limits),
+            )
+        await self._core.hand_over("access is granted", person.login)
         return await self._changed(record, info.key, tuple(volume.path for volume in chosen))
 
     async def _check(self, person: PersonRecord, key: InstanceKey, chosen: Sequence[VolumeInfo], folder: str) -> None:
         """Raise ConflictError when these volumes cannot be a person's."""
-        paths = {(one.key, one.grant.path) for one in person.grants} | {(key, volume.path) for volume in chosen}
-        if len(paths) > VOLUMES_MAX:
-            raise ConflictError(f"at most {VOLUMES_MAX} volumes can be shared with one person at once")
-        deliveries = await self._core.db(lambda registry: registry.deliveries())
+        record, deliveries = await self._core.db(lambda registry: (registry.instance(key), registry.deliveries()))
+        put = self._core.places_of(deliveries)
+        paths = {volume.path for volume in chosen}
+        others = {
+            personal.place_of(one): one.grant.path
+            for one in person.grants
+            if one.key == key and one.grant.path not in paths
+        }
+        longest = login_candidates(key)[1] if record is None else record.login
         for volume in chosen:
-            # The instance's login stands before it.
-            if f"{volume.path}/{folder}".count("/") >= DEPTH_MAX:
-                raise ConflictError(f"{volume.path}/{folder} is too deep: {DEPTH_MAX - 1} directories at most")
             if volume.source is None:
                 raise ConflictError(f"{volume.path} has no directory on this host now")
-            place = personal.Place(Directory(volume.source, volume.created), folder)
-            if (shown := personal.shows_key(place, deliveries)) is not None:
+            place = f"/{longest}{volume.path}" + (f"/{folder}" if folder else "")
+            if not fits(self._core.config, person.login, place):
+                raise ConflictError(f"{volume.path} is too long or too deep a path for a person's login")
+            if place in others:
+                raise ConflictError(
+                    f"what {person.login} has of {others[place]} stands at that very place: "
+                    f"'hatchway person revoke {person.login} {key} {others[place]}' takes it away"
+                )
+            seen = Place(Directory(volume.source, volume.created), folder)
+            if (shown := put.shown(seen)) is not None:
                 raise ConflictError(
                     f"the private key of {shown.login} lies in {volume.path}, where {person.login} could read it; "
                     f"'hatchway key take-back {shown.login}' takes it away"
@@ -153,7 +181,7 @@ class PeopleRequests:
         removed = await self._core.db(lambda registry: registry.revoke_person(person.login, key, paths))
         self._core.must_hear(person.login)
         self._logger.info("person disabled", login=person.login, instance=str(key), paths=removed, by=caller.name)
-        await self._sync(person.login, "access is taken away in the registry")
+        await self._core.hand_over("access is taken away in the registry", person.login)
         return await self._changed(await self._finding.person(person.login), key, removed)
 
     async def _changed(
@@ -166,16 +194,11 @@ class PeopleRequests:
         status = self._statuses.of_person(record, await self._statuses.sessions())
         return PersonChanged(person=status, key=key, changed=changed, password=password)
 
-    async def _sync(self, login: Login, done: str) -> None:
-        try:
-            errors = await self._core.sync()
-            if (error := errors.get(login)) is not None:
-                raise error
-        except HatchwayError as exc:
-            text = f"{done}, but the host did not take it: {exc}. It is tried again until it does"
-            raise UnfinishedError(text) from exc
-        if (problem := self._core.unpublished.get(login)) is not None:
-            raise ConflictError(f"{done}, but nobody can enter as {login}: {problem}")
+
+def fits(config: Config, login: str, place: str) -> bool:
+    """Whether a volume can stand at `place` in the root of `login`: hostd makes that path."""
+    whole = f"{config.mount_dir}/{login}{place}"
+    return valid_volume_path(place) and valid_volume_path(whole) and place.count("/") <= DEPTH_MAX
 
 
 def _folder(text: str) -> str:

@@ -3,18 +3,21 @@
 A person's root has a directory for each instance, called by its login, and in it the volumes at the paths they have in
 the container. So what is shared with a person later never changes where the rest stands.
 
-What a person can write must let nobody in. Keys that lie in a volume whose root is somebody's .ssh may be valid for an
-instance, so for people such volumes are read-only, and whatever holds or lies in them.
+What a person can write must let nobody in, and no private key be what they read (`key_places`). Both are decided here,
+each time anew, and not when something is granted: what stands where may change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
+
+from msgspec import structs
 
 from hatchway.admin import owners, shares
 from hatchway.admin.inventory import Inventory
+from hatchway.admin.key_places import KeyPlaces, Place
+from hatchway.admin.shares import Given
 from hatchway.errors import ConflictError
 from hatchway.model import (
     NO_LIMITS,
@@ -25,34 +28,14 @@ from hatchway.model import (
     Mode,
     Owning,
     VolumeInfo,
-    below,
+    is_ssh_directory,
 )
-from hatchway.registry.records import Delivery, PersonGrant, PersonRecord
+from hatchway.registry.records import GrantRecord, PersonGrant, PersonRecord
 from hatchway.wire.admin import Access, PersonVolume
 from hatchway.wire.host import View, VolumeSize
 
+PRIVATE = "an instance's private key lies there"
 ANOTHER = "another volume stands there than the one access was given to"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A directory of the host and a directory `within` it, relative to it; "" is itself."""
-
-    directory: Directory
-    within: str = ""
-
-    @property
-    def path(self) -> str:
-        """Where it is on the host."""
-        return f"{self.directory.source}/{self.within}".rstrip("/")
-
-
-def lies_in(inner: Place, outer: Place) -> bool:
-    """Whether `inner` is `outer` or lies in it, by their paths or since one directory has two."""
-    if below(inner.path, outer.path):
-        return True
-    same = inner.directory.birth != "" and inner.directory.birth == outer.directory.birth
-    return same and below(f"/{inner.within}", f"/{outer.within}" if outer.within else "/")
 
 
 def place_of(grant: PersonGrant) -> str:
@@ -60,19 +43,19 @@ def place_of(grant: PersonGrant) -> str:
     return f"/{grant.instance_login}{grant.grant.path}" + (f"/{grant.folder}" if grant.folder else "")
 
 
-def holds_keys(place: Place, sources: Iterable[Directory]) -> bool:
-    """Whether whoever writes at `place` could write what one of `sources` is."""
-    return any(lies_in(Place(one), place) or lies_in(place, Place(one)) for one in sources)
-
-
-def shows_key(place: Place, deliveries: Iterable[Delivery]) -> Delivery | None:
-    """The delivery whose private key whoever reads at `place` could read; None when there is none."""
-    return next((one for one in deliveries if lies_in(Place(one.volume, one.directory), place)), None)
-
-
 def seen(grant: PersonGrant, share: shares.Share) -> Place:
     """What a person sees by a grant that is in force."""
     return Place(Directory(share.source, share.created), grant.folder)
+
+
+def may_see(grant: PersonGrant, inventory: Inventory) -> list[Place]:
+    """What a person sees by a grant, or may see some day: what it was given for, and what stands there now."""
+    described: list[GrantRecord | VolumeInfo | None] = [grant.grant, _volume(grant, inventory)]
+    return [
+        Place(Directory(one.source, one.created), grant.folder)
+        for one in described
+        if one is not None and one.source is not None
+    ]
 
 
 def by_volume(people: Iterable[PersonRecord]) -> dict[tuple[InstanceKey, str], tuple[str, ...]]:
@@ -82,6 +65,13 @@ def by_volume(people: Iterable[PersonRecord]) -> dict[tuple[InstanceKey, str], t
         for one in person.grants:
             found.setdefault((one.key, one.grant.path), []).append(person.login)
     return {at: tuple(logins) for at, logins in found.items()}
+
+
+def as_given(people: Iterable[PersonRecord]) -> Iterator[Given]:
+    """All grants of people, for `shares.limits`."""
+    for person in people:
+        for one in person.grants:
+            yield Given(one.key, (one.grant,))
 
 
 def live(record: PersonRecord, inventory: Inventory) -> dict[PersonGrant, shares.Share]:
@@ -100,22 +90,28 @@ def live(record: PersonRecord, inventory: Inventory) -> dict[PersonGrant, shares
         ownership = grant.grant.ownership
         result[grant] = shares.Share(described.source, described.created, grant.grant.mode, ownership, ids)
     # In the container a volume covers a directory of the same path in another one.
-    whole = {place_of(grant) for grant in result if not grant.folder}
-    return {grant: share for grant, share in result.items() if not grant.folder or place_of(grant) not in whole}
+    topmost = {place_of(grant): grant for grant in sorted(result, key=lambda one: len(one.grant.path))}
+    return {grant: share for grant, share in result.items() if topmost[place_of(grant)] == grant}
 
 
-def host_views(record: PersonRecord, inventory: Inventory, sources: Collection[Directory]) -> tuple[View, ...]:
-    """What a session of this person's shows, in the order of the paths; its limits are to be added. `sources` are
-    Inventory.key_sources."""
-    views = [_view(grant, share, inventory, sources) for grant, share in live(record, inventory).items()]
+def host_views(record: PersonRecord, inventory: Inventory, keys: KeyPlaces) -> tuple[View, ...]:
+    """What a session of this person's shows, in the order of the paths; its limits are to be added.
+
+    Whatever was granted: nothing shows a private key that was delivered, and nothing can be written that lets in.
+    """
+    views = [
+        _view(grant, share, inventory, keys)
+        for grant, share in live(record, inventory).items()
+        if keys.shown(seen(grant, share)) is None
+    ]
     return tuple(sorted(views, key=lambda view: view.path))
 
 
-def _view(grant: PersonGrant, share: shares.Share, inventory: Inventory, sources: Collection[Directory]) -> View:
+def _view(grant: PersonGrant, share: shares.Share, inventory: Inventory, keys: KeyPlaces) -> View:
     return View(
         place_of(grant),
         share.source,
-        _is_read_only(grant, share, inventory, sources),
+        _is_read_only(grant, share, inventory, keys),
         share.created,
         share.owner_ids,
         share.ownership.owner == Owning.REAL,
@@ -125,37 +121,41 @@ def _view(grant: PersonGrant, share: shares.Share, inventory: Inventory, sources
     )
 
 
-def _is_read_only(
-    grant: PersonGrant, share: shares.Share, inventory: Inventory, sources: Collection[Directory]
-) -> bool:
+def _is_read_only(grant: PersonGrant, share: shares.Share, inventory: Inventory, keys: KeyPlaces) -> bool:
     volume = _volume(grant, inventory)
     fixed = volume is not None and volume.read_only
-    place = Place(Directory(share.source, share.created), grant.folder)
-    return share.mode is Mode.READ_ONLY or fixed or holds_keys(place, sources)
+    return share.mode is Mode.READ_ONLY or fixed or _lets_in(grant, share, keys)
 
 
-def kept_views(record: PersonRecord, views: Iterable[View], inventory: Inventory) -> tuple[View, ...]:
+def _lets_in(grant: PersonGrant, share: shares.Share, keys: KeyPlaces) -> bool:
+    # By its path also where nothing is known of the instance.
+    return is_ssh_directory(grant.grant.path) or keys.lets_in(seen(grant, share))
+
+
+def kept_views(record: PersonRecord, views: Iterable[View], inventory: Inventory, keys: KeyPlaces) -> tuple[View, ...]:
     """Those of `views`, which are open, of instances that are not there now: between removal and recreation, say. Some
-    grant must still be for that very volume, and in that mode."""
+    grant must still be for that very volume, and in that mode. Of keys the same holds as in `host_views`."""
     granted = {place_of(one): one for one in record.grants if inventory.get(one.key) is None}
     kept = []
     for view in views:
-        found = granted.get(view.path)
+        found, place = granted.get(view.path), Place(Directory(view.source, view.birth), view.folder)
         if found is None or (view.source, view.birth) != (found.grant.source, found.grant.created):
             continue
-        if view.folder == found.folder and (view.read_only or found.grant.mode is Mode.READ_WRITE):
-            kept.append(view)
+        writes = found.grant.mode is Mode.READ_WRITE
+        if view.folder == found.folder and (view.read_only or writes) and keys.shown(place) is None:
+            kept.append(structs.replace(view, read_only=view.read_only or keys.lets_in(place)))
     return tuple(kept)
 
 
 def statuses(
     record: PersonRecord,
     inventory: Inventory,
+    keys: KeyPlaces,
     by_volume: Mapping[Directory, Limits] = shares.NOTHING,
     sizes: Mapping[Directory, VolumeSize] = MappingProxyType({}),
 ) -> tuple[PersonVolume, ...]:
-    """What is shared with a person, as they and operators see it. Arguments as in `shares.status`."""
-    found, sources = live(record, inventory), inventory.key_sources
+    """What is shared with a person, as they and operators see it. Arguments as in `host_views` and `shares.status`."""
+    found = live(record, inventory)
     result = []
     for grant in record.grants:
         share, info, volume = found.get(grant), inventory.get(grant.key), _volume(grant, inventory)
@@ -165,10 +165,15 @@ def statuses(
             if share is None
             else Directory(share.source, share.created)
         )
-        access, problem = Access.SUSPENDED, _problem(volume)
-        if share is not None:
-            fixed = _is_read_only(grant, share, inventory, sources)
-            access, problem = (Access.READ_ONLY if fixed else Access.READ_WRITE), ""
+        access, problem, lets_in = Access.SUSPENDED, _problem(volume), False
+        if share is not None and keys.shown(seen(grant, share)) is not None:
+            problem = PRIVATE
+        elif share is not None:
+            lets_in = _lets_in(grant, share, keys)
+            read_only = _is_read_only(grant, share, inventory, keys)
+            access, problem = (Access.READ_ONLY if read_only else Access.READ_WRITE), ""
+        elif grant_is_covered(grant, found):
+            problem = "another volume of theirs stands there"
         result.append(
             PersonVolume(
                 key=grant.key,
@@ -181,11 +186,9 @@ def statuses(
                 kind=described.kind,
                 mode=grant.grant.mode,
                 access=access,
-                session_path=None if share is None else place_of(grant),
+                session_path=place_of(grant) if access.is_on else None,
                 problem=problem,
-                key_source=share is not None
-                and grant.grant.mode is Mode.READ_WRITE
-                and holds_keys(Place(directory, grant.folder), sources),
+                key_source=lets_in and grant.grant.mode is Mode.READ_WRITE,
                 ownership=grant.grant.ownership,
                 limits=by_volume.get(directory, NO_LIMITS),
                 size=None if share is None else sizes.get(directory),
@@ -194,6 +197,11 @@ def statuses(
             )
         )
     return tuple(result)
+
+
+def grant_is_covered(grant: PersonGrant, found: Iterable[PersonGrant]) -> bool:
+    """Whether one of `found`, those in force, stands where `grant` would."""
+    return any(place_of(one) == place_of(grant) for one in found)
 
 
 def _volume(grant: PersonGrant, inventory: Inventory) -> VolumeInfo | None:

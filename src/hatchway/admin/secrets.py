@@ -240,7 +240,7 @@ class Secrets:
                 raise ConflictError(f"that key is in {place}: take it out there")
 
     async def _allow_volume_keys(self, request: AllowVolumeKeys, caller: Caller) -> Keys:
-        record = await self._finding.instance(request.instance)
+        record = await self._finding.granted(request.instance)
         allow = request.allow
         await self._core.db(
             lambda registry: registry.change_conditions(record.login, lambda before: replace(before, volume_keys=allow))
@@ -250,12 +250,12 @@ class Secrets:
         return await self._keys(await self._finding.again(record))
 
     async def _deliver_key(self, request: DeliverKey, _caller: Caller) -> Keys:
-        record = await self._finding.instance(request.instance)
+        record = await self._finding.granted(request.instance)
         await self._deliveries.want(record, request.volume, request.directory)
         return await self._keys(record)
 
     async def _take_key_back(self, request: TakeKeyBack, _caller: Caller) -> Keys:
-        record = await self._finding.instance(request.instance)
+        record = await self._finding.granted(request.instance)
         outcomes = await self._deliveries.unwant(record)
         return structs.replace(await self._keys(record), taken_back=outcomes)
 

@@ -142,7 +142,15 @@ def _view(place: str, share: Share, fixed: bool) -> View:
     )
 
 
-def limits(records: Iterable[InstanceRecord], inventory: Inventory) -> dict[Directory, Limits]:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Grants of volumes of the instance `key`, to whomever."""
+
+    key: InstanceKey
+    grants: tuple[GrantRecord, ...]
+
+
+def limits(records: Iterable[InstanceRecord | Given], inventory: Inventory) -> dict[Directory, Limits]:
     """What all grants there are, in force or not, say together of each volume: a limit is the volume's.
 
     Volumes without a limit are there too.

@@ -52,11 +52,12 @@ class Statuses:
     ) -> PersonStatus:
         """The person. `sessions` are counts by login."""
         conditions, inventory = self._conditions.status(record), self._core.inventory
+        limits = self._core.limits or shares.NOTHING
         return PersonStatus(
             login=record.login,
             full_name=record.full_name,
             created_at=record.created_at,
-            volumes=personal.statuses(record, inventory, self._core.limits or shares.NOTHING, sizes),
+            volumes=personal.statuses(record, inventory, self._core.key_places, limits, sizes),
             sessions=sessions.get(record.login, 0),
             locked=conditions.locked_at is not None,
             expired=has_passed(conditions.expires_at, self._core.now()),

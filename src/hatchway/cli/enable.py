@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 import click
-from msgspec import structs
 from rich.text import Text
 
 from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
 from hatchway.cli.hindrances import print_hindrances
+from hatchway.cli.limits import parse_limits
 from hatchway.cli.listing import print_instance, remarks, volume_cells
 from hatchway.cli.output import Terminal, columns
 from hatchway.cli.text import safe
 from hatchway.connect import openssh
 from hatchway.errors import HatchwayError, UsageError
-from hatchway.model import NO_LIMITS, NewLimits, Origin, Ownership, check_limits, parse_owner, parse_size, parse_umask
+from hatchway.model import Origin, Ownership, parse_owner, parse_umask
 from hatchway.wire.admin import (
     Access,
     Changed,
@@ -29,9 +27,6 @@ from hatchway.wire.admin import (
     ListInstances,
     Show,
 )
-
-NONE = "none"
-"""What takes a limit away."""
 
 
 @click.command()
@@ -87,7 +82,7 @@ def enable(
         read_only=read_only,
         follow=follow,
         ownership=ownership,
-        limits=_limits(size, files),
+        limits=parse_limits(size, files),
     )
     changed = app.ask(request, Changed)
     info, problem = _connection(app, instance)
@@ -144,19 +139,6 @@ def _require_choice(app: App, command: str, instance: str, volumes: tuple[str, .
     raise UsageError(
         f"which volumes? Name them by path or name, 'hatchway {command} {instance} VOLUME...', or say --all{known}"
     )
-
-
-def _limits(size: str | None, files: str | None) -> NewLimits:
-    """What the options say, each None when it was not given. Raises UsageError."""
-    limits = NewLimits()
-    if size is not None:
-        limits = structs.replace(limits, size=None if size == NONE else parse_size(size))
-    if files is not None:
-        if files != NONE and re.fullmatch(r"[0-9]{1,15}", files, re.ASCII) is None:
-            raise UsageError(f"files {files!r} is not allowed: expected a number, such as 100000, or none")
-        limits = structs.replace(limits, files=None if files == NONE else int(files))
-    check_limits(limits.after(NO_LIMITS))
-    return limits
 
 
 def _find(listing: Listing, name: str) -> InstanceStatus | None:

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from hatchway.cli import complete
 from hatchway.cli.app import App, json_option
+from hatchway.cli.limits import parse_limits
 from hatchway.cli.output import Terminal
 from hatchway.cli.people import person_line, print_person_volumes
 from hatchway.cli.text import count, safe
@@ -66,6 +67,8 @@ def ls(app: App, instance: str | None) -> None:
 @click.option("--folder", metavar="FOLDER", default="", help="Only this directory of the volume, such as photos/2026.")
 @click.option("--owner", metavar="OWNER", help="Whom new files belong to, as of 'hatchway enable'; default: as there.")
 @click.option("--umask", metavar="MASK", help="Permissions that new files do not get, as of 'hatchway enable'.")
+@click.option("--size", metavar="SIZE", help="How large SFTP may make the volume, as of 'hatchway enable'.")
+@click.option("--files", metavar="N", help="How many files SFTP may make there be, as of 'hatchway enable'.")
 @json_option
 @click.pass_obj
 def grant(
@@ -78,6 +81,8 @@ def grant(
     folder: str,
     owner: str | None,
     umask: str | None,
+    size: str | None,
+    files: str | None,
 ) -> None:
     """Share volumes of an instance with a person.
 
@@ -94,6 +99,7 @@ def grant(
         read_only=read_only,
         folder=folder,
         ownership=ownership,
+        limits=parse_limits(size, files),
     )
     changed = app.ask(request, PersonChanged)
     app.emit({"changed": changed}, lambda out: _print_changed(out, changed, "shared"))

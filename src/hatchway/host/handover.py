@@ -37,7 +37,8 @@ class KeptWorker(msgspec.Struct, frozen=True):
 
 
 class KeptRoot(msgspec.Struct, frozen=True, kw_only=True):
-    """A login's root. `starting` are paths at which something was being mounted; `sessions` maps ids to pids."""
+    """A login's root. `starting` are paths at which something was being mounted, `closed` the places of what could not
+    be had; `sessions` maps ids to pids."""
 
     version: int = VERSION
     login: str
@@ -46,6 +47,7 @@ class KeptRoot(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[KeptWorker, ...] = ()
     starting: tuple[str, ...] = ()
     sessions: dict[str, int] = {}
+    closed: tuple[str, ...] = ()
 
 
 class Handover:

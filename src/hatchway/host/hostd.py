@@ -25,6 +25,7 @@ from hatchway.host.roots import LoginRoot
 from hatchway.host.sizes import Accounts
 from hatchway.host.skeleton import remove_tree
 from hatchway.host.tasks import Tasks
+from hatchway.host.whereabouts import Whereabouts
 from hatchway.host.workers import WorkerUids, Zygote
 from hatchway.kernel import fusectl, mounts
 from hatchway.kernel.mounts import MountEntry
@@ -157,7 +158,7 @@ class Hostd:
                 self._handover.drop(kept.login)
             else:
                 root = self._roots[kept.login] = self._root(kept.login, kept.uid)
-                root.adopt(adopted.workers, adopted.placed, adopted.sessions)
+                root.adopt(adopted.workers, adopted.placed, adopted.sessions, kept.closed)
                 try:
                     await root.end_sessions(adopted.ending)
                 except Exception:
@@ -304,12 +305,19 @@ class Hostd:
         return Activities(bounded(found))
 
     async def _births(self, request: AskBirths, _peer: Peer) -> Births:
-        looks = {source: functools.partial(sources.birth, self._config, source) for source in request.sources}
-        answer = Births({}, {}, {})
+        answer, whereabouts, where = Births({}, {}, {}, {}), Whereabouts(), dict[str, str]()
+
+        def look(source: str) -> str:
+            # In a thread, which may be done when nobody waits for it any more.
+            found = sources.look(self._config, source, whereabouts)
+            where[source] = found.where
+            return found.birth
+
+        looks = {source: functools.partial(look, source) for source in request.sources}
         for source, found in (await self._patience.texts(looks)).items():
             match found:
                 case str():
-                    answer.births[source] = found
+                    answer.births[source], answer.whereabouts[source] = found, where[source]
                 case RefusedError():
                     answer.refused[source] = str(found)
                 case HostError():
@@ -428,6 +436,8 @@ async def clean_up(
     await _unmount(config, left)
     remaining = {entry.target for entry in mounts.mount_table()}
     if directory in remaining:
+        # What stands for a volume that cannot be had stays as well, in sessions that go on.
+        remaining |= {place for root in adopted for place in root.closed}
         for name in os.listdir(directory):
             remove_tree(f"{directory}/{name}", remaining)
 

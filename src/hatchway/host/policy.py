@@ -73,7 +73,9 @@ def check_views(config: Config, views: tuple[View, ...]) -> None:
             raise RefusedError(f"{view.umask} is no umask")
         check_limits(view.limits)
         check_within(view.folder)
-        check_source(config, view.source)
+        if not view.optional:
+            # Else it is looked at when it is opened, as of any: only that one is left out then.
+            check_source(config, view.source)
 
 
 def check_limits(limits: Limits) -> None:

@@ -109,6 +109,11 @@ class LoginRoot:
         )
 
     @property
+    def closed(self) -> tuple[str, ...]:
+        """What stands for volumes that could not be had."""
+        return tuple(f"{self.directory}{path}" for path in self._closed)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Where something is mounted, or being mounted, that is in use."""
         return tuple(f"{self.directory}{path}" for path in (*self._workers, *self._starting))
@@ -142,12 +147,17 @@ class LoginRoot:
         self._start(self._sessions.watch, added)
 
     def adopt(
-        self, adopted: Sequence[workers.Worker], places: dict[str, tuple[str, ...]], sessions: dict[str, Process]
+        self,
+        adopted: Sequence[workers.Worker],
+        places: dict[str, tuple[str, ...]],
+        sessions: dict[str, Process],
+        closed: Collection[str] = (),
     ) -> None:
         """Take over what an earlier hostd has mounted, and who is in. Only for a root that is new.
 
-        `places` are those each worker was started with, by its path.
+        `places` are those each worker was started with, by its path; `closed` the places of what could not be had.
         """
+        self._closed.update(closed)
         now = placements(worker.view for worker in adopted)
         self._placed = {path: dataclasses.replace(one, places=places[path]) for path, one in now.items()}
         for worker in adopted:
@@ -176,6 +186,7 @@ class LoginRoot:
             # A root with something left in it is none to take over either.
             starting=(*self._starting, *(target[len(self.directory) :] for target in self._left)),
             sessions=self._sessions.pids,
+            closed=tuple(sorted(self._closed)),
         )
         self._handover.save(kept)
 
@@ -293,25 +304,32 @@ class LoginRoot:
         for path in self._closed - wanted.keys():
             self._closed.discard(path)
             self._skeleton.remove(path)
+            self._keep()
         for path, placement in wanted.items():
             if path not in self._workers:
                 try:
                     await self._mount(placement)
-                except HatchwayError as exc:
+                except (HatchwayError, OSError) as exc:
                     if not placement.view.optional:
                         raise
                     self._close_place(placement, exc)
                 else:
                     self._closed.discard(path)
 
-    def _close_place(self, placement: Placement, why: HatchwayError) -> None:
+    def _close_place(self, placement: Placement, why: Exception) -> None:
         """Have something stand where a volume should that cannot be had: an error, for whoever looks, and no absence,
         which a client that mirrors would take for a removal."""
         path = placement.view.path
         self._logger.warning("sessions are without a volume", path=path, error=str(why))
-        if placement.inside is None and f"{self.directory}{path}" not in self._left:
+        if placement.inside is not None or f"{self.directory}{path}" in self._left:
+            return
+        try:
             self._skeleton.make(path)
-            self._closed.add(path)
+        except OSError as exc:
+            self._logger.error("nothing can stand at the place of a volume", path=path, error=str(exc))
+            return
+        self._closed.add(path)
+        self._keep()
 
     def _limit(self, path: str, view: View) -> Placement:
         """Have the limits of `view` hold for what is mounted at `path`, if that is its volume. What is there now."""
@@ -472,7 +490,8 @@ class LoginRoot:
         """Unmount what was not mounted well: nobody has been in it."""
         self._left.add(target)
         await self._retry_left()
-        if placement.inside is None and target not in self._left:
+        # What stands for a volume that cannot be had is never gone for a moment: see _close_place.
+        if placement.inside is None and target not in self._left and not placement.view.optional:
             self._skeleton.remove(placement.view.path)
 
     async def _retry_left(self) -> None:

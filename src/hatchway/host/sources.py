@@ -18,11 +18,13 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host.on_demand import BIND, Demand, demand_of, open_device
 from hatchway.host.policy import check_directory, check_source, private_directories
+from hatchway.host.whereabouts import Whereabouts, of_device
 from hatchway.kernel import mounts
 from hatchway.kernel.birth import birth_of
 from hatchway.kernel.files import (
@@ -178,7 +180,19 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def birth(config: Config, source: str) -> str:
-    """Which directory `source` is now.
+    """Which directory `source` is now. Raises as `look`."""
+    return look(config, source, Whereabouts()).birth
+
+
+class Look(NamedTuple):
+    """Which directory it is, and where on its file system; "" when that cannot be told."""
+
+    birth: str
+    where: str
+
+
+def look(config: Config, source: str, whereabouts: Whereabouts) -> Look:
+    """Which directory `source` is now, and where.
 
     Raises RefusedError with the reason when it is not there, not allowed or cannot be told from another; HostError
     when we are out of something, or a file system cannot be mounted: that says nothing about the directory, and must
@@ -189,8 +203,9 @@ def birth(config: Config, source: str) -> str:
         with contextlib.ExitStack() as stack:
             asked = _asked(config, root, rest, stack)
             if asked is None:
-                return birth_of(_keep(stack, _open_beneath(config, root, rest)))
-            return _birth_on_demand(config, source, asked, stack)
+                directory = _keep(stack, _open_beneath(config, root, rest))
+                return Look(birth_of(directory), whereabouts.of(directory))
+            return _look_on_demand(config, source, asked, stack, whereabouts)
     except OSError as exc:
         raise _failure(source, exc) from exc
 
@@ -332,13 +347,21 @@ def _asked(config: Config, root: str, rest: str, stack: contextlib.ExitStack) ->
     return None if demand is None else _Asked(volume, demand, data.removeprefix("_data").strip("/"))
 
 
-def _birth_on_demand(config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack) -> str:
+def _look_on_demand(
+    config: Config, source: str, asked: _Asked, stack: contextlib.ExitStack, whereabouts: Whereabouts
+) -> Look:
     if asked.demand.kind == BIND:
-        return _found_directory(config, source, asked, stack).birth()
+        there = _found_directory(config, source, asked, stack)
+        return Look(there.birth(), whereabouts.of(there.directory))
     device = _device(config, asked, stack)
+    where = of_device(device.number, asked.part)
     if asked.whole:
         _check_data(config, source, asked, device.number)
-        return device.volume
+        return Look(device.volume, where)
+    return Look(_birth_of_part(config, source, asked, device, stack), where)
+
+
+def _birth_of_part(config: Config, source: str, asked: _Asked, device: _Device, stack: contextlib.ExitStack) -> str:
     key = device.volume, asked.demand, asked.part
     if found := _looks.get(key):
         return found

@@ -262,7 +262,7 @@ def try_nosymfollow() -> None:
 @dataclass(frozen=True, slots=True)
 class MountEntry:
     """One line of the mount table. `minor` is the FUSE connection's number in /sys/fs/fuse/connections; `root` which
-    directory of its file system is mounted.
+    directory of its file system is mounted, and `device` that file system's "major:minor". `number` as of `mount_id`.
     """
 
     target: str
@@ -270,6 +270,8 @@ class MountEntry:
     source: str
     minor: int
     root: str = "/"
+    device: str = ""
+    number: int = 0
 
 
 def same_mounts_as(pid: int) -> bool:
@@ -295,6 +297,8 @@ def mount_table() -> list[MountEntry]:
                     _unescape(right[1]),
                     int(left[2].partition(":")[2]),
                     _unescape(left[3]),
+                    left[2],
+                    int(left[0]),
                 )
             )
     return entries

@@ -190,9 +190,7 @@ def conditions_values(conditions: Conditions) -> dict[str, Any]:
 
 
 def _own_grant(row: Row[Any]) -> GrantRecord:
-    return dataclasses.replace(
-        _grant(row), origin=Origin(row.origin), follows=row.follows, limits=Limits(row.size, row.files)
-    )
+    return dataclasses.replace(_grant(row), origin=Origin(row.origin), follows=row.follows)
 
 
 def _grant(row: Row[Any]) -> GrantRecord:
@@ -209,6 +207,7 @@ def _grant(row: Row[Any]) -> GrantRecord:
         granted_by=row.granted_by,
         ownership=Ownership(row.owner, row.umask),
         owner_ids=None if row.owner_uid is None or row.owner_gid is None else IdPair(row.owner_uid, row.owner_gid),
+        limits=Limits(row.size, row.files),
     )
 
 
@@ -344,6 +343,23 @@ def person_grant_ids(connection: Connection, person: int, instance: int, paths: 
         t.person_grants.c.person_id == person, t.volumes.c.instance_id == instance, t.volumes.c.path.in_(set(paths))
     )
     return {row.id: row.path for row in connection.execute(query)}
+
+
+def person_limits(connection: Connection, grants: Collection[int]) -> dict[str, Limits]:
+    """The limits of a person's grants in these rows, by path."""
+    columns = (t.volumes.c.path, t.person_grants.c.size, t.person_grants.c.files)
+    query = select(*columns).join(t.volumes).where(t.person_grants.c.id.in_(grants))
+    return {row.path: Limits(row.size, row.files) for row in connection.execute(query)}
+
+
+def leave_limits(connection: Connection, grants: Collection[int]) -> None:
+    """Have the limits of the grants in these rows, which end, hold for the people who have the volumes: nobody gets
+    more by what another loses. Limits of their own stay."""
+    query = select(t.grants.c.volume_id, t.grants.c.size, t.grants.c.files).where(t.grants.c.id.in_(grants))
+    for row in connection.execute(query).all():
+        for column, limit in ((t.person_grants.c.size, row.size), (t.person_grants.c.files, row.files)):
+            unlimited = and_(t.person_grants.c.volume_id == row.volume_id, column.is_(None))
+            connection.execute(update(t.person_grants).where(unlimited).values({column: limit}))
 
 
 def rule(row: Row[Any]) -> AccessRule:

@@ -23,7 +23,9 @@ from hatchway import log
 from hatchway.errors import ConfigError, ConflictError, InternalError, NotFoundError, UsageError
 from hatchway.model import (
     KEEP_LIMITS,
+    NO_LIMITS,
     UNSAID,
+    VOLUMES_MAX,
     AccessRule,
     Directory,
     EventKind,
@@ -357,6 +359,7 @@ class Registry:
     ) -> tuple[str, ...]:
         found = rows.grant_ids(connection, instance, paths, origin)
         if found:
+            rows.leave_limits(connection, found)
             connection.execute(delete(t.grants).where(t.grants.c.id.in_(found)))
             rows.drop_unused_volumes(connection, instance)
             self._changed(connection, instance, now)
@@ -427,12 +430,13 @@ class Registry:
         new: NewLogin | None,
         ownerships: Mapping[str, tuple[Ownership, IdPair | None]] = MappingProxyType({}),
         runtime_id: str = "",
+        limits: NewLimits = KEEP_LIMITS,
     ) -> PersonRecord:
         """Let the person with `login` use `volumes` of the instance `key`, each in its mode and only that folder of it.
 
         A grant of that person's at the same path is replaced. `new` as in `enable`, for an instance that has no login
-        yet, and `runtime_id`. `ownerships` are as in GrantRecord, by path. Raises NotFoundError for no such
-        person, and as `enable`.
+        yet, and `runtime_id`. `ownerships` are as in GrantRecord, by path; `limits` as in
+        `enable`. Raises NotFoundError for no such person, ConflictError when they have VOLUMES_MAX, and as `enable`.
         """
         with self._write() as connection:
             person = rows.person_id(connection, login)
@@ -447,6 +451,7 @@ class Registry:
                 raise ConflictError(f"{key} has a login already; {new.login} was not made")
             paths = [volume.path for volume, _, _ in volumes]
             before = rows.person_grant_ids(connection, person, instance, paths)
+            limited = rows.person_limits(connection, before)
             connection.execute(delete(t.person_grants).where(t.person_grants.c.id.in_(before)))
             for volume, mode, folder in volumes:
                 values = {
@@ -457,8 +462,12 @@ class Registry:
                     "granted_at": now,
                     "granted_by": by,
                     **rows.ownership_values(*ownerships.get(volume.path, (UNSAID, None))),
+                    **rows.limits_values(limits.after(limited.get(volume.path, NO_LIMITS))),
                 }
                 connection.execute(insert(t.person_grants).values(values))
+            count = select(func.count()).where(t.person_grants.c.person_id == person)
+            if connection.execute(count).scalar_one() > VOLUMES_MAX:
+                raise ConflictError(f"at most {VOLUMES_MAX} volumes can be shared with one person at once")
             rows.drop_unused_volumes(connection, instance)
             (record,) = rows.people(connection, t.people.c.id == person)
             return record
@@ -515,6 +524,30 @@ class Registry:
             there = connection.execute(select(exists().where(this))).scalar_one()
             rows.end_keys(connection, owner, t.credentials.c.id == credential)
             return bool(there)
+
+    def key_sources(self) -> dict[InstanceKey, frozenset[Directory]]:
+        """What `keep_key_sources` was told last of each instance."""
+        columns = (t.instances.c.environment, t.instances.c.container, t.instances.c.number)
+        query = select(t.key_sources.c.source, t.key_sources.c.birth, *columns).join(t.instances)
+        found: dict[InstanceKey, set[Directory]] = {}
+        with self._read() as connection:
+            for row in connection.execute(query):
+                key = InstanceKey(row.environment, row.container, row.number)
+                found.setdefault(key, set()).add(Directory(row.source, row.birth))
+        return {key: frozenset(directories) for key, directories in found.items()}
+
+    @storing(FOR_ACCESS)
+    def keep_key_sources(self, sources: Mapping[InstanceKey, Collection[Directory]]) -> None:
+        """Remember in which volumes of these instances keys may lie that let somebody in. Instances that were never
+        shared are left out."""
+        with self._write() as connection:
+            for key, directories in sources.items():
+                if (instance := rows.instance_id(connection, key)) is None:
+                    continue
+                connection.execute(delete(t.key_sources).where(t.key_sources.c.instance_id == instance))
+                for one in directories:
+                    values = {"instance_id": instance, "source": one.source, "birth": one.birth}
+                    connection.execute(insert(t.key_sources).values(values))
 
     def ended_keys(self, login: str) -> frozenset[str]:
         """The fingerprints of the keys of `login` that were renewed or taken away."""

@@ -156,6 +156,8 @@ person_grants = Table(
     Column("umask", Integer, nullable=True),
     Column("owner_uid", BigInteger, nullable=True),
     Column("owner_gid", BigInteger, nullable=True),
+    Column("size", BigInteger, nullable=True),
+    Column("files", BigInteger, nullable=True),
     Column("granted_at", Float, nullable=False),
     Column("granted_by", Text, nullable=False),
     UniqueConstraint("person_id", "volume_id"),
@@ -245,6 +247,18 @@ deliveries = Table(
     Column("wanted", Boolean, nullable=False),
     # The latest lies there, as far as is known.
     Column("done", Boolean, nullable=False),
+)
+
+# The volumes of an instance, when the catalog last had it, in which keys may lie that let somebody in by its login.
+key_sources = Table(
+    "key_sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_id", ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    # model.Directory.
+    Column("source", Text, nullable=False),
+    Column("birth", Text, nullable=False),
+    UniqueConstraint("instance_id", "source", "birth"),
 )
 
 # Keys of a login that were renewed or taken away: an instance cannot bring them back by having them in a volume.

@@ -142,12 +142,14 @@ class Births(msgspec.Struct, frozen=True, tag="births"):
     """For each directory that could be opened, an opaque text no other directory ever has.
 
     `refused` are those that cannot be shared, with why. `unknown` are those of which nothing can be said now, with
-    why: they do not answer. That is not their absence.
+    why: they do not answer. That is not their absence. `whereabouts` are where those that could be opened are on their
+    file systems, opaque paths that meet where directories do; "" where that cannot be told.
     """
 
     births: dict[str, str]
     refused: dict[str, str] = {}
     unknown: dict[str, str] = {}
+    whereabouts: dict[str, str] = {}
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hatchway.model import UNSAID, InstanceKey, Ownership
+from hatchway.model import KEEP_LIMITS, UNSAID, InstanceKey, NewLimits, Ownership
 from hatchway.wire.admin import PersonStatus
 from hatchway.wire.entry import Confidential
 
@@ -61,7 +61,7 @@ class People(msgspec.Struct, frozen=True, tag="people"):
 class GrantPerson(msgspec.Struct, frozen=True, kw_only=True, tag="grant-person"):
     """Let a person use volumes of an instance, called as in Enable; `folder`, with one volume only, is the directory of
     it that they see. What they had of such a volume before is replaced. Who owns new files is as grants of the volume
-    say, unless `ownership` says something. Answer: PersonChanged.
+    say, unless `ownership` says something. What `limits` leave as it was, is as it was. Answer: PersonChanged.
     """
 
     login: str
@@ -71,6 +71,7 @@ class GrantPerson(msgspec.Struct, frozen=True, kw_only=True, tag="grant-person")
     read_only: bool = False
     folder: str = ""
     ownership: Ownership = UNSAID
+    limits: NewLimits = KEEP_LIMITS
 
 
 class RevokePerson(msgspec.Struct, frozen=True, kw_only=True, tag="revoke-person"):

@@ -97,12 +97,12 @@ async def test_a_directory_that_cannot_be_identified_is_logged_once(
     """The core asks again and again."""
     problems = {"/srv/a": "does not answer", "/srv/b": ""}
 
-    def birth(_config: Config, source: str) -> str:
+    def look(_config: Config, source: str, _whereabouts: object) -> sources.Look:
         if problems[source]:
             raise HostError(problems[source])
-        return "inode:2:1.0"
+        return sources.Look("inode:2:1.0", "8:1:/data")
 
-    monkeypatch.setattr(sources, "birth", birth)
+    monkeypatch.setattr(sources, "look", look)
     config = Config(paths=Paths(run_dir=str(tmp_path / "run"), state_dir=str(tmp_path / "state")))
     async with trio.open_nursery() as nursery:
         ask = Hostd(config, nursery, gid=1).table(0)[AskBirths].handler

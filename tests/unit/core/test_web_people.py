@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 from structlog.testing import capture_logs
+from tests.unit.core.stage import snapshot, volume
 from tests.unit.core.test_web_socket import PASSWORD, Scene, scene
 
 from hatchway.admin.callers import Caller
 from hatchway.admin.rights import MAY, OF_ONE_LOGIN, OPERATORS
 from hatchway.credentials.keys import generate_ed25519
 from hatchway.errors import HatchwayError, RefusedError, SignedOutError, SignInError
-from hatchway.model import PERSON, EventKind
+from hatchway.model import PERSON, EventKind, InstanceKey
 from hatchway.wire.admin import ConnectionInfo, Listing, ListInstances, Log, ReadLog, Server, Show, ShowServer
 from hatchway.wire.entry import (
     AddKey,
@@ -146,10 +147,11 @@ async def test_who_is_removed_locked_or_has_another_password_is_out_at_once(tmp_
 async def test_a_person_who_is_gone_is_no_container_of_that_name(tmp_path: Path) -> None:
     """Between a look at who asks and its answer they may be removed."""
     async with scene(tmp_path) as web:
-        await made(web, "web")
-        await operator(web, RemovePerson("web"), PersonRemoved)
+        await made(web, "berta")
+        await web.stage.core.feed(snapshot(volume("/data"), key=InstanceKey("shop", "berta", 1)))
+        await operator(web, RemovePerson("berta"), PersonRemoved)
         with pytest.raises(HatchwayError, match="there is no person"):
-            await operator(web, Show(instance=f"{PERSON}web"), ConnectionInfo)
+            await operator(web, Show(instance=f"{PERSON}berta"), ConnectionInfo)
 
 
 async def test_a_key_that_a_person_adds_is_theirs(tmp_path: Path) -> None:
