@@ -11,13 +11,15 @@ import operator
 from typing import Any
 
 from hatchway import addresses, log
+from hatchway.admin import telling
 from hatchway.admin.callers import Requests
 from hatchway.admin.rights import may
 from hatchway.admin.signing import Signing, caller_of
-from hatchway.errors import RefusedError
+from hatchway.errors import HatchwayError, RefusedError
 from hatchway.wire import frames
+from hatchway.wire.entry import Password
 from hatchway.wire.service import Peer, Request, Table
-from hatchway.wire.web import Call, SignedIn, SignedOut, SignIn, SignOut, Viewer, WhoIs
+from hatchway.wire.web import Call, ChangePassword, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
 
 REQUEST_MAX = 256 * 1024
 """Bytes of one request of the web process."""
@@ -43,6 +45,7 @@ class Relaying:
             SignIn: Request(uids, self._sign_in),
             WhoIs: Request(uids, self._who_is),
             SignOut: Request(uids, self._sign_out),
+            ChangePassword: Request(uids, self._change_password),
             Call: Request(uids, self._call),
         }
 
@@ -55,6 +58,9 @@ class Relaying:
     async def _sign_out(self, request: SignOut, _peer: Peer) -> SignedOut:
         return await self._signing.sign_out(request)
 
+    async def _change_password(self, request: ChangePassword, _peer: Peer) -> Password:
+        return telling.to_person(await self._signing.change_password(request), "")
+
     async def _call(self, call: Call, _peer: Peer) -> object:
         visit = await self._signing.visit(call.token)
         request = frames.decode(bytes(call.request), self._kinds)
@@ -63,4 +69,11 @@ class Relaying:
         if not may(visit.kind, visit.name, request):
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
-        return await self._requests[type(request)].handler(request, caller)
+        handler = self._requests[type(request)].handler
+        if visit.kind is not ViewerKind.PERSON:
+            return await handler(request, caller)
+        try:
+            return telling.to_person(await handler(request, caller), visit.name)
+        except HatchwayError as exc:
+            self._logger.warning("request failed", request=type(request).__name__, by=caller.name, error=str(exc))
+            raise telling.failure(exc) from None
