@@ -33,6 +33,8 @@ from hatchway.web.pages import (
     connecting,
     credentials,
     instance,
+    own,
+    people,
     record,
     sessions,
     signing,
@@ -66,7 +68,7 @@ _TITLES = {
 _ADVICE = {
     400: "Go back, reload the page and try again.",
     403: "If you think that you should be allowed to do this, ask the operator of this host.",
-    404: "Check the address, or start from the list of instances. What was there may have been removed.",
+    404: "Check the address, or start from the first page. What was there may have been removed.",
     405: "Go back, reload the page and try again.",
     413: "Send less.",
     429: "Wait a little, and try again.",
@@ -101,7 +103,7 @@ def application(
         now=now,
     )
     doors = Doors(house)
-    parts = (tree, instance, volumes, connecting, credentials, conditions, sessions, record, status)
+    parts = (tree, instance, volumes, connecting, credentials, conditions, sessions, record, status, people, own)
     routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house)]
     routes += [route for part in parts for route in part.routes(doors)]
 

@@ -17,10 +17,13 @@ from starlette.routing import Route
 from hatchway.errors import ConflictError, NotFoundError, RefusedError, SignedOutError, UnfinishedError, UsageError
 from hatchway.model import InstanceKey
 from hatchway.web import paths
+from hatchway.web import whose as logins
 from hatchway.web.backend import Backend
 from hatchway.web.notices import Notices
 from hatchway.web.tokens import Cookies, FormTokens, from_here
-from hatchway.wire.web import Viewer
+from hatchway.web.whose import Whose
+from hatchway.wire.entry import Password, PasswordKind
+from hatchway.wire.web import Viewer, ViewerKind
 
 T = TypeVar("T")
 
@@ -92,9 +95,18 @@ class Visit:
         found = self.request.path_params
         return paths.instance_key(found["environment"], found["container"], found["number"])
 
+    @property
+    def whose(self) -> Whose:
+        """Whose login the page is about. Raises NotFoundError."""
+        return logins.whose(self.request.path_params, self.viewer)
+
     async def ask(self, request: msgspec.Struct, answer: type[T]) -> T:
         """What the core answers."""
         return await self._house.backend.call(self.token, self.address, request, answer)
+
+    async def change_password(self, current: str, password: str, kind: PasswordKind) -> Password:
+        """Have the viewer's own be `password`. Raises as Backend.change_password."""
+        return await self._house.backend.change_password(self.token, self.address, current, password, kind)
 
     async def read_form(self) -> None:
         """Take what was sent: see House.form."""
@@ -143,24 +155,33 @@ Page = Callable[[Visit], Awaitable[Response]]
 
 
 class Doors:
-    """Makes routes of pages: nobody gets to one without being signed in, and no form without its token."""
+    """Makes routes of pages: nobody gets to one without being signed in as the kind of viewer it is for, and no form
+    without its token."""
 
     def __init__(self, house: House) -> None:
         self._house = house
 
-    def get(self, path: str, page: Page) -> Route:
-        """A page that changes nothing."""
+    def get(self, path: str, page: Page, *, kind: ViewerKind = ViewerKind.OPERATOR) -> Route:
+        """A page that changes nothing. The first page leads those it is not for to their own."""
 
         async def serve(request: Request) -> Response:
-            return await page(await self._visit(request))
+            visit = await self._visit(request)
+            home = paths.HOMES.get(visit.viewer.kind, path)
+            if path == "/" != home:
+                return visit.go(home)
+            _check(visit, kind)
+            return await page(visit)
 
         return Route(path, serve, methods=["GET"])
 
-    def post(self, path: str, page: Page, back: Callable[[Visit], str]) -> Route:
+    def post(
+        self, path: str, page: Page, back: Callable[[Visit], str], *, kind: ViewerKind = ViewerKind.OPERATOR
+    ) -> Route:
         """What a form does. What the core has against it is said on the page `back`."""
 
         async def serve(request: Request) -> Response:
             visit = await self._visit(request)
+            _check(visit, kind)
             try:
                 await visit.read_form()
                 return await page(visit)
@@ -179,12 +200,18 @@ class Doors:
         return Visit(self._house, request, token, await self._house.backend.who_is(token))
 
 
+def _check(visit: Visit, kind: ViewerKind) -> None:
+    """Say no to a page as a whole, before it asks anything. What a viewer may do, the core decides by itself."""
+    if visit.viewer.kind is not kind:
+        raise RefusedError("this page is not for you")
+
+
 def sentence(text: str) -> str:
     """`text`, an error's, as a sentence of its own."""
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
-def to_instance(visit: Visit) -> str:
-    """The instance's page."""
-    return paths.instance(visit.instance)
+def to_page(visit: Visit) -> str:
+    """The page of whose login it is."""
+    return visit.whose.page

@@ -52,13 +52,13 @@ async def _tree(visit: Visit) -> Response:
     sharing, state = visit.asked("sharing"), visit.asked("state")
     environment = _environment(visit.asked("environment"))
     found = [
-        one for one in listing.instances if _has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
+        one for one in listing.instances if has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
     ]
     counts = Counter(one.key.environment for one in found)
     if environment is not None:
         found = [one for one in found if one.key.environment == environment]
     last = max(1, -(-len(found) // PAGE))
-    number = min(max(1, _number(visit.asked("page"))), last)
+    number = min(max(1, number_of(visit.asked("page"))), last)
     return visit.page(
         "tree.html",
         environments=_grouped(found[(number - 1) * PAGE : number * PAGE], counts),
@@ -89,7 +89,8 @@ def _environment(part: str) -> str | None:
         return None
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """The number of a page, as a URL says it."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
 
 
@@ -107,7 +108,7 @@ def _grouped(instances: Iterable[InstanceStatus], counts: Counter[str]) -> list[
     ]
 
 
-def _has(one: InstanceStatus, words: list[str]) -> bool:
+def has(one: InstanceStatus, words: list[str]) -> bool:
     """Whether every word is in something that names the instance or its volumes."""
     if not words:
         return True
