@@ -228,7 +228,9 @@ class FakeCore:
         raise RefusedError("not allowed")
 
     def _keys(self, login: str) -> entry.Keys:
-        return entry.Keys(login=login, keys=tuple(self.keys), volume_keys=True)
+        volumes = login not in self.people
+        keys = tuple(key for key in self.keys if volumes or key.origin is not KeyOrigin.VOLUME)
+        return entry.Keys(login=login, keys=keys, volume_keys=volumes)
 
     def _answer(self, request: object) -> object:
         match request:

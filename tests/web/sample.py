@@ -401,7 +401,7 @@ def events_of_anna() -> list[LogEntry]:
         (EventKind.CHANGE, "person added", "", "the operator", True),
         (EventKind.LOGIN, "logged in", "198.51.100.4", "password", True),
         (EventKind.REFUSED, "wrong password", "203.0.113.80", "", False),
-        (EventKind.CHANGE, "key added", "", "person anna (web) from 198.51.100.4", True),
+        (EventKind.CHANGE, "key added", "", "you (web) from 198.51.100.4", True),
     ]
     return [
         LogEntry(

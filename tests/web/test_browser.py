@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 from tests.conftest import BROWSER
 from tests.web import sample
-from tests.web.core import NAME, PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
+from tests.web.core import NAME, PASSWORD, PERSON, PERSONS_PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
 
 from hatchway.web import paths
 
@@ -25,6 +25,13 @@ PAGES = (
     paths.instance(sample.FRESH), f"{paths.instance(sample.FRESH)}/connect", f"{WEB}/connect", f"{WEB}/password",
     f"{WEB}/renew-key",
 )  # fmt: skip
+ANNA = "/people/anna"
+PEOPLE_PAGES = (
+    "/people", "/people?q=nobody", "/add-person", ANNA, "/people/bert", "/people/clara", f"{ANNA}/connect",
+    f"{ANNA}/password", f"{ANNA}/renew-key", f"{ANNA}/remove", f"{ANNA}/revoke-all", f"{ANNA}/share",
+    f"{ANNA}/share?q=nothing-at-all", f"{ANNA}/share/shop/web/1", f"{ANNA}/share/intranet/mail/1",
+)  # fmt: skip
+OWN_PAGES = ("/me", "/me/log", "/me/connect", "/me/password", "/me/renew-key", "/sessions")
 WIDTHS = (360, 768, 1280, 1920)
 
 
@@ -61,13 +68,26 @@ def page(context: BrowserContext, core: FakeCore) -> Iterator[Page]:
     assert [text for text in complaints if "status of 404" not in text] == []
 
 
-def sign_in(page: Page) -> None:
+def sign_in(page: Page, name: str = NAME, password: str = PASSWORD, heading: str = "Instances") -> None:
     """As anybody does."""
     page.goto("/")
-    page.get_by_label("Name").fill(NAME)
-    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Instances", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
+
+
+@pytest.fixture
+def anna(context: BrowserContext, core: FakeCore) -> Iterator[Page]:
+    """A person who has signed in, at what is shared with her. As `page`."""
+    core.know(sample.plain())
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    sign_in(page, PERSON, PERSONS_PASSWORD, "Hello, Anna Berg")
+    yield page
+    assert [text for text in complaints if "status of 40" not in text] == []
 
 
 def clipboard(page: Page) -> str:
@@ -276,7 +296,7 @@ def test_axe(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
     page.goto("/sign-in")
     found = {"/sign-in": violations(page)}
     sign_in(page)
-    for path in PAGES:
+    for path in (*PAGES, *PEOPLE_PAGES):
         page.goto(path)
         # What is folded counts as well.
         page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
@@ -295,7 +315,7 @@ def test_nothing_is_wider_than_the_window(page: Page, core: FakeCore, width: int
     core.know(sample.plain() + sample.hostile())
     page.set_viewport_size({"width": width, "height": 800})
     wide = {}
-    for path in (*PAGES, *(paths.instance(one.key) for one in sample.hostile())):
+    for path in (*PAGES, *PEOPLE_PAGES, *(paths.instance(one.key) for one in sample.hostile())):
         page.goto(path)
         if (found := page.evaluate("document.documentElement.scrollWidth")) > width:
             wide[path] = found
@@ -323,3 +343,187 @@ def test_hostile_names_do_nothing(page: Page, core: FakeCore) -> None:
         expect(page.get_by_role("dialog")).to_contain_text(f"hostile-{one.key.number}")
         assert re.fullmatch(r"sftp://[\x21-\x7e]+", page.locator("[data-launch]").first.get_attribute("href") or "")
     assert asked == []
+
+
+# --- people ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_person_and_what_is_hers(anna: Page) -> None:
+    main = anna.get_by_role("main")
+    expect(main).to_contain_text("/shop-web-1/srv/uploads")
+    expect(main).to_contain_text("Not to be had now")
+    expect(main).not_to_contain_text("/var/lib/postgresql")
+    tabs = anna.get_by_role("navigation", name="Main").get_by_role("link")
+    assert tabs.all_inner_texts() == ["Shared with you", "Log"]
+    for path in ("/sessions", "/people", WEB, f"{ANNA}/share"):
+        anna.goto(path)
+        expect(anna.get_by_role("heading", name="This is not allowed")).to_be_visible()
+    anna.get_by_role("link", name="To the first page").click()
+    expect(anna.get_by_role("heading", name="Hello, Anna Berg")).to_be_visible()
+    anna.get_by_role("link", name="Log", exact=True).click()
+    expect(anna.get_by_role("main")).to_contain_text("wrong password")
+    expect(anna.get_by_role("main")).not_to_contain_text("shop.toml")
+
+
+def test_a_persons_dialog(anna: Page, core: FakeCore) -> None:
+    anna.get_by_role("link", name="Connect to /shop-web-1/srv/uploads").click()
+    dialog = anna.get_by_role("dialog")
+    expect(dialog).to_contain_text("3 volumes over SFTP")
+    for what, value in {"host": "sftp.example.com", "port": "2022", "user name": "anna", "start folder": "/"}.items():
+        dialog.get_by_role("button", name=f"Copy {what}", exact=True).click()
+        expect(anna.get_by_role("status").filter(has_text=f"Copied: {what}")).to_be_visible()
+        assert clipboard(anna) == value
+    assert RAW_PASSWORD not in anna.content()
+    dialog.get_by_role("button", name="Reveal").click()
+    expect(dialog).to_contain_text(RAW_PASSWORD)
+    link = dialog.get_by_role("link", name="Open in SFTP application")
+    assert (link.get_attribute("href") or "").startswith("sftp://anna:correct%20horse")
+    with anna.expect_download() as key:
+        dialog.get_by_role("button", name="id_container").click()
+    assert key.value.suggested_filename == "id_container-anna"
+    assert Path(key.value.path()).read_text() == PRIVATE_KEY
+    before = core.keys[0].fingerprint
+    dialog.get_by_role("link", name="Renew key…").click()
+    expect(dialog).to_contain_text("1 session of this login is open now")
+    dialog.get_by_role("button", name="Renew the key").click()
+    expect(dialog).to_contain_text("There is a new key")
+    assert core.keys[0].fingerprint != before
+    anna.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert RAW_PASSWORD not in anna.content()
+
+
+def test_a_person_changes_her_password(anna: Page, core: FakeCore) -> None:
+    anna.get_by_role("link", name="Change password").click()
+    dialog = anna.get_by_role("dialog")
+    expect(dialog).to_contain_text("It is the one for SFTP, and for these pages")
+    for current, told in (("a guess", "The current password is wrong"), (PERSONS_PASSWORD, "Your password is changed")):
+        dialog.get_by_label("Current password").fill(current)
+        dialog.get_by_label("New password").fill("a better password")
+        dialog.get_by_label("Once more").fill("a better password")
+        dialog.get_by_role("button", name="Change password").click()
+        expect(dialog).to_contain_text(told)
+    expect(dialog).to_contain_text("kept as argon2id: nobody can show it")
+    assert core.persons_password == "a better password"
+    dialog.get_by_role("button", name="Close").click()
+    # The same browser goes on.
+    anna.reload()
+    expect(anna.get_by_role("heading", name="Hello, Anna Berg")).to_be_visible()
+
+
+def test_a_person_sees_to_her_keys_and_sessions(anna: Page, core: FakeCore) -> None:
+    anna.locator("summary", has_text="Add a public key").click()
+    anna.get_by_label("Public key").fill("ssh-ed25519 AAAA anna@home")
+    anna.get_by_role("button", name="Add key").click()
+    expect(anna.get_by_role("main")).to_contain_text("anna@home")
+    anna.get_by_role("button", name="Remove key anna@home").click()
+    expect(anna.get_by_role("main")).not_to_contain_text("anna@home")
+    anna.get_by_role("button", name="End the session from 198.51.100.4").click()
+    expect(anna.get_by_role("main")).to_contain_text("Nobody is connected")
+    assert {one.login for one in core.sessions} == {"shop-web-1"}
+
+
+def test_people_without_scripts(chromium: Browser, site: str, core: FakeCore) -> None:
+    context = chromium.new_context(base_url=site, java_script_enabled=False)
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    core.know(sample.plain())
+    sign_in(page, PERSON, PERSONS_PASSWORD, "Hello, Anna Berg")
+    page.get_by_role("link", name="Connect to /shop-web-1/srv/uploads").click()
+    page.get_by_role("button", name="Reveal").click()
+    expect(page.get_by_role("main")).to_contain_text(RAW_PASSWORD)
+    page.get_by_role("link", name="Change").click()
+    page.get_by_label("Current password").fill(PERSONS_PASSWORD)
+    page.get_by_label("New password").fill("a better password")
+    page.get_by_label("Once more").fill("a better password")
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_role("main")).to_contain_text("Your password is changed")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    context.close()
+
+
+def test_an_operator_adds_shares_takes_away_and_removes(page: Page, core: FakeCore) -> None:
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("link", name="Add a person").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Login").fill("dora")
+    dialog.get_by_label("Full name").fill("Dora Klein")
+    dialog.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("heading", name="Dora Klein", level=1)).to_be_visible()
+    page.get_by_role("link", name="Share something").first.click()
+    page.get_by_role("searchbox").fill("shop uploads web-1")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="web #1").click()
+    page.get_by_label("/srv/uploads").check()
+    page.get_by_label("Read and write").check()
+    page.get_by_label("Only this folder").fill("photos")
+    page.get_by_role("button", name="Share").click()
+    main = page.get_by_role("main")
+    expect(main).to_contain_text("/srv/uploads, only photos, of shop/web/1 is shared with dora")
+    assert [one.folder for one in core.people["dora"].volumes] == ["photos"]
+    page.locator(".volume").locator("summary").click()
+    page.get_by_role("button", name="Make it read-only").click()
+    expect(main).to_contain_text("is shared with dora, read-only")
+    page.get_by_role("link", name="Connect", exact=True).click()
+    expect(dialog).to_contain_text("Connect as dora")
+    page.keyboard.press("Escape")
+    page.locator(".volume").locator("summary").click()
+    page.get_by_role("button", name="Take it away").click()
+    expect(main).to_contain_text("is no longer shared with dora")
+    assert core.people["dora"].volumes == ()
+    page.get_by_role("link", name="Remove dora…").click()
+    expect(dialog).to_contain_text("Nobody gets the login dora again")
+    dialog.get_by_role("button", name="Remove dora").click()
+    expect(page.get_by_role("main")).to_contain_text("dora is removed")
+    assert "dora" not in core.people
+    page.goto(WEB)
+    page.get_by_role("link", name="clara").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Clara Özdemir")
+
+
+def test_takes_everything_away(page: Page, core: FakeCore) -> None:
+    page.goto(ANNA)
+    page.get_by_role("link", name="Take everything away…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("/uploads/photos/2026 of blog/web/1")
+    dialog.get_by_role("button", name="Take everything away").click()
+    expect(page.get_by_role("main")).to_contain_text("Nothing is shared with anna any more")
+    assert core.people["anna"].volumes == ()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_of_what_is_a_persons_own(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
+    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
+    context = chromium.new_context(base_url=site, color_scheme=colours, reduced_motion="reduce")
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    core.know(sample.plain())
+    found = {}
+    for name, heading in ((PERSON, "Hello, Anna Berg"), ("bert", "Hello, bert")):
+        sign_in(page, name, PERSONS_PASSWORD, heading)
+        for path in OWN_PAGES:
+            page.goto(path)
+            page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+            found[f"{name} {path}"] = violations(page)
+        page.goto("/me")
+        page.get_by_role("button", name="Sign out").click()
+    context.close()
+    assert [f"{path} {one}" for path, here in found.items() for one in here] == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_of_a_persons_is_wider_than_the_window(anna: Page, core: FakeCore, width: int) -> None:
+    hostile = [
+        sample.person_volume(one.key, one.volumes[0].path, folder=one.volumes[0].name.strip("/"))
+        for one in sample.hostile()
+    ]
+    volumes = (*core.people["anna"].volumes, *hostile)
+    core.people["anna"] = msgspec.structs.replace(core.people["anna"], full_name="n" * 100, volumes=volumes)
+    anna.set_viewport_size({"width": width, "height": 800})
+    wide = {}
+    for path in OWN_PAGES:
+        anna.goto(path)
+        if (found := anna.evaluate("document.documentElement.scrollWidth")) > width:
+            wide[path] = found
+    assert wide == {}

@@ -91,13 +91,15 @@ def _conditions(conditions: ConditionsStatus) -> ConditionsStatus:
 
 def _entries(entries: Iterable[LogEntry], login: str) -> Iterable[LogEntry]:
     for one in entries:
-        own = one.who.startswith(f"person {login} (web)")
+        own = one.login == login and one.who.startswith(f"person {login} (web)")
         # What somebody else tried and did not do is none of theirs.
         if own or one.done or one.kind is not EventKind.CHANGE:
             yield _entry(one, own=own)
 
 
 def _entry(entry: LogEntry, *, own: bool) -> LogEntry:
+    if own:
+        entry = structs.replace(entry, who=f"you{entry.who.removeprefix(f'person {entry.login}')}")
     # Behind the colon stand reasons as operators write them, and what the host says of itself.
     first, _, _ = entry.what.partition(": ")
     match entry.kind:

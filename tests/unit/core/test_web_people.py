@@ -98,7 +98,7 @@ async def test_a_person_signs_in_by_their_password_and_sees_what_is_theirs(tmp_p
         entries = (await web.call(ReadLog(instance=own), Log)).entries
         assert entries
         assert {entry.instance for entry in entries} == {"berta"}
-        assert any(entry.who.startswith("person berta (web) from") for entry in entries)
+        assert any(entry.who.startswith("you (web) from") for entry in entries)
         assert not web.helper.asked, "PAM has nothing to do with them"
 
 
@@ -374,8 +374,8 @@ def test_their_log_names_no_operator() -> None:
     ).entries
     assert [(one.what, one.who) for one in told] == [
         ("locked", "the operator"),
-        ("key added", own),
-        ("key renewed: not done", own),
+        ("key added", "you (web) from 192.0.2.7"),
+        ("key renewed: not done", "you (web) from 192.0.2.7"),
         ("key renewed", "the operator"),
         ("session ended after 3 s", "key SHA256:x"),
         ("logged in", "password"),
