@@ -28,6 +28,7 @@ from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.relaying import CONNECTIONS_MAX, REQUEST_MAX, Relaying
 from hatchway.admin.secrets import seal_anew, unopened
+from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.signing import FAILURE_S, Signing, helper
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
@@ -91,6 +92,7 @@ async def run(config: Config) -> None:
             Attempts(failure_s=FAILURE_S, beside=gate.throttle),
             helper(config.signin_socket),
             PersonDoor(core, admission),
+            LinkDoor(core),
             core.now,
         )
 

@@ -11,13 +11,14 @@ import operator
 from typing import Any
 
 from hatchway import addresses, log
+from hatchway.admin import share_links
 from hatchway.admin.callers import Requests
 from hatchway.admin.rights import may
 from hatchway.admin.signing import Signing, caller_of
 from hatchway.errors import RefusedError
 from hatchway.wire import frames
 from hatchway.wire.service import Peer, Request, Table
-from hatchway.wire.web import Call, SignedIn, SignedOut, SignIn, SignOut, Viewer, WhoIs
+from hatchway.wire.web import Call, OpenLink, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
 
 REQUEST_MAX = 256 * 1024
 """Bytes of one request of the web process."""
@@ -41,6 +42,7 @@ class Relaying:
         uids = (web_uid,)
         return {
             SignIn: Request(uids, self._sign_in),
+            OpenLink: Request(uids, self._open_link),
             WhoIs: Request(uids, self._who_is),
             SignOut: Request(uids, self._sign_out),
             Call: Request(uids, self._call),
@@ -48,6 +50,9 @@ class Relaying:
 
     async def _sign_in(self, request: SignIn, _peer: Peer) -> SignedIn:
         return await self._signing.sign_in(request)
+
+    async def _open_link(self, request: OpenLink, _peer: Peer) -> SignedIn:
+        return await self._signing.open_link(request)
 
     async def _who_is(self, request: WhoIs, _peer: Peer) -> Viewer:
         return await self._signing.who_is(request)
@@ -63,4 +68,5 @@ class Relaying:
         if not may(visit.kind, visit.name, request):
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
-        return await self._requests[type(request)].handler(request, caller)
+        answer = await self._requests[type(request)].handler(request, caller)
+        return share_links.seen(answer) if visit.kind is ViewerKind.LINK else answer
