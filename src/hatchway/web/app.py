@@ -33,6 +33,7 @@ from hatchway.web.pages import (
     connecting,
     credentials,
     instance,
+    links,
     record,
     sessions,
     signing,
@@ -101,8 +102,8 @@ def application(
         now=now,
     )
     doors = Doors(house)
-    parts = (tree, instance, volumes, connecting, credentials, conditions, sessions, record, status)
-    routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house)]
+    parts = (tree, instance, volumes, connecting, credentials, links, conditions, sessions, record, status)
+    routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house), *links.open_routes(house)]
     routes += [route for part in parts for route in part.routes(doors)]
 
     def problem(status: int, text: str = "", *, sent: bool = False) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,12 +15,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from hatchway.errors import ConflictError, NotFoundError, RefusedError, SignedOutError, UnfinishedError, UsageError
-from hatchway.model import InstanceKey
+from hatchway.model import InstanceKey, parse_instance_key
 from hatchway.web import paths
 from hatchway.web.backend import Backend
 from hatchway.web.notices import Notices
 from hatchway.web.tokens import Cookies, FormTokens, from_here
-from hatchway.wire.web import Viewer
+from hatchway.wire.web import Viewer, ViewerKind
 
 T = TypeVar("T")
 
@@ -87,6 +87,11 @@ class Visit:
         return self._house.now()
 
     @property
+    def origin(self) -> str:
+        """By what the browser calls these pages: "https://files.example.org:8022"."""
+        return f"{'https' if self._house.https else 'http'}://{self.request.headers.get('host', '')}"
+
+    @property
     def instance(self) -> InstanceKey:
         """The instance the path names. Raises NotFoundError."""
         found = self.request.path_params
@@ -141,6 +146,10 @@ class Visit:
 
 Page = Callable[[Visit], Awaitable[Response]]
 
+OPERATORS = frozenset({ViewerKind.OPERATOR})
+EVERYBODY = frozenset(ViewerKind)
+"""For whom a page is. What they may do there is for the core to say; this spares others a page of no use to them."""
+
 
 class Doors:
     """Makes routes of pages: nobody gets to one without being signed in, and no form without its token."""
@@ -148,19 +157,26 @@ class Doors:
     def __init__(self, house: House) -> None:
         self._house = house
 
-    def get(self, path: str, page: Page) -> Route:
-        """A page that changes nothing."""
+    def get(self, path: str, page: Page, *, viewers: Collection[ViewerKind] = OPERATORS) -> Route:
+        """A page that changes nothing, for `viewers`."""
 
         async def serve(request: Request) -> Response:
-            return await page(await self._visit(request))
+            return await page(await self._visit(request, viewers))
 
         return Route(path, serve, methods=["GET"])
 
-    def post(self, path: str, page: Page, back: Callable[[Visit], str]) -> Route:
-        """What a form does. What the core has against it is said on the page `back`."""
+    def post(
+        self,
+        path: str,
+        page: Page,
+        back: Callable[[Visit], str],
+        *,
+        viewers: Collection[ViewerKind] = OPERATORS,
+    ) -> Route:
+        """What a form of `viewers` does. What the core has against it is said on the page `back`."""
 
         async def serve(request: Request) -> Response:
-            visit = await self._visit(request)
+            visit = await self._visit(request, viewers)
             try:
                 await visit.read_form()
                 return await page(visit)
@@ -172,17 +188,27 @@ class Doors:
 
         return Route(path, serve, methods=["POST"])
 
-    async def _visit(self, request: Request) -> Visit:
+    async def _visit(self, request: Request, viewers: Collection[ViewerKind]) -> Visit:
         token = self._house.cookies.token(request)
         if token is None:
             raise SignedOutError("sign in first")
-        return Visit(self._house, request, token, await self._house.backend.who_is(token))
+        viewer = await self._house.backend.who_is(token)
+        if viewer.kind not in viewers:
+            raise RefusedError("this page is not for you")
+        return Visit(self._house, request, token, viewer)
 
 
 def sentence(text: str) -> str:
     """`text`, an error's, as a sentence of its own."""
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def home(viewer: Viewer) -> str:
+    """The first page of whoever is signed in."""
+    if viewer.kind is ViewerKind.LINK:
+        return paths.instance(parse_instance_key(viewer.name), "connect")
+    return "/"
 
 
 def to_instance(visit: Visit) -> str:

@@ -16,9 +16,10 @@ from hatchway.errors import ConflictError, UsageError
 from hatchway.model import valid_login
 from hatchway.web import paths
 from hatchway.web.pages.instance import find
-from hatchway.web.visit import Doors, Visit
+from hatchway.web.visit import EVERYBODY, Doors, Visit
 from hatchway.wire.admin import ConnectionInfo, InstanceStatus, Server, Show
 from hatchway.wire.entry import ExportKey, KeyExport, KeyForm, PasswordKind
+from hatchway.wire.web import ViewerKind
 
 _HERE = "/instances/{environment}/{container}/{number}/connect"
 
@@ -31,10 +32,10 @@ PASSPHRASE_MAX = 512
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its pages and files."""
     return [
-        doors.get(_HERE, _show),
-        doors.post(f"{_HERE}/reveal", _reveal, to_dialog),
-        doors.post(f"{_HERE}/key", _key, to_dialog),
-        doors.post(f"{_HERE}/file", _file, to_dialog),
+        doors.get(_HERE, _show, viewers=EVERYBODY),
+        doors.post(f"{_HERE}/reveal", _reveal, to_dialog, viewers=EVERYBODY),
+        doors.post(f"{_HERE}/key", _key, to_dialog, viewers=EVERYBODY),
+        doors.post(f"{_HERE}/file", _file, to_dialog, viewers=EVERYBODY),
     ]
 
 
@@ -44,9 +45,10 @@ def to_dialog(visit: Visit) -> str:
 
 
 async def _show(visit: Visit) -> Response:
-    instance = await find(visit)
-    if instance.login is None:
-        return _nothing(visit, instance)
+    if visit.viewer.kind is ViewerKind.OPERATOR:
+        instance = await find(visit)
+        if instance.login is None:
+            return _nothing(visit, instance)
     return _dialog(visit, await visit.ask(Show(instance=str(visit.instance)), ConnectionInfo))
 
 

@@ -14,7 +14,7 @@ from hatchway.errors import NotFoundError
 from hatchway.fullness import fullness
 from hatchway.model import InstanceState
 from hatchway.web import paths
-from hatchway.web.visit import Doors, Visit
+from hatchway.web.visit import EVERYBODY, Doors, Visit, home
 from hatchway.wire.admin import Access, InstanceStatus, Listing, ListInstances
 
 PAGE = 100
@@ -43,10 +43,12 @@ class Environment(msgspec.Struct, frozen=True):
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its pages."""
-    return [doors.get("/", _tree)]
+    return [doors.get("/", _tree, viewers=EVERYBODY)]
 
 
 async def _tree(visit: Visit) -> Response:
+    if (first := home(visit.viewer)) != "/":
+        return visit.go(first)
     listing = await visit.ask(ListInstances(), Listing)
     words = visit.asked("q")[:SEARCH_MAX].casefold().split()
     sharing, state = visit.asked("sharing"), visit.asked("state")
