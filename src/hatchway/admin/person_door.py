@@ -7,14 +7,21 @@ password they came in by is another now.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from hatchway import log
 from hatchway.access.decision import Denial, decide_sign_in, has_passed
 from hatchway.addresses import Address
 from hatchway.admin.admission import Admission, facts_of
 from hatchway.admin.core import Core
+from hatchway.admin.granting import Granting
+from hatchway.admin.secrets import check_chosen, password_kind, wanted_kind
 from hatchway.credentials import passwords
+from hatchway.credentials.secret import Secret
+from hatchway.errors import HatchwayError
 from hatchway.registry.records import CredentialKind, CredentialRecord, PersonRecord
+from hatchway.wire.entry import Password, PasswordKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class PersonDoor:
     def __init__(self, core: Core, admission: Admission) -> None:
         self._core = core
         self._admission = admission
+        self._granting = Granting(core)
+        self._logger = log.get(socket="web")
 
     async def known(self, name: str) -> Known | None:
         """The person called so; None when there is none. `name` is any text."""
@@ -69,3 +78,23 @@ class PersonDoor:
         if facts.locked:
             return str(Denial.LOCKED)
         return str(Denial.EXPIRED) if has_passed(facts.expires_at, facts.now) else ""
+
+    async def change_password(
+        self, known: Known, password: str, kind: PasswordKind | None, made: Callable[[int], None]
+    ) -> Password:
+        """Have theirs be `password` from now on; `made` is told the row of it. Raises UsageError for one that cannot
+        be, and ConflictError when they have another one by now than is `known`."""
+        assert known.password is not None
+        login, row, chosen = known.record.login, known.password.id, Secret(password)
+        check_chosen(chosen)
+        async with self._core.sealing_turn:
+            new = await self._granting.new_password(login, chosen, wanted_kind(self._core, kind))
+            now = self._core.now()
+            made(await self._core.db(lambda registry: registry.replace_credential(login, new, now, row)))
+        not_ended = ""
+        try:
+            await self._admission.changed(login)
+        except HatchwayError as exc:
+            self._logger.error("sessions not ended yet", login=login, error=str(exc))
+            not_ended = str(exc)
+        return Password(login=login, kind=password_kind(new), hash=passwords.kind(new.public), not_ended=not_ended)

@@ -36,6 +36,8 @@ from hatchway.wire.host import View, VolumeSize
 
 PRIVATE = "an instance's private key lies there"
 ANOTHER = "another volume stands there than the one access was given to"
+COVERED = "another volume of theirs stands there"
+NOT_THERE = "the instance has no volume there now"
 
 
 def place_of(grant: PersonGrant) -> str:
@@ -173,7 +175,7 @@ def statuses(
             read_only = _is_read_only(grant, share, inventory, keys)
             access, problem = (Access.READ_ONLY if read_only else Access.READ_WRITE), ""
         elif grant_is_covered(grant, found):
-            problem = "another volume of theirs stands there"
+            problem = COVERED
         result.append(
             PersonVolume(
                 key=grant.key,
@@ -212,6 +214,6 @@ def _volume(grant: PersonGrant, inventory: Inventory) -> VolumeInfo | None:
 
 def _problem(volume: VolumeInfo | None) -> str:
     if volume is None:
-        return "the instance has no volume there now"
+        return NOT_THERE
     # Why not is the host's affair, with paths of the host in it, and this is told to the person.
     return ANOTHER if volume.refusal is None else "what is there now cannot be shared"

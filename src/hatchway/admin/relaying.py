@@ -11,14 +11,26 @@ import operator
 from typing import Any
 
 from hatchway import addresses, log
-from hatchway.admin import share_links
+from hatchway.admin import telling
 from hatchway.admin.callers import Requests
 from hatchway.admin.rights import may
 from hatchway.admin.signing import Signing, caller_of
-from hatchway.errors import RefusedError
+from hatchway.errors import HatchwayError, RefusedError
 from hatchway.wire import frames
+from hatchway.wire.entry import Password
 from hatchway.wire.service import Peer, Request, Table
-from hatchway.wire.web import Call, OpenLink, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 REQUEST_MAX = 256 * 1024
 """Bytes of one request of the web process."""
@@ -45,6 +57,7 @@ class Relaying:
             OpenLink: Request(uids, self._open_link),
             WhoIs: Request(uids, self._who_is),
             SignOut: Request(uids, self._sign_out),
+            ChangePassword: Request(uids, self._change_password),
             Call: Request(uids, self._call),
         }
 
@@ -60,6 +73,9 @@ class Relaying:
     async def _sign_out(self, request: SignOut, _peer: Peer) -> SignedOut:
         return await self._signing.sign_out(request)
 
+    async def _change_password(self, request: ChangePassword, _peer: Peer) -> Password:
+        return telling.to_person(await self._signing.change_password(request), "")
+
     async def _call(self, call: Call, _peer: Peer) -> object:
         visit = await self._signing.visit(call.token)
         request = frames.decode(bytes(call.request), self._kinds)
@@ -68,5 +84,12 @@ class Relaying:
         if not may(visit.kind, visit.name, request):
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
-        answer = await self._requests[type(request)].handler(request, caller)
-        return share_links.seen(answer) if visit.kind is ViewerKind.LINK else answer
+        handler = self._requests[type(request)].handler
+        if visit.kind is ViewerKind.OPERATOR:
+            return await handler(request, caller)
+        try:
+            answer = await handler(request, caller)
+        except HatchwayError as exc:
+            self._logger.warning("request failed", request=type(request).__name__, by=caller.name, error=str(exc))
+            raise telling.failure(exc) from None
+        return telling.to_person(answer, visit.name) if visit.kind is ViewerKind.PERSON else telling.to_link(answer)

@@ -127,7 +127,7 @@ class Secrets:
         record = await self._finding.holder(request.instance)
         password = passwords.generate()
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, self._kind(request.kind))
+            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
             await self._store(record.login, new, "password reset", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, password, not_ended)
@@ -135,11 +135,9 @@ class Secrets:
     async def _set_password(self, request: SetPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = Secret(request.password)
-        passwords.check_given(password)
-        if imported.is_hash(request.password):
-            raise UsageError("that is the hash of a password: 'hatchway password import' takes those")
+        check_chosen(password)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, self._kind(request.kind))
+            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
             await self._store(record.login, new, "password set", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, not_ended=not_ended)
@@ -160,12 +158,6 @@ class Secrets:
             raise NotFoundError(f"{record.login} has no password: it is key-only already")
         await self._remove(record.login, password, "password removed", caller)
         return _password(record.login, None)
-
-    def _kind(self, wanted: PasswordKind | None) -> PasswordKind:
-        """How a password that there is to be is kept."""
-        if wanted is PasswordKind.NONE:
-            raise UsageError("a password is kept raw or hashed")
-        return wanted or (PasswordKind.RAW if self._core.config.credentials.password == "raw" else PasswordKind.HASHED)
 
     # Keys
 
@@ -357,6 +349,20 @@ def password_kind(password: CredentialRecord | NewCredential | None) -> Password
     if password is None:
         return PasswordKind.NONE
     return PasswordKind.HASHED if password.sealed is None else PasswordKind.RAW
+
+
+def wanted_kind(core: Core, wanted: PasswordKind | None) -> PasswordKind:
+    """How a password that there is to be is kept. Raises UsageError."""
+    if wanted is PasswordKind.NONE:
+        raise UsageError("a password is kept raw or hashed")
+    return wanted or (PasswordKind.RAW if core.config.credentials.password == "raw" else PasswordKind.HASHED)
+
+
+def check_chosen(password: Secret) -> None:
+    """Check a password that somebody chose. Raises UsageError without it."""
+    passwords.check_given(password)
+    if imported.is_hash(password.reveal()):
+        raise UsageError("that is the hash of a password: 'hatchway password import' takes those")
 
 
 def unsealed(core: Core, login: Login, password: CredentialRecord | None) -> Secret | None:

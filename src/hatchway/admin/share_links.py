@@ -11,7 +11,6 @@ import ipaddress
 import secrets
 
 import trio
-from msgspec import structs
 
 from hatchway import log
 from hatchway.admin.callers import Caller, Requests
@@ -23,7 +22,6 @@ from hatchway.credentials.secret import Secret
 from hatchway.errors import UsageError
 from hatchway.printable import plain
 from hatchway.registry.records import NewShareLink, ShareLinkRecord
-from hatchway.wire.admin import ConnectionInfo, VolumeStatus
 from hatchway.wire.links import (
     LIFE_MAX_S,
     NOTE_MAX,
@@ -72,31 +70,6 @@ def url(config: Config, token: str) -> str:
         if ports and config.web.tls in ("own", "files"):
             base = f"https://{host}" + (f":{ports[0]}" if ports[0] != 443 else "")
     return f"{base.rstrip('/')}/link#{token}" if base else ""
-
-
-def seen(answer: object) -> object:
-    """`answer` without what is no business of whoever opened a link: the host, others, and why something is shared."""
-    if not isinstance(answer, ConnectionInfo) or answer.instance is None:
-        return answer
-    volumes = tuple(_volume(one) for one in answer.instance.volumes if one.session_path is not None)
-    instance = structs.replace(answer.instance, runtime_name="", image="", user="", volumes=volumes, sessions=0)
-    conditions = structs.replace(answer.conditions, locked_why="")
-    return structs.replace(answer, instance=instance, conditions=conditions)
-
-
-def _volume(volume: VolumeStatus) -> VolumeStatus:
-    size = volume.size if volume.size is None else structs.replace(volume.size, problem="")
-    return VolumeStatus(
-        path=volume.path,
-        name=volume.name,
-        kind=volume.kind,
-        driver=volume.driver,
-        read_only=volume.read_only,
-        access=volume.access,
-        session_path=volume.session_path,
-        limits=volume.limits,
-        size=size,
-    )
 
 
 class LinkRequests:

@@ -28,12 +28,30 @@ from hatchway.admin.person_door import Known, PersonDoor
 from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.visits import Visit, Visits
 from hatchway.config import Web
-from hatchway.errors import NotRunningError, PassphraseError, SignedOutError, SignInError, SignInWaitError
+from hatchway.errors import (
+    NotRunningError,
+    PassphraseError,
+    RefusedError,
+    SignedOutError,
+    SignInError,
+    SignInWaitError,
+)
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import frames
+from hatchway.wire.entry import Password
 from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Verdict
-from hatchway.wire.web import OpenLink, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 FAILURE_S = 2.0
 """Who is refused is refused after so many seconds at the earliest: longer than PAM takes by itself, so that it does not
@@ -57,6 +75,10 @@ NO_LINK = "this link opens nothing: it is not whole, or was used up, has expired
 REFUSED = "signing in to the web pages: wrong name or password, or no operator"
 UNCHECKED = "signing in to the web pages, not looked at: too many guesses"
 """What the record says of it."""
+
+NOT_CHANGED = "changing the password in the web pages: wrong current password"
+NOT_CHANGED_UNCHECKED = "changing the password in the web pages, not looked at: too many guesses"
+"""What the record says of that."""
 
 Ask = Callable[[CheckPassword | CheckStanding], Awaitable[Verdict]]
 
@@ -193,9 +215,11 @@ class Signing:
         """The visit that `token` is for, of somebody who still may be here. Raises as `who_is`."""
         visit = self._found(token)
         if visit.kind is ViewerKind.PERSON:
-            # Nobody outside is to be asked, so what is taken away from people holds at once.
-            if reason := await self._people.standing(visit.name, visit.uid, visit.credential):
-                self._end(token, visit, reason)
+            # Nobody outside is to be asked, so what is taken away from people holds at once. Not while the visit itself
+            # changes the password, and is not bound to it yet.
+            async with visit.looking:
+                if reason := await self._people.standing(visit.name, visit.uid, visit.credential):
+                    self._end(token, visit, reason)
             return self._found(token)
         if visit.kind is ViewerKind.LINK:
             if reason := await self._links.standing(visit.credential):
@@ -234,6 +258,42 @@ class Signing:
             self._logger.info("signed out", by=caller.name)
             self._record("signed out", caller, visit)
         return SignedOut()
+
+    async def change_password(self, request: ChangePassword) -> Password:
+        """Raises RefusedError for whoever is no person, UsageError, SignInError, SignInWaitError.
+
+        A stolen token guesses no better than whoever has none: it is counted as signing in is.
+        """
+        visit = await self.visit(request.token)
+        address = addresses.address(request.address)
+        caller = caller_of(visit, "" if address is None else str(address))
+        known = await self._people.known(visit.name) if visit.kind is ViewerKind.PERSON else None
+        if known is None:
+            raise RefusedError("only people change their password here")
+        login, place = known.record.login, "" if address is None else str(address)
+        current = request.current if len(request.current.encode()) <= PASSWORD_MAX else ""
+
+        async def right() -> bool:
+            return await trio.to_thread.run_sync(self._people.verify, known, current)
+
+        try:
+            if not await self._attempts.ask(address, f"person {login}", right):
+                self._refused(login, place, "wrong current password", NOT_CHANGED)
+                raise SignInError("the current password is wrong; nothing was changed")
+        except UncheckedError as exc:
+            self._refused(login, place, str(exc), NOT_CHANGED_UNCHECKED)
+            raise SignInWaitError(_wait(exc.wait_s)) from None
+        await self.visit(request.token)
+
+        def made(credential: int) -> None:
+            # This visit knows the password; the others end when they ask next.
+            visit.credential = credential
+            self._logger.info("password changed", login=login, by=caller.name)
+            told = NewEvent(self._now(), EventKind.CHANGE, "password changed", login, login, who=caller.origin)
+            self._journal.record(told)
+
+        async with visit.looking:
+            return await self._people.change_password(known, request.password, request.kind, made)
 
     def _found(self, token: str) -> Visit:
         visit = self._visits.find(token, self._clock())

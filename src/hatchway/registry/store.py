@@ -496,17 +496,23 @@ class Registry:
             return rows.credentials(connection, login)
 
     @storing(0)
-    def replace_credential(self, login: str, new: NewCredential, now: float) -> None:
+    def replace_credential(self, login: str, new: NewCredential, now: float, instead_of: int | None = None) -> int:
         """Give `login` the credential `new`, made at `now` (Unix seconds), in place of the one of its kind, if any.
+        With `instead_of` only if that is in this row. Gives the row of the new one.
 
-        Raises NotFoundError for an unknown login, ConflictError when it has the key already.
+        Raises NotFoundError for an unknown login, ConflictError when it has the key already, or something else by now.
         """
         with self._write() as connection:
             owner = rows.login_id(connection, login)
+            if instead_of is not None:
+                this = and_(t.credentials.c.login_id == owner, t.credentials.c.id == instead_of)
+                if not connection.execute(select(exists().where(this))).scalar_one():
+                    raise ConflictError(f"the {new.kind.value} of {login} was changed meanwhile")
             if new.kind in rows.SINGLE:
                 rows.end_keys(connection, owner, t.credentials.c.kind == new.kind.value)
             self._check_new(connection, owner, login, new)
-            connection.execute(insert(t.credentials).values(login_id=owner, **rows.credential_values(new, now)))
+            made = connection.execute(insert(t.credentials).values(login_id=owner, **rows.credential_values(new, now)))
+            return int(made.lastrowid)
 
     @staticmethod
     def _check_new(connection: Connection, owner: int, login: str, new: NewCredential) -> None:

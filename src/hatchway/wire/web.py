@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from hatchway.wire.entry import Confidential
+from hatchway.wire.entry import Confidential, PasswordKind
 
 
 class ViewerKind(enum.StrEnum):
@@ -71,6 +71,21 @@ class SignOut(Confidential, frozen=True, tag="sign-out"):
 
 class SignedOut(msgspec.Struct, frozen=True, tag="signed-out"):
     """The token is of no use any more."""
+
+
+class ChangePassword(Confidential, frozen=True, kw_only=True, tag="change-password"):
+    """Have the password of the person whose token this is be `password`, kept as `kind` says, None as is configured.
+
+    `current` is the one they have: whoever found a browser open does not know it. Their other visits end, and the
+    sessions that came in by it. Answer: Password, without it. Raises SignInError when `current` is wrong, and
+    SignInWaitError, as SignIn.
+    """
+
+    token: str
+    address: str
+    current: str
+    password: str
+    kind: PasswordKind | None = None
 
 
 class Call(Confidential, frozen=True, kw_only=True, tag="call"):

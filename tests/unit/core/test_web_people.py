@@ -9,14 +9,37 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.unit.core.stage import snapshot, volume
-from tests.unit.core.test_web_socket import PASSWORD, Scene, scene
+from tests.unit.core.test_web_socket import PASSWORD, THERE, Scene, scene
 
+from hatchway.access.throttle import FREE_AT_LOGIN
+from hatchway.admin import telling
 from hatchway.admin.callers import Caller
 from hatchway.admin.rights import MAY, OF_ONE_LOGIN, OPERATORS
 from hatchway.credentials.keys import generate_ed25519
-from hatchway.errors import HatchwayError, RefusedError, SignedOutError, SignInError
+from hatchway.errors import (
+    ConflictError,
+    HatchwayError,
+    HostError,
+    NotFoundError,
+    RefusedError,
+    SignedOutError,
+    SignInError,
+    SignInWaitError,
+    UnfinishedError,
+    UsageError,
+)
 from hatchway.model import PERSON, EventKind, InstanceKey
-from hatchway.wire.admin import ConnectionInfo, Listing, ListInstances, Log, ReadLog, Server, Show, ShowServer
+from hatchway.wire.admin import (
+    ConnectionInfo,
+    Listing,
+    ListInstances,
+    Log,
+    LogEntry,
+    ReadLog,
+    Server,
+    Show,
+    ShowServer,
+)
 from hatchway.wire.entry import (
     AddKey,
     ConditionsStatus,
@@ -28,12 +51,14 @@ from hatchway.wire.entry import (
     ListSessions,
     Lock,
     Password,
+    PasswordKind,
     RenewKey,
     ResetPassword,
     Sessions,
 )
-from hatchway.wire.people import AddPerson, PersonChanged, PersonRemoved, RemovePerson
-from hatchway.wire.web import Viewer, ViewerKind
+from hatchway.wire.host import VolumeSize
+from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged, PersonRemoved, RemovePerson
+from hatchway.wire.web import ChangePassword, Viewer, ViewerKind
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +187,204 @@ async def test_a_key_that_a_person_adds_is_theirs(tmp_path: Path) -> None:
         stored = web.stage.core.registry.credentials("berta")
         assert [one.public for one in stored if one.public.endswith("laptop")] == [public]
         assert [event.login for event in await web.told() if event.what.startswith("key added")] == ["berta"]
+
+
+# --- their own password ---------------------------------------------------------------------------------------------
+
+
+NEW = "a better password"
+
+
+async def change(web: Scene, current: str, password: str = NEW, kind: PasswordKind | None = None) -> Password:
+    """As the page asks for it."""
+    request = ChangePassword(token=web.token, address=THERE, current=current, password=password, kind=kind)
+    return await web.ask(request, Password)
+
+
+@pytest.mark.parametrize("kind", [PasswordKind.RAW, PasswordKind.HASHED])
+async def test_who_changes_their_password_stays_and_their_other_visits_end(tmp_path: Path, kind: PasswordKind) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        other = (await web.sign_in("berta", password)).token
+        mine = (await web.sign_in("berta", password)).token
+        with capture_logs() as logs:
+            answer = await change(web, password, kind=kind)
+        assert (answer.login, answer.kind, answer.password, answer.not_ended) == ("berta", kind, None, "")
+        assert (await web.who()).name == "berta"
+        web.token = other
+        with pytest.raises(SignedOutError):
+            await web.who()
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", password)
+        await web.sign_in("berta", NEW)
+        web.token = mine
+        assert (await web.who()).name == "berta"
+        events = await web.told()
+        changed = [event for event in events if event.what == "password changed"]
+        assert [(event.instance, event.login, event.who) for event in changed] == [
+            ("berta", "berta", f"person berta (web) from {THERE}")
+        ]
+        for secret in (NEW, password, mine):
+            assert secret not in repr(logs) + repr(events)
+        # What an operator does to it still ends this visit as any other.
+        await operator(web, ResetPassword(instance="berta"), Password)
+        with pytest.raises(SignedOutError):
+            await web.who()
+
+
+async def test_who_does_not_know_the_password_guesses_no_better_with_a_token(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        await web.sign_in("berta", password)
+        with capture_logs() as logs:
+            for guess in ["wrong", "", "x" * 5000, *("guess",) * FREE_AT_LOGIN]:
+                with pytest.raises(SignInError, match="current password is wrong"):
+                    await change(web, guess)
+            with pytest.raises(SignInWaitError, match="try again in"):
+                await change(web, password)
+        # Signing in waits as well: it is counted together.
+        with pytest.raises(SignInWaitError):
+            await web.sign_in("berta", password)
+        assert (await web.who()).name == "berta"
+        refused = [event for event in await web.told() if event.kind is EventKind.REFUSED]
+        assert {event.login for event in refused} == {"berta"}
+        assert "wrong current password" in refused[0].what
+        assert password not in repr(logs) and NEW not in repr(logs)
+
+
+@pytest.mark.parametrize(
+    "chosen", ["short", "with a\ttab in it", "x" * 3000, "$argon2id$v=19$m=65536,t=2,p=1$YWJj$ZGVm"]
+)
+async def test_what_can_be_no_password_is_none_here(tmp_path: Path, chosen: str) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        await web.sign_in("berta", password)
+        with pytest.raises(UsageError) as caught:
+            await change(web, password, chosen)
+        assert chosen not in str(caught.value)
+        await web.sign_in("berta", password)
+
+
+async def test_only_people_change_their_password_here(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        await web.sign_in()
+        with pytest.raises(RefusedError):
+            await change(web, PASSWORD)
+        web.token = "x" * 43
+        with pytest.raises(SignedOutError):
+            await change(web, PASSWORD)
+
+
+async def test_a_reset_between_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        await web.sign_in("berta", password)
+        registry = web.stage.core.registry
+        store = registry.replace_credential
+        reset: list[str] = []
+
+        def first(login: str, new: Any, now: float, instead_of: int | None = None) -> int:
+            if instead_of is not None:
+                store(login, new, now)
+                reset.append(login)
+            return store(login, new, now, instead_of)
+
+        monkeypatch.setattr(registry, "replace_credential", first)
+        with pytest.raises(ConflictError, match="changed meanwhile"):
+            await change(web, password)
+        assert reset == ["berta"]
+        with pytest.raises(SignedOutError):
+            await web.who()
+
+
+# --- what they are told ---------------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_the_host_is_told(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        own = f"{PERSON}berta"
+        await operator(web, GrantPerson(login="berta", instance="web", volumes=("/data",)), PersonChanged)
+        source = volume("/data").source
+        assert source is not None
+        web.stage.host.sizes[source] = VolumeSize(problem=f"{source} cannot be read", used=None)
+        await web.sign_in("berta", password)
+        seen: Any = (await web.call(Show(instance=own), ConnectionInfo)).person
+        assert [one.session_path for one in seen.volumes] == ["/shop-web-1/data"]
+        assert seen.volumes[0].size.problem == "it could not be counted"
+        assert (seen.volumes[0].granted_by, seen.volumes[0].driver) == ("", "")
+        # Another volume comes to the path; the host is away.
+        web.stage.host.born[source] = "inode:3:1.0"
+        await web.stage.core.feed(snapshot(volume("/data")))
+        web.stage.host.problem = f"{source} does not answer"
+        info = await web.call(Show(instance=own), ConnectionInfo)
+        assert info.person is not None and "another volume" in info.person.volumes[0].problem
+        assert len(info.problems) == 2
+        for text in (repr(info.person), repr(info.problems), repr(info.conditions)):
+            assert "/var/lib" not in text and "hatchway " not in text and "does not answer" not in text
+        kept = await operator(web, Show(instance=own), ConnectionInfo)
+        assert "does not answer" in repr(kept.problems), "operators are told everything"
+
+
+async def test_what_the_host_could_not_do_is_told_without_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene(tmp_path) as web:
+        await web.sign_in("berta", await made(web, "berta"))
+        public = generate_ed25519("laptop").public
+
+        async def fails(*_: object) -> None:
+            raise HostError("/run/hatchway/hostd.sock hung up")
+
+        monkeypatch.setattr(web.stage.admission, "changed", fails)
+        with capture_logs() as logs, pytest.raises(HostError) as caught:
+            await web.call(AddKey(instance=f"{PERSON}berta", public=public), Keys)
+        assert "/run" not in str(caught.value) and "hostd.sock" in repr(logs)
+        renewed = await web.call(RenewKey(instance=f"{PERSON}berta"), Keys)
+        assert renewed.not_ended and "/run" not in renewed.not_ended
+        entries = (await web.call(ReadLog(instance=f"{PERSON}berta"), Log)).entries
+        assert "/run" not in repr(entries)
+        # And what was wrong with the request is said.
+        with pytest.raises(UsageError, match="key"):
+            await web.call(AddKey(instance=f"{PERSON}berta", public="nonsense"), Keys)
+
+
+def entry(kind: EventKind, what: str, who: str = "", *, done: bool = True) -> LogEntry:
+    """One of berta's."""
+    return LogEntry(
+        id=1, at=1.0, kind=kind, instance="berta", login="berta", address="", who=who, what=what, done=done, times=1
+    )
+
+
+def test_their_log_names_no_operator() -> None:
+    own, other = "person berta (web) from 192.0.2.7", "operator anna (web) from 10.0.0.5"
+    told = telling.to_person(
+        Log(
+            entries=(
+                entry(EventKind.CHANGE, "locked: she left, says anna", other),
+                entry(EventKind.CHANGE, "kick all sessions: /run/hatchway/x hung up", "uid 0", done=False),
+                entry(EventKind.CHANGE, "key added: SHA256:x", own),
+                entry(EventKind.CHANGE, "key renewed: /run/hatchway/x hung up", own, done=False),
+                entry(EventKind.CHANGE, "key renewed", "person berta2 (web)"),
+                entry(EventKind.END, "session ended after 3 s: kicked by operator anna (web)", "key SHA256:x"),
+                entry(EventKind.LOGIN, "logged in", "password"),
+                entry(EventKind.REFUSED, "wrong password (3); not let in: /srv/x is away (1)", done=False),
+            ),
+            last=8,
+        ),
+        "berta",
+    ).entries
+    assert [(one.what, one.who) for one in told] == [
+        ("locked", "the operator"),
+        ("key added", own),
+        ("key renewed: not done", own),
+        ("key renewed", "the operator"),
+        ("session ended after 3 s", "key SHA256:x"),
+        ("logged in", "password"),
+        ("wrong password (3); not let in", ""),
+    ]
+
+
+@pytest.mark.parametrize("exc", [HostError("/run/x"), UnfinishedError("done, but /run/x"), HatchwayError("/var/lib")])
+def test_failures_of_the_host(exc: HatchwayError) -> None:
+    assert "/" not in str(telling.failure(exc))
+    mine = NotFoundError("there is no key 'x'")
+    assert telling.failure(mine) is mine
