@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
-from tests.conftest import BROWSER
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
+from tests.chromium import browser
 from tests.web import sample
 from tests.web.core import NAME, PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
 
@@ -31,11 +31,8 @@ WIDTHS = (360, 768, 1280, 1920)
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One for all tests of this file."""
-    with sync_playwright() as playwright:
-        # Without a sandbox of its own: tests run as root, and it opens nothing but our pages.
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with browser() as made:
+        yield made
 
 
 @pytest.fixture
