@@ -17,6 +17,7 @@ import msgspec
 import trio
 from tests.web import sample
 
+from hatchway.admin.rights import may
 from hatchway.errors import (
     ConflictError,
     HatchwayError,
@@ -28,14 +29,26 @@ from hatchway.errors import (
     SignInWaitError,
     UsageError,
 )
-from hatchway.model import InstanceKey, Mode, Origin
-from hatchway.wire import admin, entry, links
-from hatchway.wire.admin import Access, ConnectionInfo, GrantStatus, InstanceStatus
+from hatchway.model import InstanceKey, Mode, Origin, person_named
+from hatchway.wire import admin, entry, links, people
+from hatchway.wire.admin import Access, ConnectionInfo, GrantStatus, InstanceStatus, PersonStatus, PersonVolume
 from hatchway.wire.entry import ConditionsStatus, KeyOrigin, KeyStatus, PasswordKind
 from hatchway.wire.service import Peer, Request, Table, Work, serve
-from hatchway.wire.web import Call, OpenLink, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 NAME, PASSWORD = "olga", "a right password"
+PERSON, PERSONS_PASSWORD = "anna", "a person's password"
 RAW_PASSWORD = "correct horse&battery/staple+<%>"
 PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 
@@ -45,6 +58,7 @@ _KINDS = (
     | entry.ExportKey | entry.RenewKey | entry.AddKey | entry.RemoveKey | entry.AllowVolumeKeys | entry.ListKeys
     | links.ListLinks | links.MakeLink | links.RevokeLink
     | entry.ShowConditions | entry.SetConditions | entry.Lock | entry.Unlock | entry.ListSessions | entry.Kick
+    | people.ListPeople | people.AddPerson | people.RemovePerson | people.GrantPerson | people.RevokePerson
 )  # fmt: skip
 
 
@@ -54,9 +68,11 @@ class FakeCore:
     def __init__(self) -> None:
         self.instances: dict[InstanceKey, InstanceStatus] = {}
         self.know([*sample.plain(), *sample.hostile()])
+        self.people: dict[str, PersonStatus] = {one.login: one for one in sample.people()}
+        self.persons_password = PERSONS_PASSWORD
         self.keys: list[KeyStatus] = sample.keys()
-        self.sessions = sample.sessions()
-        self.events = sample.events()
+        self.sessions = [*sample.sessions(), sample.session_of_anna()]
+        self.events = [*sample.events(), *sample.events_of_anna()]
         self.conditions = ConditionsStatus(
             login="shop-web-1",
             allowed_from=("192.0.2.0/24", "2001:db8::/32"),
@@ -68,6 +84,7 @@ class FakeCore:
         )
         self.password_kinds: dict[InstanceKey, PasswordKind] = {sample.HASHED: PasswordKind.HASHED}
         self.password = RAW_PASSWORD
+        self.person_kinds: dict[str, PasswordKind] = {}
         self.tokens: dict[str, Viewer] = {}
         self.calls: list[tuple[str, Any]] = []
         self.sign_ins: list[SignIn] = []
@@ -76,6 +93,7 @@ class FakeCore:
         self.wait = ""
         self.failing: HatchwayError | None = None
         self.problems: tuple[entry.Hindrance, ...] = ()
+        self.new_password: str | None = None
         self._made = 0
 
     def know(self, instances: list[InstanceStatus]) -> None:
@@ -86,8 +104,8 @@ class FakeCore:
         """As the core's socket "web" has it."""
         own = (os.geteuid(), 65534)
         rows: dict[type, Callable[..., Any]] = {
-            SignIn: self._sign_in, OpenLink: self._open_link,
-            WhoIs: self._who_is, SignOut: self._sign_out, Call: self._call,
+            SignIn: self._sign_in, WhoIs: self._who_is, SignOut: self._sign_out, Call: self._call,
+            OpenLink: self._open_link, ChangePassword: self._change_password,
         }  # fmt: skip
         return {kind: Request(own, handler) for kind, handler in rows.items()}
 
@@ -95,11 +113,16 @@ class FakeCore:
         self.sign_ins.append(request)
         if self.wait:
             raise SignInWaitError(self.wait)
-        if (request.name, request.password) != (NAME, PASSWORD):
+        is_person = request.name in self.people and request.password == self.persons_password
+        if not is_person and (request.name, request.password) != (NAME, PASSWORD):
             raise SignInError("name or password is wrong, or this account may not sign in")
         self._made += 1
         token = f"token-{self._made}-{os.urandom(16).hex()}"
-        self.tokens[token] = Viewer(kind=ViewerKind.OPERATOR, name=request.name, expires_at=sample.NOW + 43200)
+        self.tokens[token] = Viewer(
+            kind=ViewerKind.PERSON if is_person else ViewerKind.OPERATOR,
+            name=request.name,
+            expires_at=sample.NOW + 43200,
+        )
         return SignedIn(token=token, viewer=self.tokens[token])
 
     async def _open_link(self, request: OpenLink, _peer: Peer) -> SignedIn:
@@ -125,17 +148,37 @@ class FakeCore:
         self.tokens.pop(request.token, None)
         return SignedOut()
 
+    async def _change_password(self, request: ChangePassword, _peer: Peer) -> entry.Password:
+        viewer = self.tokens.get(request.token)
+        if viewer is None:
+            raise SignedOutError("sign in again")
+        if viewer.kind is not ViewerKind.PERSON:
+            raise RefusedError("only people change their password here")
+        self.calls.append((request.address, request))
+        if self.wait:
+            raise SignInWaitError(self.wait)
+        if request.current != self.persons_password:
+            raise SignInError("the current password is wrong; nothing was changed")
+        if len(request.password) < 8:
+            raise UsageError("a password must have at least 8 characters")
+        self.persons_password = request.password
+        self.tokens = {
+            token: one for token, one in self.tokens.items() if token == request.token or one.name != viewer.name
+        }
+        kind = request.kind or PasswordKind.RAW
+        self.person_kinds[viewer.name] = kind
+        return entry.Password(login=viewer.name, kind=kind)
+
     async def _call(self, call: Call, _peer: Peer) -> object:
         if call.token not in self.tokens:
             raise SignedOutError("sign in again")
         request = msgspec.msgpack.decode(call.request, type=_KINDS)
         self.calls.append((call.address, request))
+        viewer = self.tokens[call.token]
+        if not may(viewer.kind, viewer.name, request):
+            raise RefusedError("this cannot be done from the web pages with your rights")
         if self.failing is not None:
             raise self.failing
-        viewer = self.tokens[call.token]
-        allowed = (admin.Show, entry.ExportKey, entry.ShowPassword)
-        if viewer.kind is ViewerKind.LINK and not (isinstance(request, allowed) and request.instance == viewer.name):
-            raise RefusedError("this cannot be done from the web pages with your rights")
         return self._answer(request)
 
     def _find(self, text: str) -> InstanceStatus:
@@ -153,8 +196,65 @@ class FakeCore:
         self.instances[one.key] = msgspec.structs.replace(one, volumes=volumes, login=login)
         return self.instances[one.key]
 
-    def _kind(self, one: InstanceStatus) -> PasswordKind:
+    def _kind(self, one: InstanceStatus | PersonStatus) -> PasswordKind:
+        if isinstance(one, PersonStatus):
+            return self.person_kinds.get(one.login, PasswordKind.RAW)
         return self.password_kinds.get(one.key, PasswordKind.RAW)
+
+    def _set_kind(self, one: InstanceStatus | PersonStatus, kind: PasswordKind) -> None:
+        if isinstance(one, PersonStatus):
+            self.person_kinds[one.login] = kind
+        else:
+            self.password_kinds[one.key] = kind
+
+    def _holder(self, text: str) -> InstanceStatus | PersonStatus:
+        login = person_named(text)
+        return self._find(text) if login is None else self._person(login)
+
+    def _person(self, login: str) -> PersonStatus:
+        if login not in self.people:
+            raise NotFoundError(f"there is no person {login!r}")
+        return self.people[login]
+
+    def _share(self, login: str, key: InstanceKey, paths: tuple[str, ...], *given: PersonVolume) -> PersonStatus:
+        """Have the person have `given` of these paths, and nothing else of them."""
+        kept = [one for one in self._person(login).volumes if one.key != key or one.path not in paths]
+        volumes = tuple(sorted((*kept, *given), key=lambda one: (one.key, one.path)))
+        self.people[login] = msgspec.structs.replace(self.people[login], volumes=volumes)
+        return self.people[login]
+
+    def _of_people(self, request: object) -> object:
+        match request:
+            case people.ListPeople():
+                return people.People(tuple(self.people[login] for login in sorted(self.people)))
+            case people.AddPerson():
+                if request.login in self.people:
+                    raise ConflictError(f"{request.login} is taken")
+                self.people[request.login] = PersonStatus(
+                    login=request.login, full_name=request.full_name, created_at=sample.NOW, volumes=()
+                )
+                return people.PersonChanged(person=self.people[request.login], password=self.new_password)
+            case people.RemovePerson():
+                gone = self._person(request.login)
+                del self.people[request.login]
+                return people.PersonRemoved(login=gone.login, grants=tuple((one.key, one.path) for one in gone.volumes))
+            case people.GrantPerson():
+                one = self._find(request.instance)
+                if request.folder and len(request.volumes) != 1:
+                    raise UsageError("a folder is one volume's: name that volume only")
+                mode = Mode.READ_ONLY if request.read_only else Mode.READ_WRITE
+                given = [sample.person_volume(one.key, path, mode, folder=request.folder) for path in request.volumes]
+                person = self._share(request.login, one.key, request.volumes, *given)
+                return people.PersonChanged(person=person, key=one.key, changed=request.volumes)
+            case people.RevokePerson():
+                key = next(
+                    each.key for each in self._person(request.login).volumes if str(each.key) == request.instance
+                )
+                paths = request.volumes
+                if request.every:
+                    paths = tuple(each.path for each in self._person(request.login).volumes if each.key == key)
+                return people.PersonChanged(person=self._share(request.login, key, paths), key=key, changed=paths)
+        raise RefusedError("not allowed")
 
     def _keys(self, login: str) -> entry.Keys:
         return entry.Keys(login=login, keys=tuple(self.keys), volume_keys=True)
@@ -199,20 +299,21 @@ class FakeCore:
                     locked=("shop-db-1",),
                 )
             case admin.ReadLog():
-                if request.instance and request.instance not in ("shop-web-1", *map(str, self.instances)):
+                whose = person_named(request.instance) or request.instance
+                if whose and whose not in ("shop-web-1", *self.people, *map(str, self.instances)):
                     raise NotFoundError(f"there is no instance {request.instance}")
                 found = [
                     one
                     for one in self.events
                     if (not request.kinds or one.kind in request.kinds)
-                    and (not request.instance or request.instance in (one.instance, one.login))
+                    and (not whose or whose in (one.instance, one.login))
                 ]
                 return admin.Log(entries=tuple(found[-request.limit :]), last=len(self.events))
             case links.MakeLink():
-                one = self._find(request.instance)
+                shared = self._find(request.instance)
                 token = f"link-{os.urandom(20).hex()}"
                 link = links.ShareLink(
-                    name=os.urandom(4).hex(), key=one.key, login=one.login or "", note=request.note,
+                    name=os.urandom(4).hex(), key=shared.key, login=shared.login or "", note=request.note,
                     made_at=sample.NOW, made_by="operator olga (web)", expires_at=request.expires_at,
                     uses_max=request.uses, uses=0, passphrase=request.passphrase is not None,
                 )  # fmt: skip
@@ -227,16 +328,20 @@ class FakeCore:
                     raise NotFoundError(f"there is no link {request.link}")
                 return links.LinkRevoked(self.links.pop(token)[0])
             case entry.ExportKey():
-                one = self._find(request.instance)
+                one = self._holder(request.instance)
                 text = PRIVATE_KEY if request.form is entry.KeyForm.OPENSSH else "PuTTY-User-Key-File-3: ssh-ed25519\n"
                 return entry.KeyExport(
                     login=one.login or "", private=text, public="ssh-ed25519 AAAA", fingerprint="SHA256:x"
                 )
+            case people.ListPeople() | people.AddPerson() | people.RemovePerson():
+                return self._of_people(request)
+            case people.GrantPerson() | people.RevokePerson():
+                return self._of_people(request)
             case _:
                 return self._credentials(request)
 
     def _credentials(self, request: Any) -> object:
-        one = self._find(request.instance) if getattr(request, "instance", None) else None
+        one = self._holder(request.instance) if getattr(request, "instance", None) else None
         login = "" if one is None else one.login or ""
         match request:
             case entry.ListKeys() | entry.AllowVolumeKeys():
@@ -268,18 +373,18 @@ class FakeCore:
             case entry.ResetPassword():
                 assert one is not None
                 self.password = f"made-{os.urandom(6).hex()}"
-                self.password_kinds[one.key] = request.kind or PasswordKind.RAW
+                self._set_kind(one, request.kind or PasswordKind.RAW)
                 return entry.Password(login=login, kind=self._kind(one), password=self.password)
             case entry.SetPassword():
                 assert one is not None
                 if len(request.password) < 8:
                     raise UsageError("the password is too short: expected 8 characters or more")
                 self.password = request.password
-                self.password_kinds[one.key] = request.kind or PasswordKind.RAW
+                self._set_kind(one, request.kind or PasswordKind.RAW)
                 return entry.Password(login=login, kind=self._kind(one))
             case entry.RemovePassword():
                 assert one is not None
-                self.password_kinds[one.key] = PasswordKind.NONE
+                self._set_kind(one, PasswordKind.NONE)
                 return entry.Password(login=login, kind=PasswordKind.NONE)
             case entry.ShowConditions():
                 return self.conditions
@@ -298,26 +403,37 @@ class FakeCore:
                 self.conditions = msgspec.structs.replace(self.conditions, locked_at=None, locked_why="")
                 return self.conditions
             case entry.ListSessions():
-                found = [each for each in self.sessions if one is None or each.key == one.key]
+                found = [each for each in self.sessions if one is None or each.login == one.login]
                 return entry.Sessions(sessions=tuple(found))
             case entry.Kick():
-                ended = [each for each in self.sessions if not request.sessions or each.id in request.sessions]
+                ended = [
+                    each
+                    for each in self.sessions
+                    if (one is None or each.login == one.login)
+                    and (not request.sessions or each.id in request.sessions)
+                ]
+                if request.sessions and not ended:
+                    raise NotFoundError(f"there is no session {request.sessions[0]!r}")
                 self.sessions = [each for each in self.sessions if each not in ended]
                 return entry.Kicked(sessions=tuple(ended))
         raise RefusedError("not allowed")
 
     def _show(self, request: admin.Show) -> ConnectionInfo:
-        one = self._find(request.instance)
+        one = self._holder(request.instance)
         if one.login is None:
             raise ConflictError("no volume of it was ever shared")
+        instance = one if isinstance(one, InstanceStatus) else None
         kind = self._kind(one)
         generated = next((key for key in self.keys if key.origin is KeyOrigin.GENERATED), None)
         return ConnectionInfo(
-            instance=one,
+            instance=instance,
+            person=one if isinstance(one, PersonStatus) else None,
             host="sftp.example.com",
             port=2022,
             login=one.login,
-            start_directory=next((each.path for each in one.volumes if each.access.is_on), "/"),
+            start_directory="/"
+            if instance is None
+            else next((x.path for x in instance.volumes if x.access.is_on), "/"),
             password_kind=kind,
             password=self.password if request.secrets and kind is PasswordKind.RAW else None,
             key_fingerprint=None if generated is None else generated.fingerprint,

@@ -6,8 +6,17 @@ Some are plain, some have hostile names, and there are as many as wanted.
 from __future__ import annotations
 
 from hatchway.model import EventKind, InstanceKey, InstanceState, Limits, Mode, Origin, VolumeKind
-from hatchway.wire.admin import Access, GrantStatus, HostKey, InstanceStatus, LogEntry, VolumeStatus
-from hatchway.wire.entry import KeyOrigin, KeyStatus, SessionStatus
+from hatchway.wire.admin import (
+    Access,
+    GrantStatus,
+    HostKey,
+    InstanceStatus,
+    LogEntry,
+    PersonStatus,
+    PersonVolume,
+    VolumeStatus,
+)
+from hatchway.wire.entry import KeyOrigin, KeyStatus, OpenPath, SessionStatus
 from hatchway.wire.host import Usage, VolumeSize
 
 GIB = 1 << 30
@@ -107,7 +116,13 @@ def plain() -> list[InstanceStatus]:
             WEB,
             "shop-web-1",
             (
-                volume("/srv/uploads", "shop_uploads", Access.READ_WRITE, _sized(0.332, 0.903, 1)),
+                volume(
+                    "/srv/uploads",
+                    "shop_uploads",
+                    Access.READ_WRITE,
+                    _sized(0.332, 0.903, 1),
+                    people=("anna", "clara"),
+                ),
                 volume("/srv/themes", "shop_themes", Access.READ_ONLY, _sized(4.3, 4.63, 5)),
                 volume("/var/cache/shop", "shop_cache"),
                 volume(
@@ -181,6 +196,77 @@ def hostile() -> list[InstanceStatus]:
     ]
 
 
+def person_volume(
+    key: InstanceKey, path: str, mode: Mode = Mode.READ_WRITE, size: VolumeSize | None = None, **more: object
+) -> PersonVolume:
+    """What of an instance is shared with a person."""
+    folder = str(more.get("folder", ""))
+    place = f"/{key.environment}-{key.container}-{key.number}{path}" + (f"/{folder}" if folder else "")
+    fields = {
+        "state": InstanceState.RUNNING,
+        "present": True,
+        "folder": folder,
+        "name": path.strip("/").replace("/", "_"),
+        "driver": "",
+        "kind": VolumeKind.VOLUME,
+        "access": Access.READ_ONLY if mode is Mode.READ_ONLY else Access.READ_WRITE,
+        "session_path": place,
+        "granted_at": NOW - 864000,
+        "granted_by": "",
+    } | more
+    return PersonVolume(key=key, path=path, mode=mode, size=size, **fields)  # type: ignore[arg-type]
+
+
+def people() -> list[PersonStatus]:
+    """Somebody with all sorts of things, somebody with nothing, and somebody who is locked out."""
+    blog = InstanceKey("blog", "web", 1)
+    return [
+        PersonStatus(
+            login="anna",
+            full_name="Anna Berg",
+            created_at=NOW - 8640000,
+            volumes=(
+                person_volume(blog, "/uploads", folder="photos/2026", size=_sized(3.1, 9.2, 10)),
+                person_volume(
+                    DB,
+                    "/backup",
+                    Mode.READ_ONLY,
+                    access=Access.SUSPENDED,
+                    session_path=None,
+                    problem="another volume stands there than the one that was shared with you",
+                ),
+                person_volume(WEB, "/srv/themes", Mode.READ_ONLY, size=_sized(4.3, 4.63, 5)),
+                person_volume(WEB, "/srv/uploads", size=_sized(0.332, 0.903, 1)),
+            ),
+            sessions=1,
+        ),
+        PersonStatus(login="bert", full_name="", created_at=NOW - 86400, volumes=()),
+        PersonStatus(
+            login="clara",
+            full_name="Clara Özdemir-Freifrau von und zu Langenhausen",
+            created_at=NOW - 86400,
+            volumes=(person_volume(WEB, "/srv/uploads", size=_sized(0.332, 0.903, 1)),),
+            locked=True,
+        ),
+    ]
+
+
+def many_people(count: int) -> list[PersonStatus]:
+    """So many, with three volumes each."""
+    return [
+        PersonStatus(
+            login=f"person-{number:04}",
+            full_name=f"Person Number {number}",
+            created_at=NOW,
+            volumes=tuple(
+                person_volume(InstanceKey(f"team-{number // 20:03}", "web", each), "/data", size=_sized(0.2, 0.9, 1))
+                for each in range(1, 4)
+            ),
+        )
+        for number in range(count)
+    ]
+
+
 def many(count: int) -> list[InstanceStatus]:
     """So many in environments of twenty, with three volumes each."""
     return [
@@ -229,8 +315,6 @@ def keys() -> list[KeyStatus]:
 
 def sessions() -> list[SessionStatus]:
     """Two of WEB."""
-    from hatchway.wire.entry import OpenPath
-
     return [
         SessionStatus(
             id="a1b2c3",
@@ -257,6 +341,21 @@ def sessions() -> list[SessionStatus]:
             idle_s=130,
         ),
     ]
+
+
+def session_of_anna() -> SessionStatus:
+    """A person's."""
+    return SessionStatus(
+        id="f7a8b9",
+        key=None,
+        login="anna",
+        address="198.51.100.4",
+        method="password",
+        opened_at=NOW - 600,
+        read=1_200_000,
+        written=0,
+        files=(OpenPath("/shop-web-1/srv/themes/main.css", False),),
+    )
 
 
 def events() -> list[LogEntry]:
@@ -293,4 +392,29 @@ def events() -> list[LogEntry]:
             written=1_200 if kind is EventKind.END else None,
         )
         for number, (kind, what, address, who, done, times) in enumerate(told)
+    ]
+
+
+def events_of_anna() -> list[LogEntry]:
+    """As she is told them."""
+    told = [
+        (EventKind.CHANGE, "person added", "", "the operator", True),
+        (EventKind.LOGIN, "logged in", "198.51.100.4", "password", True),
+        (EventKind.REFUSED, "wrong password", "203.0.113.80", "", False),
+        (EventKind.CHANGE, "key added", "", "person anna (web) from 198.51.100.4", True),
+    ]
+    return [
+        LogEntry(
+            id=100 + number,
+            at=NOW - 900 + 60 * number,
+            kind=kind,
+            instance="anna",
+            login="anna",
+            address=address,
+            who=who,
+            what=what,
+            done=done,
+            times=1,
+        )
+        for number, (kind, what, address, who, done) in enumerate(told)
     ]

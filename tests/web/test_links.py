@@ -14,7 +14,7 @@ from hatchway.web import paths
 from hatchway.wire.web import ViewerKind
 
 WEB = paths.instance(sample.WEB)
-CONNECT = f"{WEB}/connect"
+CONNECT = "/shared/connect"
 
 
 def make(operator: Client, **fields: str) -> Answer:

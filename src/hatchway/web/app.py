@@ -34,6 +34,8 @@ from hatchway.web.pages import (
     credentials,
     instance,
     links,
+    own,
+    people,
     record,
     sessions,
     signing,
@@ -67,7 +69,7 @@ _TITLES = {
 _ADVICE = {
     400: "Go back, reload the page and try again.",
     403: "If you think that you should be allowed to do this, ask the operator of this host.",
-    404: "Check the address, or start from the list of instances. What was there may have been removed.",
+    404: "Check the address, or start from the first page. What was there may have been removed.",
     405: "Go back, reload the page and try again.",
     413: "Send less.",
     429: "Wait a little, and try again.",
@@ -102,7 +104,7 @@ def application(
         now=now,
     )
     doors = Doors(house)
-    parts = (tree, instance, volumes, connecting, credentials, links, conditions, sessions, record, status)
+    parts = (tree, instance, volumes, connecting, credentials, links, conditions, sessions, record, status, people, own)
     routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house), *links.open_routes(house)]
     routes += [route for part in parts for route in part.routes(doors)]
 

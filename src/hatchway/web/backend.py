@@ -8,7 +8,18 @@ import msgspec
 import trio
 
 from hatchway.wire import frames
-from hatchway.wire.web import Call, OpenLink, SignedIn, SignedOut, SignIn, SignOut, Viewer, WhoIs
+from hatchway.wire.entry import Password, PasswordKind
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    WhoIs,
+)
 
 T = TypeVar("T")
 
@@ -43,6 +54,14 @@ class Backend:
     async def sign_out(self, token: str) -> None:
         """Whether or not there is such a token."""
         await self._send(SignOut(token), SignedOut)
+
+    async def change_password(
+        self, token: str, address: str, current: str, password: str, kind: PasswordKind
+    ) -> Password:
+        """Have the password of the person of `token` be another. Raises SignInError when `current` is wrong,
+        SignInWaitError, UsageError."""
+        request = ChangePassword(token=token, address=address, current=current, password=password, kind=kind)
+        return await self._send(request, Password)
 
     async def call(self, token: str, address: str, request: msgspec.Struct, answer: type[T]) -> T:
         """What the core answers `request` with, for the viewer of `token`. Raises SignedOutError, RefusedError."""

@@ -86,6 +86,7 @@ def environment(static: Static) -> jinja2.Environment:
     found.globals |= {
         "static": static.url,
         "instance_path": paths.instance,
+        "person_path": paths.person,
         "query": paths.query,
         "in_decimal": wording.in_decimal,
         "size_warnings": wording.warnings,

@@ -12,10 +12,14 @@ from urllib.parse import quote
 
 from hatchway.errors import NotFoundError
 from hatchway.model import InstanceKey
+from hatchway.wire.web import ViewerKind
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 _CODED = re.compile(r"(?:[A-Za-z0-9._-]|~[0-9A-F]{2})+|~")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+
+HOMES = {ViewerKind.OPERATOR: "/", ViewerKind.PERSON: "/me", ViewerKind.LINK: "/shared/connect"}
+"""The first page of each kind of viewer."""
 
 CODED_MAX = 12_000
 """Characters of one part: three for each of 4,000 bytes."""
@@ -48,6 +52,11 @@ def instance(key: InstanceKey, *rest: str) -> str:
     return "/".join(("/instances", coded(key.environment), coded(key.container), str(key.number), *rest))
 
 
+def person(login: str, *rest: str) -> str:
+    """The page by which operators see to a person, or one beneath it. `login` is one."""
+    return "/".join(("/people", login, *rest))
+
+
 def instance_key(environment: str, container: str, number: str) -> InstanceKey:
     """The key of which these are the parts. Raises NotFoundError."""
     if not _NUMBER.fullmatch(number):
@@ -69,3 +78,10 @@ def local(text: str) -> str:
     return (
         text if len(text) <= CODED_MAX and re.fullmatch(r"/(?:[A-Za-z0-9._~?-][A-Za-z0-9._~/?=&%+*-]*)?", text) else "/"
     )
+
+
+def landing(kind: ViewerKind, there: str) -> str:
+    """Where a viewer gets who wanted to go `there`, a page of ours, and has signed in: to one that is theirs."""
+    home = HOMES.get(kind, "/")
+    own = re.split(r"[/?]", there)[1] == "me"
+    return there if own == (kind is ViewerKind.PERSON) else home

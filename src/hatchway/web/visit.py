@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,11 +15,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from hatchway.errors import ConflictError, NotFoundError, RefusedError, SignedOutError, UnfinishedError, UsageError
-from hatchway.model import InstanceKey, parse_instance_key
+from hatchway.model import InstanceKey
 from hatchway.web import paths
+from hatchway.web import whose as logins
 from hatchway.web.backend import Backend
 from hatchway.web.notices import Notices
 from hatchway.web.tokens import Cookies, FormTokens, from_here
+from hatchway.web.whose import Whose
+from hatchway.wire.entry import Password, PasswordKind
 from hatchway.wire.web import Viewer, ViewerKind
 
 T = TypeVar("T")
@@ -97,9 +100,18 @@ class Visit:
         found = self.request.path_params
         return paths.instance_key(found["environment"], found["container"], found["number"])
 
+    @property
+    def whose(self) -> Whose:
+        """Whose login the page is about. Raises NotFoundError."""
+        return logins.whose(self.request.path_params, self.viewer)
+
     async def ask(self, request: msgspec.Struct, answer: type[T]) -> T:
         """What the core answers."""
         return await self._house.backend.call(self.token, self.address, request, answer)
+
+    async def change_password(self, current: str, password: str, kind: PasswordKind) -> Password:
+        """Have the viewer's own be `password`. Raises as Backend.change_password."""
+        return await self._house.backend.change_password(self.token, self.address, current, password, kind)
 
     async def read_form(self) -> None:
         """Take what was sent: see House.form."""
@@ -146,37 +158,35 @@ class Visit:
 
 Page = Callable[[Visit], Awaitable[Response]]
 
-OPERATORS = frozenset({ViewerKind.OPERATOR})
-EVERYBODY = frozenset(ViewerKind)
-"""For whom a page is. What they may do there is for the core to say; this spares others a page of no use to them."""
-
 
 class Doors:
-    """Makes routes of pages: nobody gets to one without being signed in, and no form without its token."""
+    """Makes routes of pages: nobody gets to one without being signed in as the kind of viewer it is for, and no form
+    without its token."""
 
     def __init__(self, house: House) -> None:
         self._house = house
 
-    def get(self, path: str, page: Page, *, viewers: Collection[ViewerKind] = OPERATORS) -> Route:
-        """A page that changes nothing, for `viewers`."""
+    def get(self, path: str, page: Page, *, kind: ViewerKind = ViewerKind.OPERATOR) -> Route:
+        """A page that changes nothing. The first page leads those it is not for to their own."""
 
         async def serve(request: Request) -> Response:
-            return await page(await self._visit(request, viewers))
+            visit = await self._visit(request)
+            home = paths.HOMES.get(visit.viewer.kind, path)
+            if path == "/" != home:
+                return visit.go(home)
+            _check(visit, kind)
+            return await page(visit)
 
         return Route(path, serve, methods=["GET"])
 
     def post(
-        self,
-        path: str,
-        page: Page,
-        back: Callable[[Visit], str],
-        *,
-        viewers: Collection[ViewerKind] = OPERATORS,
+        self, path: str, page: Page, back: Callable[[Visit], str], *, kind: ViewerKind = ViewerKind.OPERATOR
     ) -> Route:
-        """What a form of `viewers` does. What the core has against it is said on the page `back`."""
+        """What a form does. What the core has against it is said on the page `back`."""
 
         async def serve(request: Request) -> Response:
-            visit = await self._visit(request, viewers)
+            visit = await self._visit(request)
+            _check(visit, kind)
             try:
                 await visit.read_form()
                 return await page(visit)
@@ -188,14 +198,17 @@ class Doors:
 
         return Route(path, serve, methods=["POST"])
 
-    async def _visit(self, request: Request, viewers: Collection[ViewerKind]) -> Visit:
+    async def _visit(self, request: Request) -> Visit:
         token = self._house.cookies.token(request)
         if token is None:
             raise SignedOutError("sign in first")
-        viewer = await self._house.backend.who_is(token)
-        if viewer.kind not in viewers:
-            raise RefusedError("this page is not for you")
-        return Visit(self._house, request, token, viewer)
+        return Visit(self._house, request, token, await self._house.backend.who_is(token))
+
+
+def _check(visit: Visit, kind: ViewerKind) -> None:
+    """Say no to a page as a whole, before it asks anything. What a viewer may do, the core decides by itself."""
+    if visit.viewer.kind is not kind:
+        raise RefusedError("this page is not for you")
 
 
 def sentence(text: str) -> str:
@@ -204,13 +217,6 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
-def home(viewer: Viewer) -> str:
-    """The first page of whoever is signed in."""
-    if viewer.kind is ViewerKind.LINK:
-        return paths.instance(parse_instance_key(viewer.name), "connect")
-    return "/"
-
-
-def to_instance(visit: Visit) -> str:
-    """The instance's page."""
-    return paths.instance(visit.instance)
+def to_page(visit: Visit) -> str:
+    """The page of whose login it is."""
+    return visit.whose.page

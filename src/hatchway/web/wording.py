@@ -6,7 +6,7 @@ import datetime
 
 from hatchway.fullness import Full, fullness
 from hatchway.model import Limits
-from hatchway.wire.admin import Access, VolumeStatus
+from hatchway.wire.admin import Access, PersonVolume, VolumeStatus
 from hatchway.wire.host import VolumeSize
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -45,7 +45,7 @@ _FULL = {
 }
 
 
-def warnings(volume: VolumeStatus) -> list[str]:
+def warnings(volume: VolumeStatus | PersonVolume) -> list[str]:
     """What whoever uses a volume should know of its size."""
     if volume.size is None or not volume.access.is_on:
         return []

@@ -1,4 +1,4 @@
-"""Under which conditions an instance's login may be used: from where, until when, how often, and whether at all."""
+"""Under which conditions a login may be used: from where, until when, how often, and whether at all."""
 
 from __future__ import annotations
 
@@ -8,36 +8,32 @@ from starlette.routing import BaseRoute
 from hatchway.errors import UsageError
 from hatchway.model import SESSIONS_MAX
 from hatchway.web.moments import from_form, to_form
-from hatchway.web.visit import Doors, Visit, to_instance
+from hatchway.web.visit import Doors, Visit, to_page
+from hatchway.web.whose import OPERATED
 from hatchway.wire.entry import WHY_MAX, ConditionsStatus, Lock, SetConditions, ShowConditions, Unlock
-
-_INSTANCE = "/instances/{environment}/{container}/{number}"
 
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its forms."""
-    return [
-        doors.post(f"{_INSTANCE}/conditions", _set, to_instance),
-        doors.post(f"{_INSTANCE}/lock", _lock, to_instance),
-        doors.post(f"{_INSTANCE}/unlock", _unlock, to_instance),
-    ]
+    forms = (("conditions", _set), ("lock", _lock), ("unlock", _unlock))
+    return [doors.post(f"{here}/{name}", form, to_page, kind=kind) for here, kind in OPERATED for name, form in forms]
 
 
 async def _set(visit: Visit) -> Response:
     networks = tuple(visit.field("allowed_from", 10_000).replace(",", " ").split())
-    before = await visit.ask(ShowConditions(str(visit.instance)), ConditionsStatus)
+    before = await visit.ask(ShowConditions(visit.whose.asked), ConditionsStatus)
     text = visit.field("expires")
     # A field holds minutes; what was not changed keeps its seconds, and may be past.
     expires_at = before.expires_at if text == to_form(before.expires_at) else from_form(text, visit.now)
     request = SetConditions(
-        instance=str(visit.instance),
+        instance=visit.whose.asked,
         allowed_from=networks,
         expires_at=expires_at,
         sessions_max=_sessions(visit.field("sessions_max").strip()),
     )
     await visit.ask(request, ConditionsStatus)
     visit.say("The conditions are set. Sessions that do not meet them have ended.")
-    return visit.go(to_instance(visit))
+    return visit.go(to_page(visit))
 
 
 def _sessions(text: str) -> int | None:
@@ -49,12 +45,12 @@ def _sessions(text: str) -> int | None:
 
 
 async def _lock(visit: Visit) -> Response:
-    await visit.ask(Lock(instance=str(visit.instance), why=visit.field("why", WHY_MAX).strip()), ConditionsStatus)
+    await visit.ask(Lock(instance=visit.whose.asked, why=visit.field("why", WHY_MAX).strip()), ConditionsStatus)
     visit.say("The login is locked: nobody gets in, and its sessions have ended.")
-    return visit.go(to_instance(visit))
+    return visit.go(to_page(visit))
 
 
 async def _unlock(visit: Visit) -> Response:
-    await visit.ask(Unlock(str(visit.instance)), ConditionsStatus)
+    await visit.ask(Unlock(visit.whose.asked), ConditionsStatus)
     visit.say("The login is unlocked.")
-    return visit.go(to_instance(visit))
+    return visit.go(to_page(visit))

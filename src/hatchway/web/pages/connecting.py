@@ -14,14 +14,12 @@ from hatchway.connect.keyfiles import key_file_name, ppk_file_name
 from hatchway.connect.logon import Logon, logon
 from hatchway.errors import ConflictError, UsageError
 from hatchway.model import valid_login
-from hatchway.web import paths
+from hatchway.web import whose
 from hatchway.web.pages.instance import find
-from hatchway.web.visit import EVERYBODY, Doors, Visit
-from hatchway.wire.admin import ConnectionInfo, InstanceStatus, Server, Show
+from hatchway.web.visit import Doors, Visit
+from hatchway.wire.admin import ConnectionInfo, Server, Show
 from hatchway.wire.entry import ExportKey, KeyExport, KeyForm, PasswordKind
 from hatchway.wire.web import ViewerKind
-
-_HERE = "/instances/{environment}/{container}/{number}/connect"
 
 SSH_DIRECTORY = "~/.ssh"
 """Where OpenSSH's programs look, on the computer of whoever connects."""
@@ -31,52 +29,45 @@ PASSPHRASE_MAX = 512
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its pages and files."""
-    return [
-        doors.get(_HERE, _show, viewers=EVERYBODY),
-        doors.post(f"{_HERE}/reveal", _reveal, to_dialog, viewers=EVERYBODY),
-        doors.post(f"{_HERE}/key", _key, to_dialog, viewers=EVERYBODY),
-        doors.post(f"{_HERE}/file", _file, to_dialog, viewers=EVERYBODY),
+    forms = (("reveal", _reveal), ("key", _key), ("file", _file))
+    shown: list[BaseRoute] = [doors.get(f"{here}/connect", _show, kind=kind) for here, kind in whose.SHOWN]
+    return shown + [
+        doors.post(f"{here}/connect/{name}", form, to_dialog, kind=kind)
+        for here, kind in whose.SHOWN
+        for name, form in forms
     ]
 
 
 def to_dialog(visit: Visit) -> str:
     """The dialog's page."""
-    return paths.instance(visit.instance, "connect")
+    return f"{visit.whose.page}/connect"
 
 
 async def _show(visit: Visit) -> Response:
-    if visit.viewer.kind is ViewerKind.OPERATOR:
-        instance = await find(visit)
-        if instance.login is None:
-            return _nothing(visit, instance)
-    return _dialog(visit, await visit.ask(Show(instance=str(visit.instance)), ConnectionInfo))
+    if visit.viewer.kind is ViewerKind.OPERATOR and visit.whose.key and (await find(visit)).login is None:
+        return visit.page("not-shared.html", whose=visit.whose)
+    return _dialog(visit, await visit.ask(Show(instance=visit.whose.asked), ConnectionInfo))
 
 
 async def _reveal(visit: Visit) -> Response:
-    info = await visit.ask(Show(instance=str(visit.instance), secrets=True), ConnectionInfo)
+    info = await visit.ask(Show(instance=visit.whose.asked, secrets=True), ConnectionInfo)
     return _dialog(visit, info)
-
-
-def _nothing(visit: Visit, instance: InstanceStatus) -> Response:
-    return visit.page("not-shared.html", instance=instance)
 
 
 def _dialog(visit: Visit, info: ConnectionInfo) -> Response:
     """The dialog. `info` has the password only if somebody has just asked for it."""
-    volumes = () if info.instance is None else info.instance.volumes
-    on = [volume for volume in volumes if volume.access.is_on]
     server = Server(host=info.host, port=info.port, host_keys=info.host_keys)
     return visit.page(
         "connect.html",
+        whose=visit.whose,
         info=info,
-        instance=info.instance,
         ways=directions(info) if info.host_keys else None,
         link=links.url(info),
         link_holds_password=info.password is not None,
         raw=info.password_kind is PasswordKind.RAW,
         has_password=info.password_kind is not PasswordKind.NONE,
         has_key=info.key_fingerprint is not None,
-        on=on,
+        places=len(info.places),
         known_hosts=openssh.known_hosts(server),
     )
 
@@ -89,7 +80,7 @@ async def _key(visit: Visit) -> Response:
     passphrase = visit.field("passphrase", PASSPHRASE_MAX) or None
     if form is KeyForm.OPENSSH:
         passphrase = None
-    key = await visit.ask(ExportKey(str(visit.instance), form, passphrase), KeyExport)
+    key = await visit.ask(ExportKey(visit.whose.asked, form, passphrase), KeyExport)
     name = key_file_name(key.login) if form is KeyForm.OPENSSH else ppk_file_name(key.login)
     return _attachment(name, key.login, key.private)
 
@@ -113,7 +104,7 @@ async def _chosen(visit: Visit, *, with_password: bool, default_dir: str) -> _Ch
     if key_dir:
         keyfiles.check_directory(key_dir)
     wanted = with_password and bool(visit.field("password"))
-    info = await visit.ask(Show(instance=str(visit.instance), secrets=wanted), ConnectionInfo)
+    info = await visit.ask(Show(instance=visit.whose.asked, secrets=wanted), ConnectionInfo)
     return _Chosen(info, logon(info, None, key_known=bool(key_dir)), key_dir)
 
 
@@ -141,7 +132,7 @@ async def _rclone(visit: Visit) -> Response:
 
 
 async def _known_hosts(visit: Visit) -> Response:
-    info = await visit.ask(Show(instance=str(visit.instance)), ConnectionInfo)
+    info = await visit.ask(Show(instance=visit.whose.asked), ConnectionInfo)
     if not info.host_keys:
         raise ConflictError("the server has no host keys yet")
     text = openssh.known_hosts(Server(host=info.host, port=info.port, host_keys=info.host_keys))

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from hatchway.errors import HatchwayError, NotFoundError, NotRunningError, SignedOutError
 from hatchway.model import InstanceKey
 from hatchway.web.visit import Doors, Visit, sentence
+from hatchway.web.whose import OF_INSTANCE
 from hatchway.wire.admin import ConnectionInfo, InstanceStatus, Listing, ListInstances, Log, ReadLog, Show
 from hatchway.wire.entry import Keys, ListKeys, ListSessions, Sessions
 
@@ -22,7 +23,7 @@ LATEST = 8
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its page."""
-    return [doors.get("/instances/{environment}/{container}/{number}", _instance)]
+    return [doors.get(OF_INSTANCE, _instance)]
 
 
 async def find(visit: Visit) -> InstanceStatus:
@@ -46,12 +47,13 @@ async def _instance(visit: Visit) -> Response:
     problems: list[str] = []
     info = keys = sessions = None
     if instance.login is not None:
-        info = await _attempt(visit, Show(instance=key), ConnectionInfo, problems)
-        keys = await _attempt(visit, ListKeys(key), Keys, problems)
-        sessions = await _attempt(visit, ListSessions(instance=key), Sessions, problems)
-    record = await _attempt(visit, ReadLog(limit=LATEST, instance=key), Log, problems)
+        info = await attempt(visit, Show(instance=key), ConnectionInfo, problems)
+        keys = await attempt(visit, ListKeys(key), Keys, problems)
+        sessions = await attempt(visit, ListSessions(instance=key), Sessions, problems)
+    record = await attempt(visit, ReadLog(limit=LATEST, instance=key), Log, problems)
     return visit.page(
         "instance.html",
+        whose=visit.whose,
         instance=instance if info is None else info.instance,
         info=info,
         keys=keys,
@@ -61,7 +63,7 @@ async def _instance(visit: Visit) -> Response:
     )
 
 
-async def _attempt(visit: Visit, request: msgspec.Struct, answer: type[T], problems: list[str]) -> T | None:
+async def attempt(visit: Visit, request: msgspec.Struct, answer: type[T], problems: list[str]) -> T | None:
     """A part of the page; the others are of use without it."""
     try:
         return await visit.ask(request, answer)

@@ -16,7 +16,7 @@ from hatchway.errors import PassphraseError, SignedOutError, SignInError, SignIn
 from hatchway.web import paths
 from hatchway.web.pages.instance import find
 from hatchway.web.tokens import TOKEN_MAX, new_visitor
-from hatchway.web.visit import Doors, House, StaleFormError, Visit, home, sentence
+from hatchway.web.visit import Doors, House, StaleFormError, Visit, sentence
 from hatchway.wire.links import NOTE_MAX, USES_MAX, LinkMade, LinkRevoked, ListLinks, MakeLink, RevokeLink, ShareLinks
 
 _INSTANCE = "/instances/{environment}/{container}/{number}"
@@ -46,7 +46,9 @@ def _to_links(visit: Visit) -> str:
 async def _links(visit: Visit) -> Response:
     instance = await find(visit)
     found = await visit.ask(ListLinks(instance=str(instance.key)), ShareLinks)
-    return visit.page("links.html", instance=instance, links=found.links, uses_max=USES_MAX, note_max=NOTE_MAX)
+    return visit.page(
+        "links.html", whose=visit.whose, instance=instance, links=found.links, uses_max=USES_MAX, note_max=NOTE_MAX
+    )
 
 
 async def _make(visit: Visit) -> Response:
@@ -67,7 +69,9 @@ async def _make(visit: Visit) -> Response:
     made = await visit.ask(request, LinkMade)
     # Where the operator is: what they see the pages by, others may see them by as well.
     url = made.url or f"{visit.origin}/link#{made.token}"
-    return visit.page("link-made.html", instance=instance, link=made.link, url=url, configured=bool(made.url))
+    return visit.page(
+        "link-made.html", whose=visit.whose, instance=instance, link=made.link, url=url, configured=bool(made.url)
+    )
 
 
 async def _revoke(visit: Visit) -> Response:
@@ -126,7 +130,7 @@ def open_routes(house: House) -> list[Route]:
                 await house.backend.sign_out(before)
             except SignedOutError:
                 pass
-        response = RedirectResponse(home(signed_in.viewer), 303)
+        response = RedirectResponse(paths.HOMES[signed_in.viewer.kind], 303)
         house.cookies.keep(response, signed_in.token)
         return response
 

@@ -9,7 +9,9 @@ from hatchway.errors import NotFoundError
 from hatchway.model import EventKind
 from hatchway.web import paths
 from hatchway.web.visit import Doors, Visit, sentence
+from hatchway.web.whose import OWN
 from hatchway.wire.admin import LOG_MAX, Log, LogEntry, ReadLog
+from hatchway.wire.web import ViewerKind
 
 PAGE = 100
 
@@ -25,14 +27,22 @@ KINDS = {
 
 
 def routes(doors: Doors) -> list[BaseRoute]:
-    """Its page."""
-    return [doors.get("/log", _log)]
+    """Its pages: everybody's, and a person's own."""
+    return [doors.get("/log", _log), doors.get(f"{OWN}/log", _own, kind=ViewerKind.PERSON)]
 
 
 async def _log(visit: Visit) -> Response:
     typed = visit.asked("instance")[:1000].strip()
     # Links name an instance in a form that any name gets through; what is typed goes before.
     instance = typed or (paths.decoded(visit.asked("of")) if visit.asked("of") else "")
+    return await _page(visit, typed, instance, "/log")
+
+
+async def _own(visit: Visit) -> Response:
+    return await _page(visit, "", visit.whose.asked, f"{OWN}/log")
+
+
+async def _page(visit: Visit, typed: str, instance: str, place: str) -> Response:
     kind = visit.asked("kind")
     kinds = (EventKind(kind),) if kind in list(EventKind) else ()
     asked = visit.asked("page")
@@ -51,6 +61,8 @@ async def _log(visit: Visit) -> Response:
         more=number < last and len(entries) > number * PAGE,
         at_end=number == last,
         number=number,
+        place=place,
+        own=place != "/log",
         instance=instance,
         typed=typed,
         kind=kinds[0] if kinds else "",

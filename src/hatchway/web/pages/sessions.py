@@ -1,4 +1,4 @@
-"""Who is in: all open sessions, and those of an instance; ending them."""
+"""Who is in: all open sessions, and those of a login; ending them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hatchway.errors import UsageError
-from hatchway.web.visit import Doors, Visit, to_instance
+from hatchway.web.visit import Doors, Visit, to_page
+from hatchway.web.whose import ALL
 from hatchway.wire.entry import Kick, Kicked, ListSessions, Sessions
-
-_INSTANCE = "/instances/{environment}/{container}/{number}"
 
 ID_MAX = 200
 
@@ -19,7 +18,7 @@ def routes(doors: Doors) -> list[BaseRoute]:
     return [
         doors.get("/sessions", _all),
         doors.post("/sessions/end", _end, lambda _visit: "/sessions"),
-        doors.post(f"{_INSTANCE}/sessions/end", _end_of_instance, to_instance),
+        *(doors.post(f"{here}/sessions/end", _end_of_login, to_page, kind=kind) for here, kind in ALL),
     ]
 
 
@@ -33,17 +32,17 @@ async def _end(visit: Visit) -> Response:
     return visit.go("/sessions")
 
 
-async def _end_of_instance(visit: Visit) -> Response:
-    await _kick(visit, str(visit.instance))
-    return visit.go(to_instance(visit))
+async def _end_of_login(visit: Visit) -> Response:
+    await _kick(visit, visit.whose.asked)
+    return visit.go(to_page(visit))
 
 
-async def _kick(visit: Visit, instance: str | None) -> None:
-    """End one session, or all of the instance. Raises UsageError when it is not said which."""
+async def _kick(visit: Visit, asked: str | None) -> None:
+    """End one session, or all of the login that requests call so. Raises UsageError when it is not said which."""
     session = visit.field("session", ID_MAX)
-    if not session and (instance is None or visit.field("all") != "yes"):
+    if not session and (asked is None or visit.field("all") != "yes"):
         raise UsageError("choose a session")
-    kicked = await visit.ask(Kick(instance=instance, sessions=(session,) if session else ()), Kicked)
+    kicked = await visit.ask(Kick(instance=asked, sessions=(session,) if session else ()), Kicked)
     count = len(kicked.sessions)
     ended = (
         "No session was open"

@@ -33,8 +33,8 @@ def routes(house: House) -> list[Route]:
         there = paths.local(request.query_params.get("next", "/"))
         if (token := house.cookies.token(request)) is not None:
             try:
-                await house.backend.who_is(token)
-                return RedirectResponse(there, 303)
+                viewer = await house.backend.who_is(token)
+                return RedirectResponse(paths.landing(viewer.kind, there), 303)
             except SignedOutError:
                 pass
         return form(request, there=there)
@@ -61,7 +61,7 @@ def routes(house: House) -> list[Route]:
             return response
         if (before := house.cookies.token(request)) is not None:
             await house.backend.sign_out(before)
-        response = RedirectResponse(there, 303)
+        response = RedirectResponse(paths.landing(signed_in.viewer.kind, there), 303)
         house.cookies.keep(response, signed_in.token)
         return response
 

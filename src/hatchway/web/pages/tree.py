@@ -14,7 +14,7 @@ from hatchway.errors import NotFoundError
 from hatchway.fullness import fullness
 from hatchway.model import InstanceState
 from hatchway.web import paths
-from hatchway.web.visit import EVERYBODY, Doors, Visit, home
+from hatchway.web.visit import Doors, Visit
 from hatchway.wire.admin import Access, InstanceStatus, Listing, ListInstances
 
 PAGE = 100
@@ -43,24 +43,22 @@ class Environment(msgspec.Struct, frozen=True):
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its pages."""
-    return [doors.get("/", _tree, viewers=EVERYBODY)]
+    return [doors.get("/", _tree)]
 
 
 async def _tree(visit: Visit) -> Response:
-    if (first := home(visit.viewer)) != "/":
-        return visit.go(first)
     listing = await visit.ask(ListInstances(), Listing)
     words = visit.asked("q")[:SEARCH_MAX].casefold().split()
     sharing, state = visit.asked("sharing"), visit.asked("state")
     environment = _environment(visit.asked("environment"))
     found = [
-        one for one in listing.instances if _has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
+        one for one in listing.instances if has(one, words) and _is_shared(one, sharing) and _is_in_state(one, state)
     ]
     counts = Counter(one.key.environment for one in found)
     if environment is not None:
         found = [one for one in found if one.key.environment == environment]
     last = max(1, -(-len(found) // PAGE))
-    number = min(max(1, _number(visit.asked("page"))), last)
+    number = min(max(1, number_of(visit.asked("page"))), last)
     return visit.page(
         "tree.html",
         environments=_grouped(found[(number - 1) * PAGE : number * PAGE], counts),
@@ -91,7 +89,8 @@ def _environment(part: str) -> str | None:
         return None
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """The number of a page, as a URL says it."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
 
 
@@ -109,7 +108,7 @@ def _grouped(instances: Iterable[InstanceStatus], counts: Counter[str]) -> list[
     ]
 
 
-def _has(one: InstanceStatus, words: list[str]) -> bool:
+def has(one: InstanceStatus, words: list[str]) -> bool:
     """Whether every word is in something that names the instance or its volumes."""
     if not words:
         return True

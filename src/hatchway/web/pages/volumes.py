@@ -10,18 +10,19 @@ from hatchway.model import Mode, Origin
 from hatchway.printable import escaped
 from hatchway.web import paths
 from hatchway.web.pages.instance import find
-from hatchway.web.visit import Doors, Visit, to_instance
+from hatchway.web.visit import Doors, Visit, to_page
+from hatchway.web.whose import OF_INSTANCE
 from hatchway.wire.admin import Changed, Confirm, Disable, Enable, VolumeStatus
 
-_HERE = "/instances/{environment}/{container}/{number}/volumes"
+_HERE = f"{OF_INSTANCE}/volumes"
 
 
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its forms."""
     return [
-        doors.post(f"{_HERE}/enable", _enable, to_instance),
-        doors.post(f"{_HERE}/disable", _disable, to_instance),
-        doors.post(f"{_HERE}/confirm", _confirm, to_instance),
+        doors.post(f"{_HERE}/enable", _enable, to_page),
+        doors.post(f"{_HERE}/disable", _disable, to_page),
+        doors.post(f"{_HERE}/confirm", _confirm, to_page),
     ]
 
 
@@ -59,8 +60,8 @@ async def _enable(visit: Visit) -> Response:
             good=False,
         )
     if changed.password is not None:
-        return visit.page("new-password.html", instance=changed.instance, password=changed.password, remark="")
-    return visit.go(to_instance(visit))
+        return visit.page("new-password.html", whose=visit.whose, password=changed.password, remark="")
+    return visit.go(to_page(visit))
 
 
 async def _disable(visit: Visit) -> Response:
@@ -75,11 +76,11 @@ async def _disable(visit: Visit) -> Response:
         )
     else:
         visit.say(f"Remote access to {volume.path} is off. Its sessions have ended.")
-    return visit.go(to_instance(visit))
+    return visit.go(to_page(visit))
 
 
 async def _confirm(visit: Visit) -> Response:
     volume = await _volume(visit)
     await visit.ask(Confirm(instance=str(visit.instance), volumes=(volume.path,)), Changed)
     visit.say(f"Access to {volume.path} is confirmed for the volume that is there now.")
-    return visit.go(to_instance(visit))
+    return visit.go(to_page(visit))
