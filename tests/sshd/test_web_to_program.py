@@ -174,3 +174,50 @@ def test_what_is_known_of_it_afterwards(hatchway: Hatchway) -> None:
     assert any(what.startswith("private key handed out") and who.startswith("link ") for what, who in told)
     made = hatchway.command("link", "add", INSTANCE)
     assert made["token"] not in hatchway.log() + str(hatchway.command("log", "-n", "1000"))
+
+
+def test_a_person_sees_what_is_theirs_and_connects(hatchway: Hatchway, chromium: Browser) -> None:
+    hatchway.command("person", "add", "berta", "--name", "Berta Lang")
+    hatchway.command("person", "grant", "berta", INSTANCE, "/data", "--read-only")
+    hatchway.command("person", "add", "carla")
+    hatchway.command("person", "grant", "carla", "shop/web/2", "/data")
+    password = hatchway.command("password", "reset", "berta")["password"]
+    with visiting(chromium) as page:
+        sign_in(page, "berta", password)
+        expect(page.get_by_role("heading", name="Hello, Berta Lang")).to_be_visible()
+        main = page.get_by_role("main")
+        expect(main).to_contain_text("read-only")
+        for strange in ("shop-web-2", "shop/web/2", "carla", str(hatchway.directory)):
+            expect(main).not_to_contain_text(strange)
+        for path in ("/people", "/people/carla", PAGE, f"{PAGE}/connect", "/sessions", "/log", "/status"):
+            answer = page.goto(path)
+            assert answer is not None and answer.status in (403, 404), path
+        page.goto("/me")
+        page.get_by_role("link", name="Connect", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        assert copied(page, dialog, "user name") == "berta"
+        key = downloaded(hatchway, page, dialog, "bertas")
+        done = hatchway.sftp("berta", f"get /{LOGIN}/data/hosts /dev/null\n-put /etc/hosts /{LOGIN}/data/more", key=key)
+        assert "more" not in [path.name for path in hatchway.volumes.glob("*/*")]
+        assert "denied" in done.stderr.lower()
+        dialog.get_by_role("link", name="Renew key…").click()
+        dialog.get_by_role("button", name="Renew the key").click()
+        expect(dialog).to_contain_text("There is a new key")
+        assert attempt(hatchway, "berta", Credential(key)) is Verdict.DENIED
+        # A password of their own, which is the one of SFTP too.
+        page.goto("/me/password")
+        page.get_by_label("Current password").fill("not this one")
+        page.get_by_label("New password").fill("nine lives of a cat")
+        page.get_by_label("Once more").fill("nine lives of a cat")
+        page.get_by_role("button", name="Change password").click()
+        expect(page.get_by_text("current password is wrong")).to_be_visible()
+        page.get_by_label("Current password").fill(password)
+        page.get_by_label("New password").fill("nine lives of a cat")
+        page.get_by_label("Once more").fill("nine lives of a cat")
+        page.get_by_role("button", name="Change password").click()
+        expect(page.get_by_role("status").filter(has_text="password")).to_be_visible()
+        hatchway.sftp("berta", f"ls /{LOGIN}/data", password="nine lives of a cat")
+        # Who is removed is out at once.
+        hatchway.command("person", "remove", "berta")
+        page.goto("/me")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
