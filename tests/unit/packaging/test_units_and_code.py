@@ -260,7 +260,7 @@ def test_what_every_service_is_denied(unit: str) -> None:
         assert service(unit, key) == "yes", key
     assert service(unit, "SystemCallArchitectures") == "native"
     assert service(unit, "RestrictNamespaces") == ("mnt net ipc uts" if unit == unit_of("workers") else "yes")
-    assert service(unit, "LimitCORE") == ("1" if unit == unit_of("sshd") else "0")
+    assert service(unit, "LimitCORE") == ("1" if unit in (unit_of("sshd"), unit_of("signin")) else "0")
     name = unit.removeprefix("hatchway-").removesuffix(".service")
     assert set(listed(unit, "RestrictAddressFamilies", "Service")) == REACHES.get(name, {"AF_UNIX"})
     assert service(unit, "IPAddressDeny") == (None if "AF_INET" in REACHES.get(name, ()) else "any")
