@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 from tests.unit.cli.findings import FAILED, OK, WARNING, configuration, expect, only
 
-from hatchway.cli.doctor import settings, signin_probe, sockets, web
+from hatchway.cli.doctor import catalog, settings, signin_probe, sockets, units, web
 from hatchway.cli.doctor.advice import PACKAGE, RUN
 from hatchway.cli.doctor.command_line import Ran
 from hatchway.cli.doctor.finding import Finding
@@ -66,6 +66,13 @@ def test_the_certificate(config: Config, tmp_path: Path) -> None:
     expect(only(kept), FAILED, "cannot read", "key.pem")
     expect(only(web.certificate(with_web(files, key=str(another)), RUN, root=True)), FAILED, "cannot be used")
     expect(only(web.certificate(with_web(files, key="/nonexistent"), RUN, root=True)), FAILED, "No such file")
+
+
+@pytest.mark.parametrize("path", ["/home/x/key.pem", "/root/key.pem", "/run/key.pem", "/tmp/key.pem"])
+def test_what_the_unit_does_not_see(path: str) -> None:
+    systemd = str(Path(__file__).parents[3] / "systemd")
+    assert catalog.hidden(path, (systemd,), units.WEB) is not None
+    assert catalog.hidden("/etc/hatchway/key.pem", (systemd,), units.WEB) is None
 
 
 def test_where_it_listens(config: Config, tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def barred(account: Who, path: str, operator: str = "-r") -> str | None:
 def hidden(path: str, directories: tuple[str, ...] = unit_files.DIRECTORIES, unit: str = UNIT) -> str | None:
     """The directory above `path` that the unit, by default the catalog's, does not see."""
     said = unit_files.said(unit, directories)
+    empty = said.get("TemporaryFileSystem")
+    for one in [] if empty is None else empty.text.split():
+        if below(os.path.realpath(path), directory := one.partition(":")[0]):
+            return directory
     for key, above in _HIDDEN.items():
         value = said.get(key)
         if value is not None and value.text.lower() in ("yes", "true", "on", "1", "tmpfs", "disconnected"):
