@@ -155,7 +155,7 @@ def _has_web(config: Config) -> bool:
     """Whether there are web pages to answer. Logins must not depend on them: that they cannot be had is no failure."""
     passed = "web" in dict(notify.passed())
     if config.web.enabled and not passed:
-        log.get().error("web.enabled is on, but there is no socket for the web pages: only 'hatchway run' has it yet")
+        log.get().error("web.enabled is on, but there is no socket for the web pages: is hatchway-web.socket masked?")
     return config.web.enabled and passed
 
 
