@@ -151,7 +151,8 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     """The web pages. Times in seconds.
 
     `tls`: "own" makes a certificate of its own at the first start, "files" takes `certificate` and `key`, "proxy" has
-    TLS ended by a proxy, one of `trusted_proxies`, "off" is for loopback addresses only.
+    TLS ended by a proxy, one of `trusted_proxies`, "off" is for loopback addresses only. `url` is how they are called
+    from outside.
     """
 
     enabled: bool = False
@@ -159,6 +160,7 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     tls: Literal["own", "files", "proxy", "off"] = "own"
     certificate: str = ""
     key: str = ""
+    url: str = ""
     trusted_proxies: tuple[str, ...] = ()
     operators_group: str = "hatchway-operators"
     session_idle_s: int = 1800
@@ -637,6 +639,9 @@ def _check_web(web: Web, require: Callable[[bool, str, object, str], None]) -> N
         ok = value == "" if web.tls != "files" else re.fullmatch(r"/[^\0\n]+", value) is not None
         meant = "an absolute path" if web.tls == "files" else f"empty, with web.tls = {web.tls!r}"
         require(ok, f"web.{key}", value, meant)
+    url_ok = web.url == "" or re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?", web.url, re.ASCII) is not None
+    url_ok = url_ok or re.fullmatch(r"https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?/?", web.url, re.ASCII) is not None
+    require(url_ok, "web.url", web.url, "the beginning of an address, such as 'https://files.example.org'")
     for text in web.trusted_proxies:
         try:
             addresses.networks((text,))

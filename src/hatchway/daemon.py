@@ -28,6 +28,7 @@ from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.relaying import CONNECTIONS_MAX, REQUEST_MAX, Relaying
 from hatchway.admin.secrets import seal_anew, unopened
+from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.signing import FAILURE_S, Signing, helper
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
@@ -91,6 +92,7 @@ async def run(config: Config) -> None:
             Attempts(failure_s=FAILURE_S, beside=gate.throttle),
             helper(config.signin_socket),
             PersonDoor(core, admission),
+            LinkDoor(core),
             core.now,
         )
 
@@ -153,7 +155,7 @@ def _has_web(config: Config) -> bool:
     """Whether there are web pages to answer. Logins must not depend on them: that they cannot be had is no failure."""
     passed = "web" in dict(notify.passed())
     if config.web.enabled and not passed:
-        log.get().error("web.enabled is on, but there is no socket for the web pages: only 'hatchway run' has it yet")
+        log.get().error("web.enabled is on, but there is no socket for the web pages: is hatchway-web.socket masked?")
     return config.web.enabled and passed
 
 

@@ -107,6 +107,13 @@ class SignedOutError(HatchwayError):
     exit_code = 13
 
 
+class PassphraseError(HatchwayError):
+    """A share link asks for a passphrase, and none was given, or a wrong one."""
+
+    code = "passphrase"
+    exit_code = 14
+
+
 class InternalError(HatchwayError):
     """A fault of ours; the log of the process named has the traceback."""
 
@@ -130,6 +137,7 @@ BY_CODE: dict[str, type[HatchwayError]] = {
         SignInError,
         SignInWaitError,
         SignedOutError,
+        PassphraseError,
         InternalError,
     )
 }

@@ -53,8 +53,8 @@ RETRY_S = 5.0
 """How long a unit's process waits before it ends for a reason that will be the same when it is started again."""
 
 
-def fatal(program: str, error: HatchwayError) -> NoReturn:
-    """Say why this process ends, and end it.
+def fatal(program: str, error: HatchwayError, *, status: int | None = None) -> NoReturn:
+    """Say why this process ends, and end it, with `status` if that is not to be the error's own.
 
     A unit starts it again at once, and for ever: what ends it may pass. A wrong configuration does not by itself, so
     that it is not tried again every second.
@@ -63,7 +63,7 @@ def fatal(program: str, error: HatchwayError) -> NoReturn:
     sys.stderr.flush()
     if isinstance(error, ConfigError) and "INVOCATION_ID" in os.environ:  # systemd.exec(5)
         time.sleep(RETRY_S)
-    sys.exit(error.exit_code)
+    sys.exit(error.exit_code if status is None else status)
 
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}

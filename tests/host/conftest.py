@@ -51,7 +51,8 @@ def packages(release: str) -> Iterator[Packages]:
 
 
 @contextlib.contextmanager
-def _listed(release: str, *more: str) -> Iterator[Host]:
+def listed(release: str, *more: str) -> Iterator[Host]:
+    """A booted host, whose journal comes with a failure."""
     with booted.host(release, *more) as host:
         _hosts.append(host)
         try:
@@ -64,13 +65,13 @@ def _listed(release: str, *more: str) -> Iterator[Host]:
 def boot(release: str) -> Iterator[Callable[..., Host]]:
     """Boots a host of the test's own, with the Debian packages named. It lives until the test has been reported."""
     with contextlib.ExitStack() as stack:
-        yield lambda *more: stack.enter_context(_listed(release, *more))
+        yield lambda *more: stack.enter_context(listed(release, *more))
 
 
 @pytest.fixture(scope="session")
 def site(release: str, packages: Packages) -> Iterator[Installed]:
     """A host with Docker and, installed after it, Hatchway: the shared one."""
-    with _listed(release, *installed.DOCKER[release]) as host:
+    with listed(release, *installed.DOCKER[release]) as host:
         made = Installed(host)
         host.apt("update")
         made.install(packages.new)

@@ -149,7 +149,12 @@ def test_remove_install_again_purge(boot: Callable[..., Host], packages: Package
         host.apt("purge", "hatchway")
         assert installed.is_over(session)
     nothing_runs(installed)
-    assert host.run("getent", "passwd", "hatchway", "hatchway-catalog", "hatchway-keys", check=False).stdout == ""
+    assert (
+        host.run(
+            "getent", "passwd", "hatchway", "hatchway-catalog", "hatchway-keys", "hatchway-web", check=False
+        ).stdout
+        == ""
+    )
     assert host.run("getent", "group", "hatchway", "hatchway-sftp", check=False).stdout == ""
     assert host.read("/srv/shared/one/theirs") == "a file\n"
     host.shell("rm -r /srv/shared/*; mkdir /srv/shared/one /srv/shared/two")

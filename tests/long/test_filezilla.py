@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 from tests.long.desktop import Desktop, desktop
 from tests.sshd.running import Hatchway, running, wait_until
+from tests.sshd.test_sign_in import HIDE, Accounts
+from tests.sshd.test_sign_in import PASSWORD as OPERATORS_PASSWORD
+from tests.web.browsing import Client
 
 INSTANCE, LOGIN = "shop/web/1", "shop-web-1"
+WEB_PORT = 18024
 GIB = 1 << 30
 HEADER, ROW = 25, 19
 """Pixels of the header of a list, and of a row."""
@@ -126,14 +130,21 @@ class Seat:
 @pytest.fixture
 def seat(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Seat]:
     """With a password that is kept as the parameter says, raw without one."""
+    with seated(tmp_path, password_kind=getattr(request, "param", "raw")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def seated(directory: Path, **options: Any) -> Iterator[Seat]:
+    """Somebody whose files are in `directory`, at a Hatchway with these options."""
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(running(password_kind=getattr(request, "param", "raw")))
+        made = stack.enter_context(running(**options))
         volume = made.add_volume("/home/work")
         (volume / "hello.txt").write_text("hello\n")
         made.write_instances()
         wait_until(lambda: made.command("ls")["instances"], "the instance is known")
         made.enable(INSTANCE)
-        home = tmp_path / "home"
+        home = directory / "home"
         home.mkdir(mode=0o700)
         yield Seat(made, volume, stack.enter_context(desktop(home)))
 
@@ -184,6 +195,23 @@ def test_the_link_with_a_password(seat: Seat) -> None:
     seat.start(seat.info["directions"]["url"])
     seat.trust()
     seat.listed()
+
+
+def test_the_link_of_a_page(tmp_path: Path) -> None:
+    """The address behind "Open in SFTP application", as the page has it, is all that FileZilla needs."""
+    (tmp_path / "etc").mkdir()
+    accounts = Accounts(tmp_path / "etc")
+    within = ("/usr/bin/unshare", "--mount", "/bin/sh", "-c", HIDE, str(accounts.directory))
+    with seated(tmp_path, web=f'enabled = true\nlisten = ["127.0.0.1:{WEB_PORT}"]', within=within) as seat:
+        operator, dialog = Client(f"https://127.0.0.1:{WEB_PORT}"), "/instances/shop/web/1/connect"
+        assert operator.sign_in("anna", OPERATORS_PASSWORD).status == 303
+        shown = operator.send(operator.get(dialog).form(f"{dialog}/reveal"))
+        # The first of them; another is WinSCP's.
+        link = next(str(found["href"]) for tag, found in shown.read.tags if tag == "a" and "data-launch" in found)
+        assert ":" in link.partition("@")[0].removeprefix("sftp://"), "it has the password"
+        seat.start(link)
+        seat.trust()
+        seat.listed()
 
 
 @pytest.mark.parametrize("seat", ["argon2id"], indirect=True)

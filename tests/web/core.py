@@ -22,6 +22,7 @@ from hatchway.errors import (
     ConflictError,
     HatchwayError,
     NotFoundError,
+    PassphraseError,
     RefusedError,
     SignedOutError,
     SignInError,
@@ -29,11 +30,22 @@ from hatchway.errors import (
     UsageError,
 )
 from hatchway.model import InstanceKey, Mode, Origin, person_named
-from hatchway.wire import admin, entry, people
+from hatchway.wire import admin, entry, links, people
 from hatchway.wire.admin import Access, ConnectionInfo, GrantStatus, InstanceStatus, PersonStatus, PersonVolume
 from hatchway.wire.entry import ConditionsStatus, KeyOrigin, KeyStatus, PasswordKind
 from hatchway.wire.service import Peer, Request, Table, Work, serve
-from hatchway.wire.web import Call, ChangePassword, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 NAME, PASSWORD = "olga", "a right password"
 PERSON, PERSONS_PASSWORD = "anna", "a person's password"
@@ -44,6 +56,7 @@ _KINDS = (
     admin.ListInstances | admin.Enable | admin.Disable | admin.Confirm | admin.Show | admin.DaemonStatus
     | admin.ReadLog | entry.ShowPassword | entry.ResetPassword | entry.SetPassword | entry.RemovePassword
     | entry.ExportKey | entry.RenewKey | entry.AddKey | entry.RemoveKey | entry.AllowVolumeKeys | entry.ListKeys
+    | links.ListLinks | links.MakeLink | links.RevokeLink
     | entry.ShowConditions | entry.SetConditions | entry.Lock | entry.Unlock | entry.ListSessions | entry.Kick
     | people.ListPeople | people.AddPerson | people.RemovePerson | people.GrantPerson | people.RevokePerson
 )  # fmt: skip
@@ -75,6 +88,8 @@ class FakeCore:
         self.tokens: dict[str, Viewer] = {}
         self.calls: list[tuple[str, Any]] = []
         self.sign_ins: list[SignIn] = []
+        self.links: dict[str, tuple[links.ShareLink, str | None]] = {}
+        self.public_url = ""
         self.wait = ""
         self.failing: HatchwayError | None = None
         self.problems: tuple[entry.Hindrance, ...] = ()
@@ -90,7 +105,7 @@ class FakeCore:
         own = (os.geteuid(), 65534)
         rows: dict[type, Callable[..., Any]] = {
             SignIn: self._sign_in, WhoIs: self._who_is, SignOut: self._sign_out, Call: self._call,
-            ChangePassword: self._change_password,
+            OpenLink: self._open_link, ChangePassword: self._change_password,
         }  # fmt: skip
         return {kind: Request(own, handler) for kind, handler in rows.items()}
 
@@ -108,6 +123,20 @@ class FakeCore:
             name=request.name,
             expires_at=sample.NOW + 43200,
         )
+        return SignedIn(token=token, viewer=self.tokens[token])
+
+    async def _open_link(self, request: OpenLink, _peer: Peer) -> SignedIn:
+        if self.wait:
+            raise SignInWaitError(self.wait)
+        found, passphrase = self.links.get(request.token, (None, None))
+        if found is None or found.uses >= found.uses_max:
+            raise SignInError("this link opens nothing")
+        if passphrase is not None and request.passphrase != passphrase:
+            raise PassphraseError("the passphrase is wrong" if request.passphrase else "a passphrase is asked for")
+        self.links[request.token] = msgspec.structs.replace(found, uses=found.uses + 1), passphrase
+        self._made += 1
+        token = f"token-{self._made}-{os.urandom(16).hex()}"
+        self.tokens[token] = Viewer(kind=ViewerKind.LINK, name=str(found.key), expires_at=found.expires_at)
         return SignedIn(token=token, viewer=self.tokens[token])
 
     async def _who_is(self, request: WhoIs, _peer: Peer) -> Viewer:
@@ -282,6 +311,24 @@ class FakeCore:
                     and (not whose or whose in (one.instance, one.login))
                 ]
                 return admin.Log(entries=tuple(found[-request.limit :]), last=len(self.events))
+            case links.MakeLink():
+                shared = self._find(request.instance)
+                token = f"link-{os.urandom(20).hex()}"
+                link = links.ShareLink(
+                    name=os.urandom(4).hex(), key=shared.key, login=shared.login or "", note=request.note,
+                    made_at=sample.NOW, made_by="operator olga (web)", expires_at=request.expires_at,
+                    uses_max=request.uses, uses=0, passphrase=request.passphrase is not None,
+                )  # fmt: skip
+                self.links[token] = link, request.passphrase
+                url = f"{self.public_url}/link#{token}" if self.public_url else ""
+                return links.LinkMade(link=link, token=token, url=url)
+            case links.ListLinks():
+                return links.ShareLinks(tuple(link for link, _ in self.links.values()))
+            case links.RevokeLink():
+                token = next((key for key, (link, _) in self.links.items() if link.name == request.link), "")
+                if not token:
+                    raise NotFoundError(f"there is no link {request.link}")
+                return links.LinkRevoked(self.links.pop(token)[0])
             case entry.ExportKey():
                 one = self._holder(request.instance)
                 text = PRIVATE_KEY if request.form is entry.KeyForm.OPENSSH else "PuTTY-User-Key-File-3: ssh-ed25519\n"

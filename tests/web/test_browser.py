@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
-from tests.conftest import BROWSER
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
+from tests.chromium import browser
 from tests.web import sample
 from tests.web.core import NAME, PASSWORD, PERSON, PERSONS_PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
 
@@ -23,7 +23,7 @@ WEB = paths.instance(sample.WEB)
 PAGES = (
     "/", "/?q=nothing-at-all", "/sessions", "/log", "/status", "/nothing-here", WEB, paths.instance(sample.DB),
     paths.instance(sample.FRESH), f"{paths.instance(sample.FRESH)}/connect", f"{WEB}/connect", f"{WEB}/password",
-    f"{WEB}/renew-key",
+    f"{WEB}/renew-key", f"{WEB}/links", "/link",
 )  # fmt: skip
 ANNA = "/people/anna"
 PEOPLE_PAGES = (
@@ -38,11 +38,8 @@ WIDTHS = (360, 768, 1280, 1920)
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One for all tests of this file."""
-    with sync_playwright() as playwright:
-        # Without a sandbox of its own: tests run as root, and it opens nothing but our pages.
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with browser() as made:
+        yield made
 
 
 @pytest.fixture
@@ -343,6 +340,45 @@ def test_hostile_names_do_nothing(page: Page, core: FakeCore) -> None:
         expect(page.get_by_role("dialog")).to_contain_text(f"hostile-{one.key.number}")
         assert re.fullmatch(r"sftp://[\x21-\x7e]+", page.locator("[data-launch]").first.get_attribute("href") or "")
     assert asked == []
+
+
+def test_a_share_link(page: Page, chromium: Browser, site: str) -> None:
+    page.goto(WEB)
+    page.get_by_role("link", name="Share link").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("For whom").fill("Berta")
+    dialog.get_by_role("button", name="Make the link").click()
+    expect(dialog.get_by_role("heading", name="The link")).to_be_visible()
+    dialog.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("status").filter(has_text="Copied: link")).to_be_visible()
+    address = clipboard(page)
+    assert address.startswith(f"{site}/link#")
+    assert violations(page) == []
+    dialog.get_by_role("link", name="Done").click()
+    expect(dialog.get_by_text("opened 0 of 1 time")).to_be_visible()
+
+    elsewhere = chromium.new_context(viewport={"width": 360, "height": 800})
+    try:
+        asked: list[str] = []
+        theirs = elsewhere.new_page()
+        theirs.on("request", lambda request: asked.append(f"{request.url} {request.headers} {request.post_data}"))
+        theirs.goto(address)
+        token = address.rpartition("#")[2]
+        # It is in the form, and neither in the address nor sent anywhere.
+        expect(theirs.get_by_role("button", name="Open")).to_be_focused()
+        assert theirs.url == f"{site}/link"
+        assert theirs.locator("[name=token]").input_value() == token
+        assert not theirs.locator("[name=token]").is_visible()
+        assert token not in "".join(one for one in asked if "POST" not in one)
+        assert violations(theirs) == []
+        theirs.get_by_role("button", name="Open").click()
+        expect(theirs.get_by_role("heading", name="Connect to web")).to_be_visible()
+        assert violations(theirs) == []
+        theirs.get_by_role("button", name="Reveal").click()
+        expect(theirs.get_by_text(RAW_PASSWORD)).to_be_visible()
+        assert token not in theirs.content()
+    finally:
+        elsewhere.close()
 
 
 # --- people ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from hatchway.printable import escaped
 from hatchway.web import paths
 
 WEB = paths.instance(sample.WEB)
-PAGES = ("/", "/sessions", "/log", "/status", WEB, f"{WEB}/connect", f"{WEB}/password", f"{WEB}/renew-key")
+PAGES = (
+    "/", "/sessions", "/log", "/status", WEB, f"{WEB}/connect", f"{WEB}/links", f"{WEB}/password", f"{WEB}/renew-key",
+)  # fmt: skip
 FORMS = (
     "/sessions/end",
     *(
@@ -29,13 +31,13 @@ FORMS = (
         for what in (
             "volumes/enable", "volumes/disable", "volumes/confirm", "connect/reveal", "connect/key", "connect/file",
             "renew-key", "password/reset", "password/set", "password/remove", "keys/add", "keys/remove", "keys/volume",
-            "conditions", "lock", "unlock", "sessions/end",
+            "conditions", "lock", "unlock", "sessions/end", "links/make", "links/revoke",
         )
     ),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("page", ["/sign-in", "/nothing-here", *PAGES])
+@pytest.mark.parametrize("page", ["/sign-in", "/link", "/nothing-here", *PAGES])
 def test_headers(operator: Client, page: str) -> None:
     answer = operator.get(page)
     policy = answer.header("content-security-policy") or ""

@@ -17,6 +17,7 @@ from hatchway.model import EventKind, InstanceKey
 from hatchway.registry.records import NewEvent
 from hatchway.wire.admin import Changed, InstanceStatus, Prune, Pruned
 from hatchway.wire.entry import Keys, Kick, Kicked, Password, SessionStatus, TakeKeyBack
+from hatchway.wire.links import LinkMade, LinkRevoked
 from hatchway.wire.people import PersonChanged, PersonRemoved
 
 Handler = Callable[[Any, Caller], Awaitable[object]]
@@ -92,6 +93,8 @@ def _subject(answer: object, instance: str, login: str) -> tuple[str, str]:
         return str(answer.key or answer.person.login), answer.person.login
     if isinstance(answer, PersonRemoved):
         return answer.login, answer.login
+    if isinstance(answer, LinkMade | LinkRevoked):
+        return str(answer.link.key), answer.link.login
     found = getattr(answer, "instance", None)
     if isinstance(found, InstanceStatus):
         return str(found.key), found.login or login
@@ -104,6 +107,8 @@ def _result(answer: object, named: Collection[str]) -> str:
     if isinstance(answer, Changed | PersonChanged):
         more = [path for path in answer.changed if path not in named]
         return f": {', '.join(more)}" if more else ""
+    if isinstance(answer, LinkMade):
+        return f": it is called {answer.link.name}"
     if isinstance(answer, Keys | Password):
         changed = (*answer.changed, *answer.taken_back) if isinstance(answer, Keys) else ()
         not_ended = f"; sessions by the one before are not ended yet: {answer.not_ended}" if answer.not_ended else ""

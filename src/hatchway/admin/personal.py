@@ -113,7 +113,7 @@ def _view(grant: PersonGrant, share: shares.Share, inventory: Inventory, keys: K
     return View(
         place_of(grant),
         share.source,
-        _is_read_only(grant, share, inventory, keys),
+        _is_given_read_only(grant, share, inventory) or _lets_in(grant, share, keys),
         share.created,
         share.owner_ids,
         share.ownership.owner == Owning.REAL,
@@ -123,10 +123,9 @@ def _view(grant: PersonGrant, share: shares.Share, inventory: Inventory, keys: K
     )
 
 
-def _is_read_only(grant: PersonGrant, share: shares.Share, inventory: Inventory, keys: KeyPlaces) -> bool:
+def _is_given_read_only(grant: PersonGrant, share: shares.Share, inventory: Inventory) -> bool:
     volume = _volume(grant, inventory)
-    fixed = volume is not None and volume.read_only
-    return share.mode is Mode.READ_ONLY or fixed or _lets_in(grant, share, keys)
+    return share.mode is Mode.READ_ONLY or (volume is not None and volume.read_only)
 
 
 def _lets_in(grant: PersonGrant, share: shares.Share, keys: KeyPlaces) -> bool:
@@ -172,7 +171,7 @@ def statuses(
             problem = PRIVATE
         elif share is not None:
             lets_in = _lets_in(grant, share, keys)
-            read_only = _is_read_only(grant, share, inventory, keys)
+            read_only = lets_in or _is_given_read_only(grant, share, inventory)
             access, problem = (Access.READ_ONLY if read_only else Access.READ_WRITE), ""
         elif grant_is_covered(grant, found):
             problem = COVERED

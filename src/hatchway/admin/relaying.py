@@ -19,7 +19,18 @@ from hatchway.errors import HatchwayError, RefusedError
 from hatchway.wire import frames
 from hatchway.wire.entry import Password
 from hatchway.wire.service import Peer, Request, Table
-from hatchway.wire.web import Call, ChangePassword, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 REQUEST_MAX = 256 * 1024
 """Bytes of one request of the web process."""
@@ -43,6 +54,7 @@ class Relaying:
         uids = (web_uid,)
         return {
             SignIn: Request(uids, self._sign_in),
+            OpenLink: Request(uids, self._open_link),
             WhoIs: Request(uids, self._who_is),
             SignOut: Request(uids, self._sign_out),
             ChangePassword: Request(uids, self._change_password),
@@ -51,6 +63,9 @@ class Relaying:
 
     async def _sign_in(self, request: SignIn, _peer: Peer) -> SignedIn:
         return await self._signing.sign_in(request)
+
+    async def _open_link(self, request: OpenLink, _peer: Peer) -> SignedIn:
+        return await self._signing.open_link(request)
 
     async def _who_is(self, request: WhoIs, _peer: Peer) -> Viewer:
         return await self._signing.who_is(request)
@@ -70,10 +85,11 @@ class Relaying:
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
         handler = self._requests[type(request)].handler
-        if visit.kind is not ViewerKind.PERSON:
+        if visit.kind is ViewerKind.OPERATOR:
             return await handler(request, caller)
         try:
-            return telling.to_person(await handler(request, caller), visit.name)
+            answer = await handler(request, caller)
         except HatchwayError as exc:
             self._logger.warning("request failed", request=type(request).__name__, by=caller.name, error=str(exc))
             raise telling.failure(exc) from None
+        return telling.to_person(answer, visit.name) if visit.kind is ViewerKind.PERSON else telling.to_link(answer)

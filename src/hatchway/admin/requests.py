@@ -17,6 +17,7 @@ from hatchway.admin.operations import Operations
 from hatchway.admin.people import PeopleRequests
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.secrets import Secrets
+from hatchway.admin.share_links import LinkRequests
 from hatchway.admin.statuses import Statuses
 from hatchway.admin.volume_keys import VolumeKeys
 
@@ -41,6 +42,7 @@ def table(
         conditions.table(),
         PeopleRequests(core, finding, granting, measuring, statuses).table(),
         SessionRequests(core, finding).table(),
+        LinkRequests(core, finding).table(),
     )
     rows = {kind: row for part in parts for kind, row in part.items()}
     return audited(rows, core.journal, finding.subject, core.now)

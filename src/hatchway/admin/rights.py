@@ -1,6 +1,6 @@
 """What each kind of viewer of the web pages may ask of the admin table. What is not listed is refused.
 
-A person may ask of their own login only, which is looked at too. Seam: links, for which nothing is listed.
+A person may ask of their own login only, and who opened a link of its instance only, which is looked at too.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from hatchway.wire.entry import (
     TakeKeyBack,
     Unlock,
 )
+from hatchway.wire.links import ListLinks, MakeLink, RevokeLink
 from hatchway.wire.people import AddPerson, GrantPerson, ListPeople, RemovePerson, RevokePerson
 from hatchway.wire.web import ViewerKind
 
@@ -74,13 +75,16 @@ OPERATORS = frozenset(
         ListKeys,
         ListPeople,
         ListSessions,
+        ListLinks,
         Lock,
+        MakeLink,
         ReadLog,
         RemoveKey,
         RemovePassword,
         RemovePerson,
         RenewKey,
         ResetPassword,
+        RevokeLink,
         RevokePerson,
         SetConditions,
         SetPassword,
@@ -100,10 +104,15 @@ OF_ONE_LOGIN: frozenset[type] = frozenset(
 
 PEOPLE = OF_ONE_LOGIN | {ShowServer}
 
+OF_ONE_INSTANCE: frozenset[type] = frozenset({ExportKey, Show, ShowPassword})
+"""What whoever opened a link may ask of its instance, which each of these names in `instance`."""
+
+LINKS = OF_ONE_INSTANCE | {ShowServer}
+
 MAY: Mapping[ViewerKind, frozenset[type]] = {
     ViewerKind.OPERATOR: OPERATORS,
     ViewerKind.PERSON: PEOPLE,
-    ViewerKind.LINK: frozenset(),
+    ViewerKind.LINK: LINKS,
 }
 
 
@@ -114,4 +123,6 @@ def may(kind: ViewerKind, name: str, request: object) -> bool:
     if kind is ViewerKind.PERSON and type(request) in OF_ONE_LOGIN:
         # In so many words: nothing that means all, and no name that a container could have, should they be removed now.
         return getattr(request, "instance", None) == f"{PERSON}{name}"
+    if kind is ViewerKind.LINK and type(request) in OF_ONE_INSTANCE:
+        return getattr(request, "instance", None) == name
     return True

@@ -50,6 +50,7 @@ from hatchway.wire.entry import (
     TakeKeyBack,
     Unlock,
 )
+from hatchway.wire.links import ListLinks, MakeLink, RevokeLink
 from hatchway.wire.people import AddPerson, GrantPerson, ListPeople, RemovePerson, RevokePerson
 
 _DAY_S = 86400.0
@@ -212,6 +213,16 @@ def _kick(request: Kick) -> str:
     return f"kick {', '.join(f'session {one}' for one in request.sessions) or 'all sessions'}"
 
 
+def _make_link(request: MakeLink) -> str:
+    words = [f"link made, until {local(request.expires_at)}", f"to be opened {_count(request.uses, 'time')}"]
+    words += ["with a passphrase"] if request.passphrase is not None else []
+    return ", ".join(words) + (f": {request.note}" if request.note else "")
+
+
+def _revoke_link(request: RevokeLink) -> str:
+    return f"link {request.link} taken back"
+
+
 def _rotate_key(_request: RotateKey) -> str:
     return "sealing key rotated"
 
@@ -244,12 +255,14 @@ CHANGING: Mapping[type, Callable[[Any], str | None]] = {
     Lock: _lock,
     Unlock: _unlock,
     Kick: _kick,
+    MakeLink: _make_link,
+    RevokeLink: _revoke_link,
     RotateKey: _rotate_key,
 }
 """What each request that changes something or reveals a secret asks for; None when this one does neither."""
 
 READING = frozenset(
-    {ListInstances, ListPeople, ShowServer, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions}
+    {ListInstances, ListLinks, ListPeople, ShowServer, DaemonStatus, ReadLog, ListKeys, ListSessions, ShowConditions}
 )
 """Requests that never do."""
 

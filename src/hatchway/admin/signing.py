@@ -8,7 +8,8 @@ name counts as an operator's here, never as the login of the same name.
 A name that is a person's is theirs, and no operator's: no person is made with a name that the host has an account of.
 Their password is that of SFTP, and can be guessed at here as well: as often as there, at most.
 
-Seam: links.
+A link's token cannot be guessed. Who tries some none the less waits as for a password, and so does who guesses at the
+passphrase of one.
 """
 
 from __future__ import annotations
@@ -24,15 +25,33 @@ from hatchway.addresses import Address
 from hatchway.admin.callers import Caller
 from hatchway.admin.journal import Journal
 from hatchway.admin.person_door import Known, PersonDoor
+from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.visits import Visit, Visits
 from hatchway.config import Web
-from hatchway.errors import NotRunningError, RefusedError, SignedOutError, SignInError, SignInWaitError
+from hatchway.errors import (
+    NotRunningError,
+    PassphraseError,
+    RefusedError,
+    SignedOutError,
+    SignInError,
+    SignInWaitError,
+)
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import frames
 from hatchway.wire.entry import Password
 from hatchway.wire.signin import NAME_MAX, PASSWORD_MAX, CheckPassword, CheckStanding, Verdict
-from hatchway.wire.web import ChangePassword, SignedIn, SignedOut, SignIn, SignOut, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import (
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    ViewerKind,
+    WhoIs,
+)
 
 FAILURE_S = 2.0
 """Who is refused is refused after so many seconds at the earliest: longer than PAM takes by itself, so that it does not
@@ -49,6 +68,9 @@ LOGGED_MAX = 64
 
 WRONG = "the name or the password is wrong, or this account may not sign in here"
 """What everybody is told who may not sign in."""
+
+NO_LINK = "this link opens nothing: it is not whole, or was used up, has expired, or was taken back"
+"""What everybody is told whose link opens nothing."""
 
 REFUSED = "signing in to the web pages: wrong name or password, or no operator"
 UNCHECKED = "signing in to the web pages, not looked at: too many guesses"
@@ -81,6 +103,7 @@ class Signing:
         attempts: Attempts,
         ask: Ask,
         people: PersonDoor,
+        links: LinkDoor,
         now: Callable[[], float],
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -89,6 +112,7 @@ class Signing:
         self._attempts = attempts
         self._ask = ask
         self._people = people
+        self._links = links
         self._now = now
         self._clock = clock
         self._logger = log.get(socket="web")
@@ -143,10 +167,44 @@ class Signing:
         operator = verdict.operator
         return self._begun(*self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock()), place)
 
+    async def open_link(self, request: OpenLink) -> SignedIn:
+        """Raises SignInError, PassphraseError and SignInWaitError."""
+        address = addresses.address(request.address)
+        place = "" if address is None else str(address)
+        link = await self._links.known(request.token)
+        if link is not None and link.passphrase is not None and not request.passphrase:
+            raise PassphraseError("this link asks for a passphrase, which you were told on another way")
+        called = "a link" if link is None else f"link {link.name}"
+        used = False
+
+        async def right() -> bool:
+            nonlocal used
+            if link is None or not await self._links.passes(link, request.passphrase):
+                return False
+            used = await self._links.use(link)
+            return True
+
+        try:
+            passed = await self._attempts.ask(address, called, right)
+        except UncheckedError as exc:
+            self._refused("", place, str(exc), f"{called} not looked at: too many guesses")
+            raise SignInWaitError(_wait(exc.wait_s)) from None
+        if link is not None and used:
+            most_s = link.expires_at - self._now()
+            begun = self._visits.begin(
+                ViewerKind.LINK, str(link.key), -1, self._clock(), link.id, link=link.name, most_s=most_s
+            )
+            return self._begun(*begun, place)
+        if link is not None and not passed:
+            self._refused("", place, "wrong passphrase", f"{called}: wrong passphrase", str(link.key))
+            raise PassphraseError("the passphrase is wrong")
+        self._refused("", place, "it opens nothing", f"{called} opens nothing")
+        raise SignInError(NO_LINK)
+
     def _begun(self, token: str, visit: Visit, place: str) -> SignedIn:
         caller = caller_of(visit, place)
         self._logger.info("signed in", by=caller.name, address=place)
-        self._record("signed in", caller)
+        self._record("opened" if visit.kind is ViewerKind.LINK else "signed in", caller, visit)
         return SignedIn(token=token, viewer=self._viewer(visit))
 
     async def who_is(self, request: WhoIs) -> Viewer:
@@ -162,6 +220,10 @@ class Signing:
             async with visit.looking:
                 if reason := await self._people.standing(visit.name, visit.uid, visit.credential):
                     self._end(token, visit, reason)
+            return self._found(token)
+        if visit.kind is ViewerKind.LINK:
+            if reason := await self._links.standing(visit.credential):
+                self._end(token, visit, reason)
             return self._found(token)
         if self._clock() - visit.looked_at < LOOK_EVERY_S:
             return visit
@@ -180,13 +242,13 @@ class Signing:
         elif self._visits.end_all(visit.kind, visit.name):
             caller = caller_of(visit)
             self._logger.warning("signed out, not an operator any more", by=caller.name, reason=verdict.reason)
-            self._record(f"signed out: {verdict.reason}", caller)
+            self._record(f"signed out: {verdict.reason}", caller, visit)
 
     def _end(self, token: str, visit: Visit, reason: str) -> None:
         if self._visits.end(token, self._clock()) is not None:
             caller = caller_of(visit)
             self._logger.warning("signed out", by=caller.name, reason=reason)
-            self._record(f"signed out: {reason}", caller)
+            self._record(f"signed out: {reason}", caller, visit)
 
     async def sign_out(self, request: SignOut) -> SignedOut:
         """Also where there is no such token."""
@@ -194,7 +256,7 @@ class Signing:
         if visit is not None:
             caller = caller_of(visit)
             self._logger.info("signed out", by=caller.name)
-            self._record("signed out", caller)
+            self._record("signed out", caller, visit)
         return SignedOut()
 
     async def change_password(self, request: ChangePassword) -> Password:
@@ -250,17 +312,19 @@ class Signing:
         left_s = visit.ends_at - self._clock()
         return Viewer(kind=visit.kind, name=visit.name, expires_at=self._now() + left_s)
 
-    def _refused(self, name: str, place: str, reason: str, told: str) -> None:
+    def _refused(self, name: str, place: str, reason: str, told: str, instance: str = "") -> None:
         self._logger.warning("sign-in refused", name=name[:LOGGED_MAX], address=place, reason=reason)
-        self._journal.refused(name, place, told)
+        self._journal.refused(name, place, told, instance)
 
-    def _record(self, what: str, caller: Caller) -> None:
-        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, who=caller.origin))
+    def _record(self, what: str, caller: Caller, visit: Visit) -> None:
+        # What is done by a link is its instance's.
+        instance = visit.name if visit.kind is ViewerKind.LINK else ""
+        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, instance, who=caller.origin))
 
 
 def caller_of(visit: Visit, place: str = "") -> Caller:
     """Who makes the requests of a visit, from the address `place`, "" when it is not known."""
-    name = f"{visit.kind.value} {visit.name} (web)"
+    name = f"{visit.kind.value} {visit.link or visit.name} (web)"
     return Caller(name, f"{name} from {place}" if place else name)
 
 

@@ -1,7 +1,8 @@
-"""What people are told, and what of the same answers is the host's affair: its paths, its commands, and who of its
-operators did something from where. Pure.
+"""What people are told, and whoever opened a share link, and what of the same answers is the host's affair: its paths,
+its commands, and who of its operators did something from where. Pure.
 
-Answers are made for operators. Here, once, each becomes one for a person, so that no page and no handler has to know.
+Answers are made for operators. Here, once, each becomes one for somebody else, so that no page and no handler has to
+know.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec import structs
 from hatchway.admin import hindering, personal
 from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, RefusedError, UsageError
 from hatchway.model import UNSAID, EventKind
-from hatchway.wire.admin import ConnectionInfo, Log, LogEntry, PersonStatus, PersonVolume
+from hatchway.wire.admin import ConnectionInfo, Log, LogEntry, PersonStatus, PersonVolume, VolumeStatus
 from hatchway.wire.entry import ConditionsStatus, Hindrance, Keys, Password
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ _PROBLEMS = {
     personal.NOT_THERE: "it is not there at the moment",
 }
 _NO_PROBLEM = "it cannot be shared at the moment"
+_MAY_NOT_WORK = Hindrance("logging in may not work at the moment: the operator's log says why")
 _NOT_COUNTED = "it could not be counted"
 _NOT_ENDED = "that is tried until it is done"
 _ABOUT_THE_REQUEST = (UsageError, NotFoundError, ConflictError, RefusedError)
@@ -49,6 +51,40 @@ def to_person(answer: T, login: str) -> T:
     return found  # type: ignore[return-value] # of the type it was
 
 
+def to_link(answer: object) -> object:
+    """`answer`, as whoever opened a share link may see it: of its instance that by which one connects."""
+    if not isinstance(answer, ConnectionInfo) or answer.instance is None:
+        return answer
+    instance, problems = answer.instance, []
+    volumes = tuple(_of_instance(one) for one in instance.volumes if one.session_path is not None)
+    conditions = _conditions(answer.conditions)
+    if not volumes:
+        problems.append(Hindrance("nothing is shared at the moment, so there is nothing to connect to"))
+    known = (*hindering.of_instance(instance), *answer.conditions.hindrances)
+    if any(one not in known for one in answer.problems):
+        problems.append(_MAY_NOT_WORK)
+    problems += conditions.hindrances
+    instance = structs.replace(instance, runtime_name="", image="", user="", volumes=volumes, sessions=0)
+    return structs.replace(answer, instance=instance, conditions=conditions, problems=tuple(problems))
+
+
+def _of_instance(volume: VolumeStatus) -> VolumeStatus:
+    size = volume.size
+    if size is not None and size.problem:
+        size = structs.replace(size, problem=_NOT_COUNTED)
+    return VolumeStatus(
+        path=volume.path,
+        name="",
+        kind=volume.kind,
+        driver="",
+        read_only=volume.read_only,
+        access=volume.access,
+        session_path=volume.session_path,
+        limits=volume.limits,
+        size=size,
+    )
+
+
 def failure(exc: HatchwayError) -> HatchwayError:
     """What a person is told of `exc`: what they did wrong as it is, and of what the host could not do only that."""
     if type(exc) in _ABOUT_THE_REQUEST:
@@ -63,7 +99,7 @@ def _connection(info: ConnectionInfo) -> ConnectionInfo:
         known = hindering.of_person(person)
         person = structs.replace(person, volumes=tuple(_volume(one) for one in person.volumes))
         if any(one not in known and one not in info.conditions.hindrances for one in info.problems):
-            problems.append(Hindrance("logging in may not work at the moment: the operator's log says why"))
+            problems.append(_MAY_NOT_WORK)
     conditions = _conditions(info.conditions)
     problems += conditions.hindrances
     return structs.replace(info, person=person, conditions=conditions, problems=tuple(problems))

@@ -8,6 +8,7 @@ and viewers of one kind never push out those of another.
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ PER_KIND_MAX = 2000
 @dataclass(slots=True, kw_only=True, eq=False)
 class Visit:
     """Somebody who is signed in. `name` as in Viewer; `uid` is that of the account or login they had when signing in,
-    `credential` the row of the password a person used.
+    `credential` the row of the password a person used, or of the link, which is called `link`.
 
     Times are seconds of a clock that never goes back. `ends_at`: at the latest. `looked_at`: when it was last looked
     whether that viewer still may be here; who looks has `looking`.
@@ -41,6 +42,7 @@ class Visit:
     used_at: float
     looked_at: float
     credential: int | None = None
+    link: str = ""
     looking: trio.Lock = field(default_factory=trio.Lock)
 
 
@@ -56,21 +58,30 @@ class Visits:
         return len(self._visits)
 
     def begin(
-        self, kind: ViewerKind, name: str, uid: int, now: float, credential: int | None = None
+        self,
+        kind: ViewerKind,
+        name: str,
+        uid: int,
+        now: float,
+        credential: int | None = None,
+        *,
+        link: str = "",
+        most_s: float = math.inf,
     ) -> tuple[str, Visit]:
-        """A new visit, and the token for it, which is nowhere else."""
+        """A new visit, which ends after `most_s` seconds at the latest, and the token for it, which is nowhere else."""
         self._drop(lambda visit: self._is_over(visit, now))
-        self._make_room(PER_VIEWER_MAX, lambda visit: (visit.kind, visit.name) == (kind, name))
+        self._make_room(PER_VIEWER_MAX, lambda visit: (visit.kind, visit.name, visit.link) == (kind, name, link))
         self._make_room(PER_KIND_MAX, lambda visit: visit.kind is kind)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         visit = Visit(
             kind=kind,
             name=name,
             uid=uid,
-            ends_at=now + self._lifetime_s,
+            ends_at=now + min(self._lifetime_s, most_s),
             used_at=now,
             looked_at=now,
             credential=credential,
+            link=link,
         )
         self._visits[_digest(token)] = visit
         return token, visit

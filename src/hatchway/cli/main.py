@@ -22,6 +22,7 @@ from hatchway.cli.export import export
 from hatchway.cli.forget import forget
 from hatchway.cli.guard import guard
 from hatchway.cli.key import key
+from hatchway.cli.link import link
 from hatchway.cli.listing import ls
 from hatchway.cli.lock import lock, unlock
 from hatchway.cli.log import log
@@ -100,6 +101,7 @@ for _command in (
     apply,
     forget,
     prune,
+    link,
     person,
     show,
     export,

@@ -229,6 +229,40 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class NewShareLink:
+    """A link to make, called `name`. `digest` is the SHA-256 of its token, hex digits; `passphrase` the hash of one
+    that is asked for besides, None: none is. Times are Unix seconds; `note` and `made_by` are for people to read."""
+
+    name: str
+    digest: str = field(repr=False)
+    passphrase: str | None = field(repr=False)
+    note: str
+    made_at: float
+    made_by: str
+    expires_at: float
+    uses_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareLinkRecord:
+    """A link to the instance `key`; no other ever has its `id`. `uses` is how often it was opened, `wrong` how often
+    with a wrong passphrase; other fields as in NewShareLink."""
+
+    id: int
+    key: InstanceKey
+    login: Login
+    name: str
+    passphrase: str | None = field(repr=False)
+    note: str
+    made_at: float
+    made_by: str
+    expires_at: float
+    uses_max: int
+    uses: int
+    wrong: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """A session that is open, since `opened_at`, Unix seconds.
 

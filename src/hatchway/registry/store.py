@@ -39,7 +39,7 @@ from hatchway.model import (
     VolumeInfo,
     valid_login,
 )
-from hatchway.registry import rows
+from hatchway.registry import rows, share_links
 from hatchway.registry import tables as t
 from hatchway.registry.opening import WRITES, checkpoint, open_database
 from hatchway.registry.records import (
@@ -55,8 +55,10 @@ from hatchway.registry.records import (
     NewCredential,
     NewEvent,
     NewLogin,
+    NewShareLink,
     PersonRecord,
     SessionRecord,
+    ShareLinkRecord,
 )
 from hatchway.registry.reserve import FOR_ACCESS, NoRoomError, Reserve, is_full
 from hatchway.wire.host import Usage
@@ -554,6 +556,55 @@ class Registry:
                 for one in directories:
                     values = {"instance_id": instance, "source": one.source, "birth": one.birth}
                     connection.execute(insert(t.key_sources).values(values))
+
+    @storing(FOR_ACCESS)
+    def make_share_link(self, key: InstanceKey, new: NewShareLink) -> ShareLinkRecord:
+        """Make a link to the instance `key`. Raises NotFoundError for one that was never shared, ConflictError when
+        there are too many."""
+        with self._write() as connection:
+            instance = rows.instance_id(connection, key)
+            if instance is None:
+                raise NotFoundError(f"{key} was never shared")
+            (record,) = share_links.found(connection, t.share_links.c.id == share_links.make(connection, instance, new))
+            return record
+
+    def share_links(self, key: InstanceKey | None = None) -> tuple[ShareLinkRecord, ...]:
+        """All links, or those to the instance `key`, the latest first."""
+        with self._read() as connection:
+            return share_links.found(connection, *(() if key is None else (rows.called(key),)))
+
+    def share_link(self, *, digest: str | None = None, row: int | None = None) -> ShareLinkRecord | None:
+        """The link whose token has that SHA-256, hex digits, or which is in that row; None when there is none."""
+        this = t.share_links.c.digest == digest if row is None else t.share_links.c.id == row
+        with self._read() as connection:
+            found = share_links.found(connection, this)
+        return found[0] if found else None
+
+    @storing(0)
+    def use_share_link(self, row: int, now: float) -> bool:
+        """Count that the link in that row is opened at `now`, Unix seconds. False when it may not be (any more)."""
+        links = t.share_links.c
+        usable = and_(links.id == row, links.uses < links.uses_max, links.expires_at > now)
+        with self._write() as connection:
+            counted = connection.execute(update(t.share_links).where(usable).values(uses=links.uses + 1))
+            return bool(counted.rowcount)
+
+    @storing(0)
+    def miss_share_link(self, row: int) -> None:
+        """Count a wrong passphrase for the link in that row."""
+        links = t.share_links.c
+        with self._write() as connection:
+            connection.execute(update(t.share_links).where(links.id == row).values(wrong=links.wrong + 1))
+
+    @storing(0)
+    def drop_share_link(self, name: str) -> ShareLinkRecord:
+        """Take a link back. Gives what it was. Raises NotFoundError."""
+        with self._write() as connection:
+            found = share_links.found(connection, t.share_links.c.name == name)
+            if not found:
+                raise NotFoundError(f"there is no link {name!r}; 'hatchway link ls' lists them")
+            connection.execute(delete(t.share_links).where(t.share_links.c.id == found[0].id))
+            return found[0]
 
     def ended_keys(self, login: str) -> frozenset[str]:
         """The fingerprints of the keys of `login` that were renewed or taken away."""

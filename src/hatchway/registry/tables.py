@@ -261,6 +261,32 @@ key_sources = Table(
     UniqueConstraint("instance_id", "source", "birth"),
 )
 
+# Links that show whoever opens them how to connect to an instance: see admin.share_links.
+share_links = Table(
+    "share_links",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_id", ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    # What it is called, by operators and in the record. It opens nothing.
+    Column("name", Text, nullable=False, unique=True),
+    # The SHA-256 of its token, hex digits. The token is nowhere.
+    Column("digest", Text, nullable=False, unique=True),
+    # The hash of a passphrase that is asked for besides. NULL: none is.
+    Column("passphrase", Text, nullable=True),
+    # For whom; for people to read.
+    Column("note", Text, nullable=False),
+    Column("made_at", Float, nullable=False),
+    # As granted_by of grants.
+    Column("made_by", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    # How often it may be opened, how often it was, and with how many wrong passphrases somebody tried.
+    Column("uses_max", Integer, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("wrong", Integer, nullable=False),
+    # No row's id is ever used again: who is in by one is known by it.
+    sqlite_autoincrement=True,
+)
+
 # Keys of a login that were renewed or taken away: an instance cannot bring them back by having them in a volume.
 ended_keys = Table(
     "ended_keys",

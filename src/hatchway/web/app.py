@@ -33,6 +33,7 @@ from hatchway.web.pages import (
     connecting,
     credentials,
     instance,
+    links,
     own,
     people,
     record,
@@ -103,8 +104,8 @@ def application(
         now=now,
     )
     doors = Doors(house)
-    parts = (tree, instance, volumes, connecting, credentials, conditions, sessions, record, status, people, own)
-    routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house)]
+    parts = (tree, instance, volumes, connecting, credentials, links, conditions, sessions, record, status, people, own)
+    routes = [Route("/static/{name}", static.serve, methods=["GET"]), *signing.routes(house), *links.open_routes(house)]
     routes += [route for part in parts for route in part.routes(doors)]
 
     def problem(status: int, text: str = "", *, sent: bool = False) -> Response:

@@ -9,7 +9,17 @@ import trio
 
 from hatchway.wire import frames
 from hatchway.wire.entry import Password, PasswordKind
-from hatchway.wire.web import Call, ChangePassword, SignedIn, SignedOut, SignIn, SignOut, Viewer, WhoIs
+from hatchway.wire.web import (
+    Call,
+    ChangePassword,
+    OpenLink,
+    SignedIn,
+    SignedOut,
+    SignIn,
+    SignOut,
+    Viewer,
+    WhoIs,
+)
 
 T = TypeVar("T")
 
@@ -32,6 +42,10 @@ class Backend:
     async def sign_in(self, name: str, password: str, address: str) -> SignedIn:
         """Raises SignInError, SignInWaitError."""
         return await self._send(SignIn(name=name, password=password, address=address), SignedIn)
+
+    async def open_link(self, token: str, passphrase: str, address: str) -> SignedIn:
+        """Raises SignInError, PassphraseError, SignInWaitError."""
+        return await self._send(OpenLink(token=token, passphrase=passphrase, address=address), SignedIn)
 
     async def who_is(self, token: str) -> Viewer:
         """Raises SignedOutError."""

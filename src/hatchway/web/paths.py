@@ -18,7 +18,7 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 _CODED = re.compile(r"(?:[A-Za-z0-9._-]|~[0-9A-F]{2})+|~")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
-HOMES = {ViewerKind.OPERATOR: "/", ViewerKind.PERSON: "/me"}
+HOMES = {ViewerKind.OPERATOR: "/", ViewerKind.PERSON: "/me", ViewerKind.LINK: "/shared/connect"}
 """The first page of each kind of viewer."""
 
 CODED_MAX = 12_000

@@ -90,6 +90,11 @@ class Visit:
         return self._house.now()
 
     @property
+    def origin(self) -> str:
+        """By what the browser calls these pages: "https://files.example.org:8022"."""
+        return f"{'https' if self._house.https else 'http'}://{self.request.headers.get('host', '')}"
+
+    @property
     def instance(self) -> InstanceKey:
         """The instance the path names. Raises NotFoundError."""
         found = self.request.path_params

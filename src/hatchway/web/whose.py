@@ -1,4 +1,4 @@
-"""Whose login a page is about: an instance's, a person's, or that of the person who looks. Pure.
+"""Whose login a page is about: an instance's, a person's, or what is the viewer's own. Pure.
 
 What is done with a login is the same for all of them; only where it is done, and by whom, is not.
 """
@@ -10,19 +10,23 @@ from collections.abc import Mapping
 import msgspec
 
 from hatchway.errors import NotFoundError
-from hatchway.model import PERSON, InstanceKey, valid_login
+from hatchway.model import PERSON, InstanceKey, parse_instance_key, valid_login
 from hatchway.web import paths
 from hatchway.wire.web import Viewer, ViewerKind
 
 OF_INSTANCE = "/instances/{environment}/{container}/{number}"
 OF_PERSON = "/people/{login}"
 OWN = "/me"
+SHARED = "/shared"
 
 OPERATED = ((OF_INSTANCE, ViewerKind.OPERATOR), (OF_PERSON, ViewerKind.OPERATOR))
 """Where operators see to a login, as routes, and who gets there."""
 
 ALL = (*OPERATED, (OWN, ViewerKind.PERSON))
 """The same, and where people see to their own."""
+
+SHOWN = (*ALL, (SHARED, ViewerKind.LINK))
+"""The same, and where whoever opened a share link is shown how to connect."""
 
 
 class Whose(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,10 @@ def whose(named: Mapping[str, str], viewer: Viewer) -> Whose:
         return of_person(named["login"])
     if "environment" in named:
         return of_instance(paths.instance_key(named["environment"], named["container"], named["number"]))
+    if viewer.kind is ViewerKind.LINK:
+        # They see its connection only.
+        key = parse_instance_key(viewer.name)
+        return Whose(asked=viewer.name, page=SHARED, log="", title="Shared with you", key=key, own=True)
     return Whose(
         asked=f"{PERSON}{viewer.name}",
         page=OWN,

@@ -22,7 +22,7 @@ class ViewerKind(enum.StrEnum):
 
 
 class Viewer(msgspec.Struct, frozen=True, kw_only=True, tag="viewer"):
-    """Who is signed in. `name` is the operator's account, the person's login, or the link's instance key as text.
+    """Who is signed in. `name` is the operator's account, the person's login, or the key of the link's instance.
 
     `expires_at` is Unix seconds.
     """
@@ -37,6 +37,16 @@ class SignIn(Confidential, frozen=True, kw_only=True, tag="sign-in"):
 
     name: str
     password: str
+    address: str
+
+
+class OpenLink(Confidential, frozen=True, kw_only=True, tag="open-link"):
+    """Sign in by a share link's token, from `address`, the client's. Answer: SignedIn. Raises SignInError for one that
+    opens nothing, PassphraseError when a passphrase is asked for and `passphrase` is "" or another, SignInWaitError.
+    """
+
+    token: str
+    passphrase: str
     address: str
 
 

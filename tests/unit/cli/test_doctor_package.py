@@ -172,6 +172,21 @@ def test_the_units_are_those_of_the_package() -> None:
 def test_all_units_are_active() -> None:
     (found,) = units.active(told(), True)
     assert (found.level, found.text) == (OK, "all 12 are active")
+    (found,) = units.active(told(), True, web=True)
+    assert (found.level, found.text) == (OK, "all 16 are active")
+
+
+def test_units_that_are_only_for_the_web_pages() -> None:
+    """Off is how they are without web.enabled; failed they must not be in any case."""
+    off = {"ActiveState": "inactive", "SubState": "dead", "Result": "exec-condition"}
+    (found,) = units.active(told(web=off, signin=off), True)
+    assert (found.level, found.text) == (OK, "all 12 are active")
+    (found,) = units.active(told(web={**off, "LoadState": "masked"}, web_socket={**off, "LoadState": "masked"}), True)
+    assert found.level is OK
+    found, other = units.active(told(web=off, signin=off), True, web=True)
+    assert (found.name, found.level, other.name) == (units.SIGNIN, FAILED, units.WEB)
+    (found,) = units.active(told(web={"ActiveState": "failed", "Result": "exit-code"}), True)
+    assert (found.name, found.level) == (units.WEB, FAILED)
 
 
 def test_a_unit_that_failed() -> None:

@@ -30,14 +30,16 @@ from hatchway.access.throttle import Throttle
 from hatchway.admin.callers import for_peers
 from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.relaying import Relaying
+from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.signing import Signing, helper
 from hatchway.admin.visits import Visits
 from hatchway.config import Web
 from hatchway.errors import BY_CODE, InternalError
 from hatchway.wire.admin import Enable
 from hatchway.wire.frames import MAX_FRAME
+from hatchway.wire.links import MakeLink
 from hatchway.wire.service import serve
-from hatchway.wire.web import Call, SignIn, SignOut, ViewerKind, WhoIs
+from hatchway.wire.web import Call, OpenLink, SignIn, SignOut, ViewerKind, WhoIs
 
 T = TypeVar("T")
 
@@ -90,7 +92,8 @@ class Lasting:
             core = self.stage.core
             asks = helper(core.config.signin_socket)
             people = PersonDoor(core, self.stage.admission)
-            signing = Signing(Web(), core.journal, Attempts(failure_s=0.0), asks, people, core.now, lambda: 0.0)
+            attempts, links = Attempts(failure_s=0.0), LinkDoor(core)
+            signing = Signing(Web(), core.journal, attempts, asks, people, links, core.now, lambda: 0.0)
             self.visits = signing._visits
             web = trio.socket.socket(socket.AF_UNIX)
             await web.bind(self.web_path)
@@ -328,10 +331,14 @@ def test_every_request_with_any_values_has_an_answer_that_is_ours(lasting: Lasti
 
 
 def test_a_web_process_that_is_broken_into_gains_nothing(lasting: Lasting) -> None:
-    """Anything, as a request of its own and as one to be relayed, with no token, and with one for which nobody may do
-    anything."""
-    link, _ = lasting.do(lambda: lasting.visits.begin(ViewerKind.LINK, "shop/web/1", 0, 0.0))
-    kinds = sorted({*lasting.stage.requests, SignIn, WhoIs, SignOut}, key=lambda kind: kind.__name__)
+    """Anything, as a request of its own and as one to be relayed, with no token, and with one of a viewer who may see
+    nothing but an instance that is not there."""
+    shared(lasting)
+    expires_at = lasting.stage.core.now() + 3600
+    made = lasting.change(MakeLink(instance=INSTANCE, expires_at=expires_at))
+    row = lasting.do(lambda: lasting.stage.core.registry.share_links()[0].id)
+    link, _ = lasting.do(lambda: lasting.visits.begin(ViewerKind.LINK, "no/such/1", 0, 0.0, row, link=made.link.name))
+    kinds = sorted({*lasting.stage.requests, OpenLink, SignIn, WhoIs, SignOut}, key=lambda kind: kind.__name__)
     answered = set()
 
     @budget(600)
@@ -351,6 +358,17 @@ def test_a_web_process_that_is_broken_into_gains_nothing(lasting: Lasting) -> No
         lasting.unharmed()
 
     asked()
-    # Nobody signs in: there is no helper.
-    assert answered <= {"viewer", "signed-out", "refused", "protocol", "not-running", "sign-in-wait"}
+    # Nobody signs in: there is no helper. Where to connect is no secret, if there are host keys here.
+    harmless = {
+        "viewer",
+        "signed-out",
+        "refused",
+        "protocol",
+        "not-running",
+        "sign-in",
+        "sign-in-wait",
+        "host",
+        "server",
+    }
+    assert answered <= harmless
     assert {"signed-out", "refused", "protocol"} <= answered

@@ -28,7 +28,8 @@ from hatchway.access.throttle import FREE_AT_LOGIN, FREE_OF_ADDRESS, Throttle
 from hatchway.admin import callers, sentences, signing
 from hatchway.admin.person_door import PersonDoor
 from hatchway.admin.relaying import REQUEST_MAX, Relaying
-from hatchway.admin.rights import MAY, OPERATORS, ROOT_ONLY
+from hatchway.admin.rights import MAY, OF_ONE_INSTANCE, OF_ONE_LOGIN, OPERATORS, ROOT_ONLY
+from hatchway.admin.share_links import LinkDoor
 from hatchway.admin.signing import LOOK_EVERY_S, REFUSED, UNCHECKED, Signing, helper
 from hatchway.config import Web
 from hatchway.errors import (
@@ -45,7 +46,7 @@ from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
 from hatchway.wire import admin as admin_messages
 from hatchway.wire import entry, frames, signin
-from hatchway.wire.admin import Apply, Changed, Enable, Listing, ListInstances, Prune, Show
+from hatchway.wire.admin import Apply, Changed, Enable, Listing, ListInstances, Prune, Show, ShowServer
 from hatchway.wire.entry import AddKey, ConditionsStatus, Lock, RotateKey, SetPassword
 from hatchway.wire.service import Peer, Request, Table, serve
 from hatchway.wire.signin import CheckPassword, CheckStanding, Operator, Verdict
@@ -142,6 +143,7 @@ async def scene(directory: Path, *, uid: int | None = None, failure_s: float = 0
             attempts,
             helper(stage.core.config.signin_socket),
             PersonDoor(stage.core, stage.admission),
+            LinkDoor(stage.core),
             stage.core.now,
             lambda: clock[0],
         )
@@ -387,7 +389,9 @@ async def test_each_request_is_roots_alone_or_an_operators_too(tmp_path: Path) -
     assert MAY[ViewerKind.OPERATOR] is OPERATORS
     assert set(sentences.CHANGING) | sentences.READING >= OPERATORS | ROOT_ONLY
     assert MAY[ViewerKind.PERSON] < OPERATORS
-    assert MAY[ViewerKind.LINK] == frozenset(), "they need more than a list: see admin.rights"
+    assert MAY[ViewerKind.LINK] < OPERATORS
+    for kind, own in ((ViewerKind.PERSON, OF_ONE_LOGIN), (ViewerKind.LINK, OF_ONE_INSTANCE)):
+        assert MAY[kind] - own == {ShowServer}, "what names nobody is for everybody"
 
 
 @pytest.mark.parametrize(

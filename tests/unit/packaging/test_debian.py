@@ -80,7 +80,7 @@ def test_accounts_are_those_of_the_configuration() -> None:
     ids = Config().ids
     users = {words[1] for words in lines("sysusers") if words[0] == "u"}
     groups = {words[1] for words in lines("sysusers") if words[0] == "g"}
-    assert users == {ids.core_user, ids.catalog_user, ids.keys_user}
+    assert users == {ids.core_user, ids.catalog_user, ids.keys_user, ids.web_user}
     assert groups == {ids.session_group}
     for words in lines("sysusers"):
         if words[0] == "u":
@@ -92,7 +92,7 @@ def test_accounts_have_the_numbers_they_would_have_without_a_package() -> None:
     """None that systemd would choose: those are what images choose from as well."""
     ids = Config().ids
     numbers = {words[1]: int(words[2]) for words in lines("sysusers")}
-    wanted = (ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group)
+    wanted = (ids.core_user, ids.catalog_user, ids.keys_user, ids.session_group, ids.web_user)
     assert numbers == {name: ids.service_uids[0] + offset for offset, name in enumerate(wanted)}
 
 
@@ -117,7 +117,7 @@ def sysusers(root: Path) -> tuple[dict[str, int], dict[str, int]]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-sysusers makes files root's")
 def test_groups_get_the_numbers_of_their_users(tmp_path: Path) -> None:
     users, groups = sysusers(tmp_path)
-    assert set(users) == {"hatchway", "hatchway-catalog", "hatchway-keys"}
+    assert set(users) == {"hatchway", "hatchway-catalog", "hatchway-keys", "hatchway-web"}
     assert groups == {**users, "hatchway-sftp": Config().ids.service_uids[0] + 3}
 
 
@@ -156,9 +156,15 @@ def test_directories_are_those_of_the_configuration() -> None:
         paths.run_dir: ["0755", "root", "root"],
         Config().mount_dir: ["0700", "root", "root"],
         Config().handover_dir: ["0700", "root", "root"],
+        "/run/faillock": ["0755", "root", "root"],  # faillock.conf(5), dir
         paths.state_dir: ["0700", Config().ids.core_user, Config().ids.core_user],
     }
-    for variable, value in (("RUN", paths.run_dir), ("STATE", paths.state_dir), ("RECORDS", paths.userdb_dir)):
+    for variable, value in (
+        ("RUN", paths.run_dir),
+        ("STATE", paths.state_dir),
+        ("RECORDS", paths.userdb_dir),
+        ("WEB_STATE", Config().web_dir),
+    ):
         assert f"\n{variable}={value}\n" in script("postrm")
 
 
@@ -178,6 +184,7 @@ def test_the_helpers_are_where_the_packaged_configuration_says() -> None:
     for name in install.HELPERS:
         assert f"libexec/hatchway/{name}" in RULES
     assert f"/etc/pam.d/{render.PACKAGED.sshd.pam_service}" in RULES
+    assert f"packaging/rendered signin >$(ROOT){Config().signin_pam_path}\n" in RULES
 
 
 def test_docker_is_noticed_under_both_names_of_its_unit_and_a_new_sshd() -> None:

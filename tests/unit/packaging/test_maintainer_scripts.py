@@ -17,7 +17,7 @@ import pytest
 from hatchway.host.records import Records
 
 DEBIAN = Path(__file__).parents[3] / "debian"
-DAEMONS = {f"hatchway-{name}.service" for name in ("workers", "hostd", "core", "catalog", "sshd")}
+DAEMONS = {f"hatchway-{name}.service" for name in ("workers", "hostd", "core", "catalog", "sshd", "signin", "web")}
 
 STUB = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$STUBS/called"
@@ -32,9 +32,16 @@ class Host:
         self.top = top
         self.stubs = top / "stubs"
         self.stubs.mkdir()
-        for directory in ("run/systemd/system", "run/hatchway", "run/userdb", "var/lib/misc", "usr/lib/hatchway/bin"):
+        for directory in (
+            "run/systemd/system",
+            "run/hatchway",
+            "run/userdb",
+            "run/faillock",
+            "var/lib/misc",
+            "usr/lib/hatchway/bin",
+        ):
             (top / directory).mkdir(parents=True)
-        for directory in ("etc/hatchway", "var/lib/hatchway"):
+        for directory in ("etc/hatchway", "var/lib/hatchway", "var/lib/hatchway-web"):
             (top / directory).mkdir(parents=True)
             (top / directory / "file").touch()
         for name in ("systemctl", "deb-systemd-invoke", "usermod", "userdel", "groupdel", "py3compile"):
@@ -242,7 +249,8 @@ def rooted(directory: Path, *, elsewhere: bool) -> Iterator[None]:
 
 
 def left(host: Host) -> set[str]:
-    return {name for name in ("run/hatchway", "etc/hatchway", "var/lib/hatchway") if (host.top / name).exists()}
+    names = ("run/hatchway", "run/faillock", "etc/hatchway", "var/lib/hatchway", "var/lib/hatchway-web")
+    return {name for name in names if (host.top / name).exists()}
 
 
 @ROOT_ONLY
@@ -252,7 +260,7 @@ def test_purge_takes_everything(host: Host) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert left(host) == set()
     assert list((host.top / "var/lib/misc").iterdir()) == []
-    assert len(host.called("userdel", "groupdel")) == 7
+    assert len(host.called("userdel", "groupdel")) == 9
 
 
 @ROOT_ONLY

@@ -18,7 +18,7 @@ from tests.host import installed
 
 from hatchway import provision, supervisor
 from hatchway.cli.doctor import unit_files, units
-from hatchway.config import PACKAGE_PREFIX, Config
+from hatchway.config import PACKAGE_PREFIX, Config, Web
 from hatchway.kernel import privileges
 from hatchway.kernel.privileges import Cap
 from hatchway.provision import Account
@@ -26,7 +26,7 @@ from hatchway.sshd import install
 
 ROOT = Path(__file__).parents[3]
 SYSTEMD = ROOT / "systemd"
-CONFIG = Config()
+CONFIG = Config(web=Web(enabled=True))
 UMBRELLA, SESSIONS = units.UMBRELLA, units.SESSIONS
 SERVICES = {path.name for path in SYSTEMD.glob("*.service")}
 SOCKETS = {path.name for path in SYSTEMD.glob("*.socket")}
@@ -37,6 +37,7 @@ ROLES = {
     "core": CONFIG.ids.core_user,
     "catalog": CONFIG.ids.catalog_user,
     "keys": CONFIG.ids.keys_user,
+    "web": CONFIG.ids.web_user,
 }
 ACCOUNTS = {role: Account(name, number, number) for number, (role, name) in enumerate(ROLES.items())}
 LISTENING = provision.listening(CONFIG)
@@ -49,12 +50,26 @@ CAPABILITIES: dict[str, frozenset[Cap]] = {
     "hatchway-workers.service": privileges.ZYGOTE_CAPS,
     "hatchway-core.service": frozenset(),
     "hatchway-catalog.service": frozenset(),
+    "hatchway-signin.service": privileges.SIGNIN_CAPS,
+    "hatchway-web.service": frozenset(),
 }
 """What the code keeps. sshd, whose code is not ours, is held by docs/security.md."""
 
-STOPPED = {"hostd": ("SIGHUP", "mixed"), "workers": (None, "process"), "sshd": (None, "process")}
+STOPPED = {
+    "hostd": ("SIGHUP", "mixed"),
+    "signin": (None, "mixed"),
+    "workers": (None, "process"),
+    "sshd": (None, "process"),
+}
 """KillSignal= and KillMode= of what must not take everything along when it is stopped: hostd ends alone after SIGHUP,
-and workers and connections outlive the process that made them."""
+questions of the sign-in helper are answered, and workers and connections outlive the process that made them."""
+
+REACHES = {
+    "sshd": {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"},
+    "signin": {"AF_UNIX", "AF_NETLINK"},
+    "web": {"AF_UNIX", "AF_INET", "AF_INET6"},
+}
+"""RestrictAddressFamilies= of those that have more than Unix sockets."""
 
 
 def unit_of(name: str) -> str:
@@ -107,7 +122,8 @@ def ours(text: str) -> set[str]:
 def test_a_unit_for_each_process_and_each_socket() -> None:
     assert {unit_of(name) for name in STARTED} == DAEMONS
     assert {socket_of(name) for name in LISTENING} == SOCKETS
-    assert tuple(STARTED) == provision.SERVICES
+    assert tuple(name for name in STARTED if name not in provision.WEB_SERVICES) == provision.SERVICES
+    assert set(provision.WEB_SERVICES) == set(STARTED) - set(provision.SERVICES)
     assert {name for one in STARTED.values() for name in one.sockets} == set(LISTENING)
     assert set(CAPABILITIES) == SERVICES - {"hatchway-sshd.service"}
 
@@ -147,7 +163,8 @@ def test_sessions_are_there_before_everything_and_end_after_it() -> None:
 def test_the_tests_on_booted_hosts_have_all_of_them() -> None:
     assert set(installed.SERVICES) == SERVICES
     assert set(installed.SOCKETS) == SOCKETS
-    assert {unit_of(name) for name in installed.DAEMONS} == DAEMONS
+    assert {unit_of(name) for name in (*installed.DAEMONS, *installed.WEB_DAEMONS)} == DAEMONS
+    assert installed.WEB_DAEMONS == provision.WEB_SERVICES
     assert {unit_of(name) for name in installed.EXPOSURE} == SERVICES - {UMBRELLA}
 
 
@@ -183,12 +200,21 @@ def test_a_socket(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(STARTED))
 def test_who_listens_needs_its_sockets(name: str) -> None:
     for each in STARTED[name].sockets:
-        assert socket_of(each) in listed(unit_of(name), "Requires")
+        # Logins do not depend on the web pages.
+        assert socket_of(each) in listed(unit_of(name), "Wants" if each == "web" else "Requires")
         assert socket_of(each) in listed(unit_of(name), "After")
 
 
 @pytest.mark.parametrize(
-    ("name", "asks"), [("hostd", "workers"), ("core", "hostd"), ("catalog", "catalog"), ("sshd", "auth")]
+    ("name", "asks"),
+    [
+        ("hostd", "workers"),
+        ("core", "hostd"),
+        ("core", "signin"),
+        ("catalog", "catalog"),
+        ("sshd", "auth"),
+        ("web", "web"),
+    ],
 )
 def test_who_asks_starts_after_the_socket(name: str, asks: str) -> None:
     unit = unit_of(name)
@@ -212,7 +238,9 @@ def test_a_daemon(name: str) -> None:
         assert [module for key, module, _ in modules(unit) if key == "ExecReload"] == ["hatchway.sshd.main"]
     else:
         assert one.argv[1:3] == ("-I", "-m")
-        assert modules(unit) == [("ExecStart", one.argv[3], [])]
+        wanted = [key for key, module, _ in modules(unit) if module == "hatchway.web_wanted"]
+        assert wanted == ["ExecCondition"] * (name in provision.WEB_SERVICES)
+        assert modules(unit)[len(wanted) :] == [("ExecStart", one.argv[3], [])]
     user = None if one.account.name == "root" else one.account.name
     assert (service(unit, "User"), service(unit, "Group")) == (user, user)
     assert service(unit, "Type") == "notify"
@@ -232,10 +260,10 @@ def test_what_every_service_is_denied(unit: str) -> None:
         assert service(unit, key) == "yes", key
     assert service(unit, "SystemCallArchitectures") == "native"
     assert service(unit, "RestrictNamespaces") == ("mnt net ipc uts" if unit == unit_of("workers") else "yes")
-    assert service(unit, "LimitCORE") == ("1" if unit == unit_of("sshd") else "0")
-    if unit != unit_of("sshd"):
-        assert service(unit, "RestrictAddressFamilies") == "AF_UNIX"
-        assert service(unit, "IPAddressDeny") == "any"
+    assert service(unit, "LimitCORE") == ("1" if unit in (unit_of("sshd"), unit_of("signin")) else "0")
+    name = unit.removeprefix("hatchway-").removesuffix(".service")
+    assert set(listed(unit, "RestrictAddressFamilies", "Service")) == REACHES.get(name, {"AF_UNIX"})
+    assert service(unit, "IPAddressDeny") == (None if "AF_INET" in REACHES.get(name, ()) else "any")
     allowed, denied = values(unit, "SystemCallFilter", "Service")
     assert allowed.split()[0] == "@system-service"
     assert denied.startswith("~")

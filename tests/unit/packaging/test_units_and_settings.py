@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from hatchway.cli.doctor import settings, unit_files
+from hatchway.cli.doctor import settings, unit_files, units
 from hatchway.config import Config
 from hatchway.host.handover import session_name, worker_names
 
@@ -20,6 +20,8 @@ def test_users_and_directories() -> None:
     config = Config()
     assert said(settings.CORE_UNIT, "User") == [config.ids.core_user]
     assert said(settings.CATALOG_UNIT, "User") == [config.ids.catalog_user]
+    assert said(units.WEB, "User") == [config.ids.web_user]
+    assert [f"/var/lib/{name}" for name in said(units.WEB, "StateDirectory")] == [config.web_dir]
     assert [f"/var/lib/{name}" for name in said(settings.CORE_UNIT, "StateDirectory")] == [config.paths.state_dir]
     assert said(settings.CORE_UNIT, "ProtectSystem") == ["strict"]
     (command,) = said(settings.SSHD_UNIT, "ExecStart")

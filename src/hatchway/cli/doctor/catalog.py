@@ -59,9 +59,13 @@ def barred(account: Who, path: str, operator: str = "-r") -> str | None:
     return None if ran.status == 0 else ran.output or real
 
 
-def hidden(path: str, directories: tuple[str, ...] = unit_files.DIRECTORIES) -> str | None:
-    """The directory above `path` that the catalog's unit does not see."""
-    said = unit_files.said(UNIT, directories)
+def hidden(path: str, directories: tuple[str, ...] = unit_files.DIRECTORIES, unit: str = UNIT) -> str | None:
+    """The directory above `path` that the unit, by default the catalog's, does not see."""
+    said = unit_files.said(unit, directories)
+    empty = said.get("TemporaryFileSystem")
+    for one in [] if empty is None else empty.text.split():
+        if below(os.path.realpath(path), directory := one.partition(":")[0]):
+            return directory
     for key, above in _HIDDEN.items():
         value = said.get(key)
         if value is not None and value.text.lower() in ("yes", "true", "on", "1", "tmpfs", "disconnected"):

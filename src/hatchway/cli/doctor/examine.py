@@ -18,6 +18,7 @@ from hatchway.cli.doctor import (
     settings,
     sockets,
     units,
+    web,
 )
 from hatchway.cli.doctor.advice import HERE
 from hatchway.cli.doctor.finding import Finding, failed
@@ -74,6 +75,8 @@ def examine(app: App) -> Iterator[Finding]:
         ("sshd in use", lambda: openssh.in_use(config)),
         ("PAM service", lambda: pam.service_file(config, running)),
         ("PAM login", lambda: pam.refuses_strangers(config, running)),
+        ("PAM service of the web pages", lambda: web.pam(config, running)),
+        ("certificate of the web pages", lambda: web.certificate(config)),
         ("engine", lambda: engine.check(config)),
         ("engine access", lambda: catalog.uses_engine(config, pid=state.pid(units.CATALOG))),
         ("static instances", lambda: files.static(config)),
@@ -84,11 +87,13 @@ def examine(app: App) -> Iterator[Finding]:
     for name, check in checks:
         yield from _guarded(name, check)
     if HERE.packaged:
-        yield from _guarded("units", lambda: units.active(state, running, units.last_line))
+        yield from _guarded("units", lambda: units.active(state, running, units.last_line, web=config.web.enabled))
         yield from _guarded("mount name space", lambda: units.namespaces(state))
     yield from told
     yield from _guarded("sockets", lambda: sockets.modes(config, running))
     yield from _guarded("login decisions", lambda: sockets.auth(config, running))
+    yield from _guarded("sign-in helper", lambda: web.helper(config, running))
+    yield from _guarded("web.listen", lambda: web.listens(config, running))
     if down is not None and running:
         yield leftovers.not_asked(down)
         return

@@ -164,12 +164,26 @@ def _own_name(config: Config, name: str) -> Iterator[Finding]:
 
 def _operators(config: Config) -> Iterator[Finding]:
     group = config.web.operators_group
-    if config.web.enabled and not _known(grp.getgrnam, group):
+    if not config.web.enabled:
+        return
+    if not _known(grp.getgrnam, group):
         yield warning(
             "web.operators_group",
             f"there is no group {group}: nobody can sign in to the web pages as an operator",
             f"groupadd --system {group}, and gpasswd --add NAME {group} for each operator",
         )
+    elif not members(group):
+        yield warning(
+            "web.operators_group",
+            f"nobody is in the group {group}, as far as this host lists accounts: nobody can sign in to the web pages",
+            f"gpasswd --add NAME {group} for each operator",
+        )
+
+
+def members(group: str) -> list[str]:
+    """Names of those in a group that there is, in addition or primarily. A directory need not list all it knows."""
+    entry = grp.getgrnam(group)
+    return sorted({*entry.gr_mem, *(one.pw_name for one in pwd.getpwall() if one.pw_gid == entry.gr_gid)})
 
 
 def _fixed(config: Config, units: tuple[str, ...]) -> Iterator[Finding]:
@@ -210,6 +224,7 @@ _DECIDED = {
     "sshd.pam_service": "the unit of sshd starts it under that name",
     "ids.core_user": "the units run as that",
     "ids.catalog_user": "the units run as that",
+    "ids.web_user": "the units run as that",
 }
 
 OWN_DESCRIPTORS = 96

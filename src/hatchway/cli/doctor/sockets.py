@@ -33,6 +33,9 @@ def _mode(path: str, owner: int, how: Advice) -> Finding:
     name = os.path.basename(path)
     # With a unit's socket its daemon is restarted, too; no session ends.
     start = how.again(f"hatchway-{name.removesuffix('.sock')}.socket", "it makes the sockets")
+    if how.packaged and name == "web.sock":
+        # The core does without it, so it is not restarted with it.
+        start = f"{start} hatchway-core.service"
     try:
         found = os.lstat(path)
     except OSError as exc:

@@ -17,18 +17,24 @@ from hatchway.printable import harmless
 UMBRELLA, SESSIONS = "hatchway.service", "hatchway-sessions.service"
 HOSTD, SSHD, CATALOG = "hatchway-hostd.service", "hatchway-sshd.service", "hatchway-catalog.service"
 CORE = "hatchway-core.service"
+SIGNIN, WEB = "hatchway-signin.service", "hatchway-web.service"
 
 NAMES = (
     UMBRELLA,
     SESSIONS,
-    *(f"hatchway-{name}.socket" for name in ("admin", "auth", "catalog", "hostd", "workers")),
+    *(f"hatchway-{name}.socket" for name in ("admin", "auth", "catalog", "hostd", "signin", "web", "workers")),
     "hatchway-workers.service",
     HOSTD,
+    SIGNIN,
     CORE,
     CATALOG,
+    WEB,
     SSHD,
 )
 """All units, in the order in which they start."""
+
+ONLY_WEB = frozenset({SIGNIN, WEB, "hatchway-signin.socket", "hatchway-web.socket"})
+"""Units that are of no use unless `web.enabled` is on. The services end at once then, and well."""
 
 IN_HOSTS_NAMESPACE = (SESSIONS, HOSTD, SSHD)
 """Units that see what the others mount only in the mount name space of the host."""
@@ -182,15 +188,19 @@ def last_line(name: str, execute: Callable[[Sequence[str]], Ran] = run) -> str |
     return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
 
 
-def active(state: State, running: bool, last_line: Callable[[str], str | None] = lambda _: None) -> list[Finding]:
-    """Whether each unit is active. `running`: the daemon answers. `last_line` tells what a unit that fails said."""
+def active(
+    state: State, running: bool, last_line: Callable[[str], str | None] = lambda _: None, *, web: bool = False
+) -> list[Finding]:
+    """Whether each unit is active. `running`: the daemon answers. `last_line` tells what a unit that fails said. `web`:
+    there are to be web pages."""
     name = "units"
     if state.problem is not None:
         return [warning(name, f"systemd cannot be asked: {state.problem}", "see 'systemctl status'")]
     missing = [one for one in NAMES if state.units.get(one, {}).get("LoadState", "not-found") == "not-found"]
     if missing:
         return [failed(name, f"systemd does not know {', '.join(missing)}", PACKAGE.reinstall(""))]
-    bad = [one for one in NAMES if state.units[one].get("ActiveState") != "active"]
+    wanted = [one for one in NAMES if web or one not in ONLY_WEB]
+    bad = [one for one in NAMES if state.units[one].get("ActiveState") != "active" and _is_wanted(one, state, wanted)]
     if UMBRELLA in bad and running and state.in_the_way is None:
         return [ok(name, "off: Hatchway was started by 'hatchway run'")]
     # What belongs to nothing that is to run is off as well, which is no finding of its own.
@@ -199,7 +209,12 @@ def active(state: State, running: bool, last_line: Callable[[str], str | None] =
     if stopped:
         told.insert(0, _stopped(state.units[UMBRELLA]))
     told += _settled(state)
-    return told or [ok(name, f"all {len(NAMES)} are active")]
+    return told or [ok(name, f"all {len(wanted)} are active")]
+
+
+def _is_wanted(name: str, state: State, wanted: Sequence[str]) -> bool:
+    unit = state.units[name]
+    return name in wanted or (_has_failed(unit) and unit.get("LoadState") != "masked")
 
 
 def _has_failed(unit: Mapping[str, str]) -> bool:

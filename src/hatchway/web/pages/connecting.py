@@ -19,6 +19,7 @@ from hatchway.web.pages.instance import find
 from hatchway.web.visit import Doors, Visit
 from hatchway.wire.admin import ConnectionInfo, Server, Show
 from hatchway.wire.entry import ExportKey, KeyExport, KeyForm, PasswordKind
+from hatchway.wire.web import ViewerKind
 
 SSH_DIRECTORY = "~/.ssh"
 """Where OpenSSH's programs look, on the computer of whoever connects."""
@@ -29,10 +30,10 @@ PASSPHRASE_MAX = 512
 def routes(doors: Doors) -> list[BaseRoute]:
     """Its pages and files."""
     forms = (("reveal", _reveal), ("key", _key), ("file", _file))
-    shown: list[BaseRoute] = [doors.get(f"{here}/connect", _show, kind=kind) for here, kind in whose.ALL]
+    shown: list[BaseRoute] = [doors.get(f"{here}/connect", _show, kind=kind) for here, kind in whose.SHOWN]
     return shown + [
         doors.post(f"{here}/connect/{name}", form, to_dialog, kind=kind)
-        for here, kind in whose.ALL
+        for here, kind in whose.SHOWN
         for name, form in forms
     ]
 
@@ -43,7 +44,7 @@ def to_dialog(visit: Visit) -> str:
 
 
 async def _show(visit: Visit) -> Response:
-    if visit.whose.key is not None and (await find(visit)).login is None:
+    if visit.viewer.kind is ViewerKind.OPERATOR and visit.whose.key and (await find(visit)).login is None:
         return visit.page("not-shared.html", whose=visit.whose)
     return _dialog(visit, await visit.ask(Show(instance=visit.whose.asked), ConnectionInfo))
 

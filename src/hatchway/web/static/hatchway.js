@@ -193,6 +193,17 @@
   document.addEventListener("input", (event) => event.target.form?.setAttribute("data-changed", ""));
   if (document.querySelector("main [data-live]")) setInterval(refresh, LIVE_MS, false);
 
+  // What opens a link is behind the # of the address, and is sent when somebody presses the button. It does not stay in
+  // the address, where it would be read over a shoulder, or kept in the history.
+  const link = document.querySelector("form[data-link]");
+  if (link && location.hash.length > 1) {
+    const token = link.querySelector("[name=token]");
+    token.value = location.hash.slice(1);
+    token.closest("label").hidden = true;
+    history.replaceState(null, "", location.pathname);
+    link.querySelector("button").focus();
+  }
+
   // Back to a page that was left: it may show what was revealed, or be of somebody who has signed out since.
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 

@@ -1,0 +1,141 @@
+"""Share links on the pages: made and taken back by operators, opened by whoever has one."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from tests.web import sample
+from tests.web.browsing import Answer, Client
+from tests.web.core import PRIVATE_KEY, RAW_PASSWORD, FakeCore
+
+from hatchway.web import paths
+from hatchway.wire.web import ViewerKind
+
+WEB = paths.instance(sample.WEB)
+CONNECT = "/shared/connect"
+
+
+def make(operator: Client, **fields: str) -> Answer:
+    """A link, by the form."""
+    return operator.send(operator.get(f"{WEB}/links").form(f"{WEB}/links/make"), life="1d", **fields)
+
+
+def address(made: Answer) -> str:
+    """The address that is shown."""
+    found = re.search(r'data-value="link"[^>]*>([^<]+)<', made.page)
+    assert found is not None, made.page
+    return html.unescape(found[1])
+
+
+def open_link(client: Client, text: str) -> Answer:
+    """As somebody without scripts does: paste it, and press the button."""
+    return client.send(client.get("/link").form("/link"), token=text)
+
+
+def test_a_link_opens_after_a_click_and_shows_the_connection_only(
+    operator: Client, visitor: Client, site: str, core: FakeCore
+) -> None:
+    made = make(operator, note="for Berta <b>")
+    shown = address(made)
+    assert shown.startswith(f"{site}/link#link-")
+    assert "for Berta &lt;b&gt;" in operator.get(f"{WEB}/links").page
+    assert shown not in operator.get(f"{WEB}/links").page, "it is shown once"
+    # What looks at links in mails gets a page and nothing else, and the server never hears of the token.
+    assert visitor.get("/link").status == 200
+    assert not [one for one in core.tokens.values() if one.kind is ViewerKind.LINK]
+    there = open_link(visitor, shown)
+    assert there.header("location") == CONNECT
+    page = visitor.follow(there)
+    assert page.status == 200
+    assert "shop-web-1" in page.text and "sftp.example.com" in page.text
+    assert RAW_PASSWORD not in html.unescape(page.page)
+    revealed = visitor.send(page.form(f"{CONNECT}/reveal"))
+    assert RAW_PASSWORD in html.unescape(revealed.page)
+    key = visitor.send(page.form(f"{CONNECT}/key", form="openssh"))
+    assert key.page == PRIVATE_KEY
+    # Nothing that an operator does is offered, and the first page is theirs.
+    for what in ("renew-key", "/password", "links", "/sessions", "/log"):
+        assert f'{what}"' not in page.page, what
+    assert visitor.get("/").header("location") == CONNECT
+    # It is used up.
+    other = Client(site)
+    again = open_link(other, shown)
+    assert again.status == 403 and "opens nothing" in again.text
+
+
+def test_who_opened_a_link_gets_no_further(operator: Client, visitor: Client) -> None:
+    open_link(visitor, address(make(operator)))
+    for page in ("/sessions", "/log", "/status", WEB, f"{WEB}/links", f"{WEB}/password", f"{WEB}/renew-key"):
+        assert visitor.get(page).status in (403, 404), page
+    other = paths.instance(sample.DB)
+    assert visitor.get(f"{other}/connect").status in (403, 404)
+    csrf = visitor.get(CONNECT).form(f"{CONNECT}/key", form="openssh").fields["csrf"]
+    for form in (f"{WEB}/renew-key", f"{WEB}/links/make", f"{WEB}/lock", f"{other}/connect/reveal"):
+        answer = visitor.post(form, {"csrf": csrf, "life": "1d"})
+        assert answer.status in (403, 404), form
+
+
+@pytest.mark.parametrize("wrong", ["", "   ", "#", "link", "http://x/link#nonsense", "x" * 4097, "a" * 600])
+def test_what_is_no_link_is_told_so(visitor: Client, wrong: str) -> None:
+    answer = open_link(visitor, wrong)
+    assert answer.status in (400, 403)
+    assert visitor.cookies.keys() == {"hatchway-visitor"}
+
+
+def test_a_passphrase_is_asked_for(operator: Client, visitor: Client) -> None:
+    asked = open_link(visitor, address(make(operator, passphrase="two mice in the cellar")))
+    assert asked.status == 403 and "Enter the passphrase" in asked.text
+    wrong = visitor.send(asked.form("/link"), passphrase="two cats")
+    assert wrong.status == 403 and "passphrase is wrong" in wrong.text
+    right = visitor.send(wrong.form("/link"), passphrase="two mice in the cellar")
+    assert visitor.follow(right).status == 200
+
+
+def test_it_is_taken_back(operator: Client, visitor: Client, core: FakeCore) -> None:
+    shown = address(make(operator, uses="5"))
+    revoke = operator.get(f"{WEB}/links").form(f"{WEB}/links/revoke")
+    told = operator.follow(operator.send(revoke))
+    assert "is taken back" in told.text
+    assert core.links == {}
+    assert open_link(visitor, shown).status == 403
+
+
+def test_it_begins_as_the_pages_are_called_from_outside(operator: Client, core: FakeCore) -> None:
+    core.public_url = "https://files.example.org"
+    assert address(make(operator)).startswith("https://files.example.org/link#")
+
+
+@pytest.mark.parametrize("fields", [{"uses": "often"}, {"uses": "-1"}, {"life": "99y"}, {"note": "x" * 500}])
+def test_what_cannot_be_is_said(operator: Client, core: FakeCore, fields: dict[str, str]) -> None:
+    form = operator.get(f"{WEB}/links").form(f"{WEB}/links/make")
+    answer = operator.send(form, **({"life": "1d"} | fields))
+    assert operator.follow(answer).read.text
+    assert core.links == {}
+
+
+def test_who_must_wait_is_told(operator: Client, visitor: Client, core: FakeCore) -> None:
+    shown = address(make(operator))
+    core.wait = "too many wrong attempts from your address: try again in 17 s"
+    answer = open_link(visitor, shown)
+    assert (answer.status, answer.header("retry-after")) == (429, "17")
+    core.wait = ""
+    assert visitor.send(answer.form("/link")).status == 303
+
+
+def test_a_form_of_another_site_opens_nothing(operator: Client, visitor: Client, core: FakeCore) -> None:
+    shown = address(make(operator))
+    form = visitor.get("/link").form("/link")
+    elsewhere = visitor.post("/link", form.fields | {"token": shown}, {"Sec-Fetch-Site": "cross-site"})
+    assert elsewhere.status == 403
+    assert visitor.post("/link", {"token": shown}).status == 403
+    assert all(link.uses == 0 for link, _ in core.links.values())
+
+
+def test_whoever_was_signed_in_is_told_and_signed_out(operator: Client, core: FakeCore) -> None:
+    shown = address(make(operator))
+    assert "signs you out" in operator.get("/link").text
+    there = open_link(operator, shown)
+    assert operator.follow(there).status == 200
+    assert [one.kind for one in core.tokens.values()] == [ViewerKind.LINK]
