@@ -11,6 +11,7 @@ from tests import figures
 from tests.web import sample
 from tests.web.browsing import Client
 from tests.web.core import NAME, PASSWORD, PERSON, PERSONS_PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
+from tests.web.test_links import address, make, open_link
 from tests.web.test_pages import last, sent
 from tests.web.test_security import FORMS, PAGES, WEB
 
@@ -222,6 +223,16 @@ def test_instances_that_are_and_are_not_look_the_same(anna: Client) -> None:
 def test_peoples_pages_are_not_for_operators(operator: Client, core: FakeCore, page: str) -> None:
     assert operator.get(page).status == 403
     assert not core.calls
+
+
+def test_who_opened_a_link_sees_nothing_of_people(operator: Client, visitor: Client, core: FakeCore) -> None:
+    open_link(visitor, address(make(operator)))
+    before = len(core.calls)
+    for page in ("/people", ANNA, f"{ANNA}/connect", *OWN_PAGES):
+        assert visitor.get(page).status == 403, page
+    for form in ("/add-person", f"{ANNA}/revoke", f"{ANNA}/connect/reveal", *OWN_FORMS):
+        assert visitor.post(form, {"csrf": ""}).status == 403, form
+    assert len(core.calls) == before
 
 
 @pytest.mark.parametrize("form", OWN_FORMS)

@@ -74,7 +74,10 @@ class Relaying:
         return await self._signing.sign_out(request)
 
     async def _change_password(self, request: ChangePassword, _peer: Peer) -> Password:
-        return telling.to_person(await self._signing.change_password(request), "")
+        try:
+            return telling.to_person(await self._signing.change_password(request), "")
+        except HatchwayError as exc:
+            raise telling.failure(exc) from None
 
     async def _call(self, call: Call, _peer: Peer) -> object:
         visit = await self._signing.visit(call.token)

@@ -13,7 +13,17 @@ from typing import TypeVar
 from msgspec import structs
 
 from hatchway.admin import hindering, personal
-from hatchway.errors import ConflictError, HatchwayError, HostError, NotFoundError, RefusedError, UsageError
+from hatchway.errors import (
+    ConflictError,
+    HatchwayError,
+    HostError,
+    NotFoundError,
+    RefusedError,
+    SignedOutError,
+    SignInError,
+    SignInWaitError,
+    UsageError,
+)
 from hatchway.model import UNSAID, EventKind
 from hatchway.wire.admin import ConnectionInfo, Log, LogEntry, PersonStatus, PersonVolume, VolumeStatus
 from hatchway.wire.entry import ConditionsStatus, Hindrance, Keys, Password
@@ -31,7 +41,15 @@ _NO_PROBLEM = "it cannot be shared at the moment"
 _MAY_NOT_WORK = Hindrance("logging in may not work at the moment: the operator's log says why")
 _NOT_COUNTED = "it could not be counted"
 _NOT_ENDED = "that is tried until it is done"
-_ABOUT_THE_REQUEST = (UsageError, NotFoundError, ConflictError, RefusedError)
+_ABOUT_THE_REQUEST = (
+    UsageError,
+    NotFoundError,
+    ConflictError,
+    RefusedError,
+    SignInError,
+    SignInWaitError,
+    SignedOutError,
+)
 
 
 def to_person(answer: T, login: str) -> T:

@@ -29,6 +29,7 @@ from hatchway.errors import (
     UsageError,
 )
 from hatchway.model import PERSON, EventKind, InstanceKey
+from hatchway.registry.reserve import NoRoomError
 from hatchway.wire.admin import (
     ConnectionInfo,
     Listing,
@@ -275,7 +276,9 @@ async def test_only_people_change_their_password_here(tmp_path: Path) -> None:
             await change(web, PASSWORD)
 
 
-async def test_a_reset_between_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reset_between_is_not_overwritten_and_a_full_disk_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with scene(tmp_path) as web:
         password = await made(web, "berta")
         await web.sign_in("berta", password)
@@ -289,6 +292,13 @@ async def test_a_reset_between_is_not_overwritten(tmp_path: Path, monkeypatch: p
                 reset.append(login)
             return store(login, new, now, instead_of)
 
+        def full(*_: object) -> int:
+            raise NoRoomError("nothing can be stored: /var/lib/hatchway/registry.db")
+
+        monkeypatch.setattr(registry, "replace_credential", full)
+        with pytest.raises(HostError, match="could not be done") as caught:
+            await change(web, password)
+        assert "/var/lib" not in str(caught.value)
         monkeypatch.setattr(registry, "replace_credential", first)
         with pytest.raises(ConflictError, match="changed meanwhile"):
             await change(web, password)
