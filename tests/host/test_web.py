@@ -126,6 +126,8 @@ def test_an_operator_signs_in_and_nobody_else(site: Installed) -> None:
     turn(site, "true")
     nothing_has_failed(site)
     assert Browser(site).get("/")[0] == 303
+    # Without the form's token, whatever the password.
+    assert Browser(site).get("/sign-in", "--data", "name=anna", "--data-urlencode", f"password={PASSWORD}")[0] == 403
     for name, password in (("anna", "wrong"), ("berta", PASSWORD), ("root", PASSWORD), ("nobody-here", PASSWORD)):
         browser = Browser(site)
         status, page = browser.sign_in(name, password)
@@ -135,7 +137,8 @@ def test_an_operator_signs_in_and_nobody_else(site: Installed) -> None:
     assert browser.sign_in("anna", PASSWORD)[0] == 303
     status, page = browser.get("/")
     assert status == 200
-    assert "plain" in page and "one" in page, page
+    assert 'href="/instances/plain/one/1"' in page, page
+    assert browser.get("/instances/plain/one/1")[0] == 200
     assert PASSWORD not in site.host.journal()
     # The core and the web process are others after a restart; systemd keeps the sockets.
     site.host.run("systemctl", "restart", "hatchway")
