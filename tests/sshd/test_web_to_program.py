@@ -221,3 +221,30 @@ def test_a_person_sees_what_is_theirs_and_connects(hatchway: Hatchway, chromium:
         hatchway.command("person", "remove", "berta")
         page.goto("/me")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_an_operator_gives_somebody_an_account(hatchway: Hatchway, chromium: Browser) -> None:
+    with visiting(chromium) as page:
+        sign_in(page, "anna", PASSWORD)
+        page.get_by_role("link", name="People").click()
+        page.get_by_role("link", name="Add a person").click()
+        dialog, main = page.get_by_role("dialog"), page.get_by_role("main")
+        dialog.get_by_label("Login").fill("dora")
+        dialog.get_by_label("Full name").fill("Dora Klein")
+        dialog.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_role("link", name="Share something").first.click()
+        page.get_by_role("searchbox").fill(INSTANCE)
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="web #1").click()
+        page.get_by_label("/data").check()
+        page.get_by_role("button", name="Share", exact=True).click()
+        expect(main).to_contain_text(f"/data of {INSTANCE} is shared with dora")
+        page.get_by_role("link", name="Connect", exact=True).click()
+        dialog.get_by_role("button", name="Reveal").click()
+        password = copied(page, dialog, "password")
+        hatchway.sftp("dora", f"ls /{LOGIN}/data", password=password)
+        page.keyboard.press("Escape")
+        page.locator(".volume").locator("summary").click()
+        page.get_by_role("button", name="Take it away").click()
+        expect(main).to_contain_text("is no longer shared with dora")
+        assert attempt(hatchway, "dora", Credential(password=password)) is Verdict.DENIED
