@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.host import conftest
-from tests.host.booted import HOST4, wait_until
+from tests.host.booted import CLIENT4, HOST4, wait_until
 from tests.host.installed import CONFIG, READY_S, WEB_DAEMONS, Installed, Packages
 
 PAGES = f"https://{HOST4}:8022"
@@ -217,6 +217,55 @@ def test_doctor(site: Installed) -> None:
     finally:
         site.host.run("gpasswd", "--add", "anna", GROUP)
         site.host.run("systemctl", "start", "hatchway-signin.socket", "hatchway-signin.service")
+    site.wait_all_run()
+
+
+def test_a_certificate_in_files(site: Installed) -> None:
+    """The web process reads the key by its group; doctor says when it cannot."""
+    host = site.host
+    text = host.read(CONFIG)
+    host.run("install", "-d", "/etc/hatchway/web")
+    for name in ("certificate", "key"):
+        group = ("-g", "hatchway-web", "-m", "0640")
+        host.run("install", *group, f"/var/lib/hatchway-web/{name}.pem", f"/etc/hatchway/web/{name}.pem")
+    try:
+        files = {name: f'"/etc/hatchway/web/{name}.pem"' for name in ("certificate", "key")}
+        site.configure({"web.tls": '"files"', **{f"web.{name}": path for name, path in files.items()}})
+        site.wait_all_run()
+        assert Browser(site).sign_in("anna", PASSWORD)[0] == 303
+        done = host.run("hatchway", "doctor", check=False, timeout_s=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "/etc/hatchway/web/certificate.pem and its key can be read" in done.stdout
+        host.run("chmod", "0600", "/etc/hatchway/web/key.pem")
+        done = host.run("hatchway", "doctor", check=False, timeout_s=120)
+        assert "hatchway-web cannot read /etc/hatchway/web/key.pem" in done.stdout
+    finally:
+        host.write(CONFIG, text)
+        host.run("rm", "-r", "/etc/hatchway/web")
+        host.run("systemctl", "reload", "hatchway")
+    site.wait_all_run()
+
+
+def test_a_drop_in_says_who_reaches_the_pages(site: Installed) -> None:
+    host = site.host
+    drop_in = "/etc/systemd/system/hatchway-web.service.d/who.conf"
+
+    def apply() -> None:
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", "hatchway-web")
+
+    # What a client's side of a refused packet looks like: it waits.
+    reached = ["curl", "--silent", "--insecure", "--max-time", "3", "--output", "/dev/null", PAGES]
+    try:
+        for allowed, status in ((CLIENT4, 0), ("localhost", 28)):
+            host.write(drop_in, f"[Service]\nIPAddressAllow={allowed}\nIPAddressDeny=any\n")
+            apply()
+            done = subprocess.run(host.on_client(*reached), capture_output=True, text=True, timeout=30)
+            assert done.returncode == status, f"{allowed}: {done.returncode}\n{done.stderr}"
+    finally:
+        host.run("rm", "-r", "/etc/systemd/system/hatchway-web.service.d")
+        apply()
+    assert subprocess.run(host.on_client(*reached), capture_output=True, timeout=30).returncode == 0
     site.wait_all_run()
 
 
