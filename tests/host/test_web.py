@@ -76,6 +76,12 @@ class Browser:
         return self.get("/sign-in", *(word for field in fields for word in ("--data-urlencode", field)))
 
 
+def doctor(site: Installed) -> tuple[int, str]:
+    """Exit status, and what it says, its lines joined."""
+    done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
 def web_pids(site: Installed) -> dict[str, int]:
     return {name: site.host.main_pid(f"hatchway-{name}.service") for name in WEB_DAEMONS}
 
@@ -202,18 +208,18 @@ def test_what_the_web_process_sees(site: Installed) -> None:
 
 
 def test_doctor(site: Installed) -> None:
-    done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, said = doctor(site)
+    assert status == 0, said
     for line in ("sign-in helper: it answers", f"web.listen: {HOST4}:8022 answers", f"{PAM}", "all 16 are active"):
-        assert line in done.stdout, done.stdout
-    assert "operators_group" not in done.stdout
+        assert line in said, said
+    assert "operators_group" not in said
     site.host.run("gpasswd", "--delete", "anna", GROUP)
     site.host.run("systemctl", "stop", "hatchway-signin.socket", "hatchway-signin.service")
     try:
-        done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert f"nobody is in the group {GROUP}" in done.stdout
-        assert "sign-in helper: no operator can sign in" in done.stdout
+        status, said = doctor(site)
+        assert status == 1, said
+        assert f"nobody is in the group {GROUP}" in said
+        assert "sign-in helper: no operator can sign in" in said
     finally:
         site.host.run("gpasswd", "--add", "anna", GROUP)
         site.host.run("systemctl", "start", "hatchway-signin.socket", "hatchway-signin.service")
@@ -233,12 +239,13 @@ def test_a_certificate_in_files(site: Installed) -> None:
         site.configure({"web.tls": '"files"', **{f"web.{name}": path for name, path in files.items()}})
         site.wait_all_run()
         assert Browser(site).sign_in("anna", PASSWORD)[0] == 303
-        done = host.run("hatchway", "doctor", check=False, timeout_s=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "/etc/hatchway/web/certificate.pem and its key can be read" in done.stdout
+        status, said = doctor(site)
+        assert status == 0, said
+        assert "/etc/hatchway/web/certificate.pem and its key can be read" in said
         host.run("chmod", "0600", "/etc/hatchway/web/key.pem")
-        done = host.run("hatchway", "doctor", check=False, timeout_s=120)
-        assert "hatchway-web cannot read /etc/hatchway/web/key.pem" in done.stdout
+        status, said = doctor(site)
+        assert status == 1, said
+        assert "hatchway-web cannot read /etc/hatchway/web/key.pem" in said
     finally:
         host.write(CONFIG, text)
         host.run("rm", "-r", "/etc/hatchway/web")
