@@ -35,8 +35,8 @@ DAEMONS = tuple(
 EXPOSURE = {
     "catalog": 0.4,
     "core": 0.6,
-    "web": 1.0,
-    "signin": 2.5,
+    "web": 1.1,
+    "signin": 2.2,
     "workers": 2.6,
     "sessions": 4.0,
     "hostd": 4.1,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.host import conftest
-from tests.host.booted import HOST4, wait_until
+from tests.host.booted import CLIENT4, HOST4, wait_until
 from tests.host.installed import CONFIG, READY_S, WEB_DAEMONS, Installed, Packages
 
 PAGES = f"https://{HOST4}:8022"
@@ -74,6 +74,12 @@ class Browser:
         assert token, form
         fields = (f"csrf={token[1]}", f"name={name}", f"password={password}", "next=/")
         return self.get("/sign-in", *(word for field in fields for word in ("--data-urlencode", field)))
+
+
+def doctor(site: Installed) -> tuple[int, str]:
+    """Exit status, and what it says, its lines joined."""
+    done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def web_pids(site: Installed) -> dict[str, int]:
@@ -202,21 +208,71 @@ def test_what_the_web_process_sees(site: Installed) -> None:
 
 
 def test_doctor(site: Installed) -> None:
-    done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, said = doctor(site)
+    assert status == 0, said
     for line in ("sign-in helper: it answers", f"web.listen: {HOST4}:8022 answers", f"{PAM}", "all 16 are active"):
-        assert line in done.stdout, done.stdout
-    assert "operators_group" not in done.stdout
+        assert line in said, said
+    assert "operators_group" not in said
     site.host.run("gpasswd", "--delete", "anna", GROUP)
     site.host.run("systemctl", "stop", "hatchway-signin.socket", "hatchway-signin.service")
     try:
-        done = site.host.run("hatchway", "doctor", check=False, timeout_s=120)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert f"nobody is in the group {GROUP}" in done.stdout
-        assert "sign-in helper: no operator can sign in" in done.stdout
+        status, said = doctor(site)
+        assert status == 1, said
+        assert f"nobody is in the group {GROUP}" in said
+        assert "sign-in helper: no operator can sign in" in said
     finally:
         site.host.run("gpasswd", "--add", "anna", GROUP)
         site.host.run("systemctl", "start", "hatchway-signin.socket", "hatchway-signin.service")
+    site.wait_all_run()
+
+
+def test_a_certificate_in_files(site: Installed) -> None:
+    """The web process reads the key by its group; doctor says when it cannot."""
+    host = site.host
+    text = host.read(CONFIG)
+    host.run("install", "-d", "/etc/hatchway/web")
+    for name in ("certificate", "key"):
+        group = ("-g", "hatchway-web", "-m", "0640")
+        host.run("install", *group, f"/var/lib/hatchway-web/{name}.pem", f"/etc/hatchway/web/{name}.pem")
+    try:
+        files = {name: f'"/etc/hatchway/web/{name}.pem"' for name in ("certificate", "key")}
+        site.configure({"web.tls": '"files"', **{f"web.{name}": path for name, path in files.items()}})
+        site.wait_all_run()
+        assert Browser(site).sign_in("anna", PASSWORD)[0] == 303
+        status, said = doctor(site)
+        assert status == 0, said
+        assert "/etc/hatchway/web/certificate.pem and its key can be read" in said
+        host.run("chmod", "0600", "/etc/hatchway/web/key.pem")
+        status, said = doctor(site)
+        assert status == 1, said
+        assert "hatchway-web cannot read /etc/hatchway/web/key.pem" in said
+    finally:
+        host.write(CONFIG, text)
+        host.run("rm", "-r", "/etc/hatchway/web")
+        host.run("systemctl", "reload", "hatchway")
+    site.wait_all_run()
+
+
+def test_a_drop_in_says_who_reaches_the_pages(site: Installed) -> None:
+    host = site.host
+    drop_in = "/etc/systemd/system/hatchway-web.service.d/who.conf"
+
+    def apply() -> None:
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", "hatchway-web")
+
+    # What a client's side of a refused packet looks like: it waits.
+    reached = ["curl", "--silent", "--insecure", "--max-time", "3", "--output", "/dev/null", PAGES]
+    try:
+        for allowed, status in ((CLIENT4, 0), ("localhost", 28)):
+            host.write(drop_in, f"[Service]\nIPAddressAllow={allowed}\nIPAddressDeny=any\n")
+            apply()
+            done = subprocess.run(host.on_client(*reached), capture_output=True, text=True, timeout=30)
+            assert done.returncode == status, f"{allowed}: {done.returncode}\n{done.stderr}"
+    finally:
+        host.run("rm", "-r", "/etc/systemd/system/hatchway-web.service.d")
+        apply()
+    assert subprocess.run(host.on_client(*reached), capture_output=True, timeout=30).returncode == 0
     site.wait_all_run()
 
 

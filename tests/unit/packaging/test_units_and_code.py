@@ -351,3 +351,15 @@ def test_what_sshd_is_given_is_what_the_document_says() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     (row,) = re.findall(r"^\| sshd \| the network.*$", text, re.MULTILINE)
     assert set(re.findall(r"CAP_[A-Z_]+", row)) == capabilities(unit_of("sshd"))
+
+
+def test_what_the_sign_in_helper_is_given_is_what_the_document_says() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    (paragraph,) = re.findall(
+        r"^The web process and the sign-in helper are there .*?\n\n", text, re.MULTILINE | re.DOTALL
+    )
+    assert set(re.findall(r"CAP_[A-Z_]+", paragraph)) == capabilities(unit_of("signin"))
+    for called, name in (("sign-in helper", "signin"), ("web", "web")):
+        (row,) = re.findall(rf"^\| {called} \| (?:\d+) \|.*$", text, re.MULTILINE)
+        mask = sum(1 << cap for cap in CAPABILITIES[unit_of(name)])
+        assert [int(cell.strip(" `"), 16) for cell in row.split("|")[3:6]] == [mask] * 3
