@@ -317,9 +317,10 @@ class Signing:
         self._journal.refused(name, place, told, instance)
 
     def _record(self, what: str, caller: Caller, visit: Visit) -> None:
-        # What is done by a link is its instance's.
-        instance = visit.name if visit.kind is ViewerKind.LINK else ""
-        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, instance, who=caller.origin))
+        # What is done by a link is its instance's; what a person does, theirs.
+        whose = "" if visit.kind is ViewerKind.OPERATOR else visit.name
+        login = visit.name if visit.kind is ViewerKind.PERSON else ""
+        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, whose, login, who=caller.origin))
 
 
 def caller_of(visit: Visit, place: str = "") -> Caller:
