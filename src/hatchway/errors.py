@@ -71,6 +71,9 @@ class HostError(HatchwayError):
 class UnfinishedError(HostError):
     """What was asked for holds, but the host has not done its part yet: that is tried until it has."""
 
+    code = "unfinished"
+    exit_code = 15
+
 
 class EngineError(HatchwayError):
     """The container engine cannot be reached or gave an unusable answer."""
@@ -132,6 +135,7 @@ BY_CODE: dict[str, type[HatchwayError]] = {
         ConflictError,
         RefusedError,
         HostError,
+        UnfinishedError,
         EngineError,
         ProtocolError,
         SignInError,

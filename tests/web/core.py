@@ -27,6 +27,7 @@ from hatchway.errors import (
     SignedOutError,
     SignInError,
     SignInWaitError,
+    UnfinishedError,
     UsageError,
 )
 from hatchway.model import InstanceKey, Mode, Origin, person_named
@@ -92,6 +93,8 @@ class FakeCore:
         self.public_url = ""
         self.wait = ""
         self.failing: HatchwayError | None = None
+        # What is taken away from people is, but the host has not heard of it.
+        self.unfinished: UnfinishedError | None = None
         self.problems: tuple[entry.Hindrance, ...] = ()
         self.new_password: str | None = None
         self._made = 0
@@ -335,9 +338,12 @@ class FakeCore:
                 return entry.KeyExport(
                     login=one.login or "", private=text, public="ssh-ed25519 AAAA", fingerprint="SHA256:x"
                 )
-            case people.ListPeople() | people.AddPerson() | people.RemovePerson():
-                return self._of_people(request)
-            case people.GrantPerson() | people.RevokePerson():
+            case people.RemovePerson() | people.RevokePerson():
+                answer = self._of_people(request)
+                if self.unfinished is not None:
+                    raise self.unfinished
+                return answer
+            case people.ListPeople() | people.AddPerson() | people.GrantPerson():
                 return self._of_people(request)
             case _:
                 return self._credentials(request)

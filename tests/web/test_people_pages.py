@@ -15,7 +15,7 @@ from tests.web.test_links import address, make, open_link
 from tests.web.test_pages import last, sent
 from tests.web.test_security import FORMS, PAGES, WEB
 
-from hatchway.errors import HostError
+from hatchway.errors import HostError, UnfinishedError
 from hatchway.model import Mode, Ownership
 from hatchway.printable import escaped
 from hatchway.web import paths
@@ -492,3 +492,20 @@ def test_hostile_names_are_data(operator: Client, anna: Client, core: FakeCore, 
     fields = {"instance": paths.coded(str(one.key)), "volume": paths.coded(path)}
     operator.send(operator.get(ANNA).form(f"{ANNA}/revoke", **fields))
     assert last(core) == people.RevokePerson(login="anna", instance=str(one.key), volumes=(path,))
+
+
+def test_what_is_not_taken_away_from_one_instance_is_from_the_others(operator: Client, core: FakeCore) -> None:
+    core.unfinished = UnfinishedError("access is taken away in the registry, but the host did not take it: it is away")
+    answer = sent(operator, f"{ANNA}/revoke-all", f"{ANNA}/revoke-all")
+    asked = {request.instance for _, request in core.calls if isinstance(request, people.RevokePerson)}
+    assert len(asked) > 1 and core.people["anna"].volumes == ()
+    for instance in asked:
+        assert f"{instance}: Access is taken away in the registry" in answer.text
+    assert "Nothing is shared" not in answer.text
+
+
+def test_who_is_removed_but_not_from_the_host_yet_is_told_of(operator: Client, core: FakeCore) -> None:
+    core.unfinished = UnfinishedError("anna is removed from the registry, but the host did not take it: it is away")
+    answer = sent(operator, f"{ANNA}/remove", f"{ANNA}/remove")
+    assert answer.status == 200 and "did not take it" in answer.text
+    assert "anna" not in core.people

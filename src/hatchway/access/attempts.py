@@ -177,9 +177,11 @@ class Attempts:
 
         return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
 
-    async def ask(self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]]) -> bool:
+    async def ask(
+        self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], *, slow: bool = False
+    ) -> bool:
         """As `check`, where `ask` has somebody else look at the guess."""
-        return await self._late(address, login, ask, self._turns)
+        return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
 
     async def _late(
         self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], turns: _Turns

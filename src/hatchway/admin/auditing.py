@@ -73,6 +73,12 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         if isinstance(answer, Pruned):
             for one in answer.instances:
                 journal.record(NewEvent(now(), EventKind.CHANGE, "forgotten", str(one.key), one.login, who=who))
+        if isinstance(answer, PersonRemoved):
+            # That it was shared with them stands there as well.
+            for key in dict.fromkeys(key for key, _ in answer.grants):
+                paths = ", ".join(path for one, path in answer.grants if one == key)
+                told = f"{paths} no longer shared with {answer.login}, who was removed"
+                journal.record(NewEvent(now(), EventKind.CHANGE, told, str(key), answer.login, who=who))
         return answer
 
     return audited

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hatchway import log
+from hatchway import addresses, log
 from hatchway.access.decision import Denial, decide_sign_in, has_passed
 from hatchway.addresses import Address
 from hatchway.admin.admission import Admission, facts_of
@@ -55,7 +55,7 @@ class PersonDoor:
         return passwords.verify(encoded, password.encode()) and known.password is not None
 
     def is_slow(self, known: Known) -> bool:
-        """Whether `verify` may take a second."""
+        """Whether `verify` may take a second. Raises DamagedSecretError."""
         return known.password is not None and passwords.is_slow(known.password.public)
 
     def denial(self, known: Known, address: Address | None) -> str:
@@ -67,13 +67,18 @@ class PersonDoor:
             denied = Denial.CREDENTIAL_EXPIRED if has_passed(password.expires_at, facts.now) else None
         return "" if denied is None else str(denied)
 
-    async def standing(self, name: str, uid: int, credential: int | None) -> str:
-        """Why whoever came in as `name`, with the password in row `credential`, may not stay; "" when they may."""
+    async def standing(self, name: str, uid: int, credential: int | None, place: str | None) -> str:
+        """Why whoever came in as `name`, with the password in row `credential`, may not stay; "" when they may.
+
+        They ask from the address `place`, "" for one that is none; None: it is not known, and not looked at.
+        """
         known = await self.known(name)
         if known is None or known.record.uid != uid:
             return str(Denial.UNKNOWN_LOGIN)
         if known.password is None or known.password.id != credential:
             return "the password is another one now"
+        if place is not None:
+            return self.denial(known, addresses.address(place))
         facts = self._admission.facts(known.record, address="")
         if facts.locked:
             return str(Denial.LOCKED)

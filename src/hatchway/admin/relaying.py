@@ -80,7 +80,7 @@ class Relaying:
             raise telling.failure(exc) from None
 
     async def _call(self, call: Call, _peer: Peer) -> object:
-        visit = await self._signing.visit(call.token)
+        visit = await self._signing.visit(call.token, call.address)
         request = frames.decode(bytes(call.request), self._kinds)
         address = addresses.address(call.address)
         caller = caller_of(visit, "" if address is None else str(address))

@@ -41,7 +41,7 @@ ROOT = (0,)
 TOKEN_BYTES = 32
 
 WRONG_MAX = 20
-"""Wrong passphrases after which a link opens nothing any more: whoever tries has its token, and others may try too."""
+"""Wrong passphrases after which a link opens nothing any more: whoever tries has its token."""
 
 
 def digest(token: str) -> str:
@@ -155,7 +155,7 @@ class LinkDoor:
     async def use(self, record: ShareLinkRecord) -> bool:
         """Count that it is opened. False when somebody was quicker, and it is used up."""
         now = self._core.now()
-        return await self._core.db(lambda registry: registry.use_share_link(record.id, now))
+        return await self._core.db(lambda registry: registry.use_share_link(record.id, now, WRONG_MAX))
 
     async def standing(self, row: int | None) -> str:
         """Why whoever came in by the link in that row may not stay; "" when they may. That it is used up is no reason:

@@ -135,6 +135,7 @@ class Signing:
 
     async def _sign_in_person(self, known: Known, password: str, address: Address | None, place: str) -> SignedIn:
         login, reason = known.record.login, "wrong password"
+        slow = self._people.is_slow(known)
 
         async def right() -> bool:
             nonlocal reason
@@ -143,7 +144,7 @@ class Signing:
             reason = self._people.denial(known, address)
             return not reason
 
-        if await self._attempts.ask(address, f"person {login}", right) and known.password is not None:
+        if await self._attempts.ask(address, f"person {login}", right, slow=slow) and known.password is not None:
             begun = self._visits.begin(
                 ViewerKind.PERSON, login, known.record.uid, self._clock(), credential=known.password.id
             )
@@ -175,17 +176,21 @@ class Signing:
         if link is not None and link.passphrase is not None and not request.passphrase:
             raise PassphraseError("this link asks for a passphrase, which you were told on another way")
         called = "a link" if link is None else f"link {link.name}"
-        used = False
+        used = wrong = False
 
         async def right() -> bool:
-            nonlocal used
-            if link is None or not await self._links.passes(link, request.passphrase):
+            nonlocal used, wrong
+            # Others may have guessed wrong while this one waited.
+            if link is None or not await self._links.known(request.token):
+                return False
+            if not await self._links.passes(link, request.passphrase):
+                wrong = True
                 return False
             used = await self._links.use(link)
             return True
 
         try:
-            passed = await self._attempts.ask(address, called, right)
+            await self._attempts.ask(address, called, right)
         except UncheckedError as exc:
             self._refused("", place, str(exc), f"{called} not looked at: too many guesses")
             raise SignInWaitError(_wait(exc.wait_s)) from None
@@ -195,7 +200,7 @@ class Signing:
                 ViewerKind.LINK, str(link.key), -1, self._clock(), link.id, link=link.name, most_s=most_s
             )
             return self._begun(*begun, place)
-        if link is not None and not passed:
+        if link is not None and wrong:
             self._refused("", place, "wrong passphrase", f"{called}: wrong passphrase", str(link.key))
             raise PassphraseError("the passphrase is wrong")
         self._refused("", place, "it opens nothing", f"{called} opens nothing")
@@ -211,14 +216,17 @@ class Signing:
         """Raises SignedOutError, and NotRunningError when it cannot be told now."""
         return self._viewer(await self.visit(request.token))
 
-    async def visit(self, token: str) -> Visit:
-        """The visit that `token` is for, of somebody who still may be here. Raises as `who_is`."""
+    async def visit(self, token: str, place: str | None = None) -> Visit:
+        """The visit that `token` is for, of somebody who still may be here, and asks from the address `place`.
+
+        Raises as `who_is`.
+        """
         visit = self._found(token)
         if visit.kind is ViewerKind.PERSON:
             # Nobody outside is to be asked, so what is taken away from people holds at once. Not while the visit itself
             # changes the password, and is not bound to it yet.
             async with visit.looking:
-                if reason := await self._people.standing(visit.name, visit.uid, visit.credential):
+                if reason := await self._people.standing(visit.name, visit.uid, visit.credential, place):
                     self._end(token, visit, reason)
             return self._found(token)
         if visit.kind is ViewerKind.LINK:
@@ -264,7 +272,7 @@ class Signing:
 
         A stolen token guesses no better than whoever has none: it is counted as signing in is.
         """
-        visit = await self.visit(request.token)
+        visit = await self.visit(request.token, request.address)
         address = addresses.address(request.address)
         caller = caller_of(visit, "" if address is None else str(address))
         known = await self._people.known(visit.name) if visit.kind is ViewerKind.PERSON else None
@@ -277,7 +285,7 @@ class Signing:
             return await trio.to_thread.run_sync(self._people.verify, known, current)
 
         try:
-            if not await self._attempts.ask(address, f"person {login}", right):
+            if not await self._attempts.ask(address, f"person {login}", right, slow=self._people.is_slow(known)):
                 self._refused(login, place, "wrong current password", NOT_CHANGED)
                 raise SignInError("the current password is wrong; nothing was changed")
         except UncheckedError as exc:

@@ -25,8 +25,8 @@ from hatchway.errors import (
     UsageError,
 )
 from hatchway.model import UNSAID, EventKind
-from hatchway.wire.admin import ConnectionInfo, Log, LogEntry, PersonStatus, PersonVolume, VolumeStatus
-from hatchway.wire.entry import ConditionsStatus, Hindrance, Keys, Password
+from hatchway.wire.admin import ConnectionInfo, Log, LogEntry, PersonStatus, PersonVolume, Server, VolumeStatus
+from hatchway.wire.entry import ConditionsStatus, Hindrance, KeyExport, Keys, Kicked, Password, Sessions
 
 T = TypeVar("T")
 
@@ -66,13 +66,20 @@ def to_person(answer: T, login: str) -> T:
             found = structs.replace(answer, not_ended=answer.not_ended and _NOT_ENDED)
         case Log():
             found = structs.replace(answer, entries=tuple(_entries(answer.entries, login)))
+        case Kicked() | KeyExport() | Server() | Sessions():
+            pass
+        case _:
+            # What a handler answers is an operator's until somebody has looked at it here.
+            raise RefusedError("this is not for you")
     return found  # type: ignore[return-value] # of the type it was
 
 
 def to_link(answer: object) -> object:
     """`answer`, as whoever opened a share link may see it: of its instance that by which one connects."""
-    if not isinstance(answer, ConnectionInfo) or answer.instance is None:
+    if isinstance(answer, KeyExport | Password | Server):
         return answer
+    if not isinstance(answer, ConnectionInfo) or answer.instance is None:
+        raise RefusedError("this is not for you")
     instance, problems = answer.instance, []
     volumes = tuple(_of_instance(one) for one in instance.volumes if one.session_path is not None)
     conditions = _conditions(answer.conditions)

@@ -581,10 +581,11 @@ class Registry:
         return found[0] if found else None
 
     @storing(0)
-    def use_share_link(self, row: int, now: float) -> bool:
-        """Count that the link in that row is opened at `now`, Unix seconds. False when it may not be (any more)."""
+    def use_share_link(self, row: int, now: float, wrong_max: int) -> bool:
+        """Count that the link in that row is opened at `now`, Unix seconds. False when it may not be (any more), also
+        after `wrong_max` wrong passphrases."""
         links = t.share_links.c
-        usable = and_(links.id == row, links.uses < links.uses_max, links.expires_at > now)
+        usable = and_(links.id == row, links.uses < links.uses_max, links.wrong < wrong_max, links.expires_at > now)
         with self._write() as connection:
             counted = connection.execute(update(t.share_links).where(usable).values(uses=links.uses + 1))
             return bool(counted.rowcount)

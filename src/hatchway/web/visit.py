@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +15,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from hatchway.errors import ConflictError, NotFoundError, RefusedError, SignedOutError, UnfinishedError, UsageError
+from hatchway.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    SignedOutError,
+    SignInWaitError,
+    UnfinishedError,
+    UsageError,
+)
 from hatchway.model import InstanceKey
 from hatchway.web import paths
 from hatchway.web import whose as logins
@@ -141,11 +150,16 @@ class Visit:
             status,
             viewer=self.viewer,
             csrf=self._house.forms.make(self.token),
-            notices=self._house.notices.take(self.token),
+            notices=() if self._refreshes else self._house.notices.take(self.token),
             here=self.request.url.path,
             now=self.now,
             **values,
         )
+
+    @property
+    def _refreshes(self) -> bool:
+        """Whether the script looks for news, on a page that shows no notices that come later."""
+        return self.request.headers.get("x-requested-with") == "refresh"
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Have the next page say `text`."""
@@ -209,6 +223,12 @@ def _check(visit: Visit, kind: ViewerKind) -> None:
     """Say no to a page as a whole, before it asks anything. What a viewer may do, the core decides by itself."""
     if visit.viewer.kind is not kind:
         raise RefusedError("this page is not for you")
+
+
+def say_when(response: Response, exc: SignInWaitError) -> None:
+    """Tell programs how many seconds to wait, if the text says it to people."""
+    if (wait := re.search(r"try again in (\d+) s", str(exc))) is not None:
+        response.headers["retry-after"] = wait[1]
 
 
 def sentence(text: str) -> str:

@@ -297,3 +297,25 @@ async def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path, fields: d
 def test_the_address_is_what_the_pages_are_called_from_outside(web: Web, host: str, url: str) -> None:
     config = Config(web=web, connect=Connect(host=host))
     assert share_links.url(config, "TOKEN") == (f"{url}/link#TOKEN" if url else "")
+
+
+async def test_guesses_that_wait_are_none_any_more_when_the_link_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that arrive at once are no more guesses than there may be."""
+    monkeypatch.setattr(share_links, "WRONG_MAX", 3)
+    async with shared(tmp_path) as web:
+        made, said = await make(web, passphrase="two mice in the cellar"), list[str]()
+
+        async def guess(number: int) -> None:
+            try:
+                await opened(web, made.token, f"guess number {number}", f"192.0.2.{number}")
+            except (PassphraseError, SignInError, SignInWaitError) as exc:
+                said.append(exc.code)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(guess, number)
+        # One more may be looked at beside the last.
+        assert 3 <= said.count("passphrase") <= 4
+        assert [one.over for one in (await web.stage.do(ListLinks())).links] == ["too many wrong passphrases"]

@@ -56,6 +56,7 @@ from hatchway.wire.entry import (
     RenewKey,
     ResetPassword,
     Sessions,
+    SetConditions,
 )
 from hatchway.wire.host import VolumeSize
 from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged, PersonRemoved, RemovePerson
@@ -398,3 +399,27 @@ def test_failures_of_the_host(exc: HatchwayError) -> None:
     assert "/" not in str(telling.failure(exc))
     mine = NotFoundError("there is no key 'x'")
     assert telling.failure(mine) is mine
+
+
+async def test_who_is_in_goes_when_they_may_not_come_from_there_any_more(tmp_path: Path) -> None:
+    """An allow-list is narrowed, and a token was taken elsewhere."""
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        await operator(web, SetConditions(instance="berta", allowed_from=("192.0.2.0/24",)), ConditionsStatus)
+        own = f"{PERSON}berta"
+        await web.sign_in("berta", password, "192.0.2.7")
+        assert (await web.call(Show(instance=own), ConnectionInfo, "192.0.2.9")).login == "berta"
+        with pytest.raises(SignedOutError):
+            await web.call(Show(instance=own), ConnectionInfo, "198.51.100.1")
+        with pytest.raises(SignedOutError):
+            await web.call(Show(instance=own), ConnectionInfo, "192.0.2.9")
+
+
+async def test_the_log_of_an_instance_tells_that_somebody_was_removed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        await made(web, "berta")
+        await operator(web, GrantPerson(login="berta", instance="shop/web/1", every=True), PersonChanged)
+        await operator(web, RemovePerson("berta"), PersonRemoved)
+        told = [(event.instance, event.what) for event in await web.told()]
+        assert ("shop/web/1", "/data, /logs no longer shared with berta, who was removed") in told
+        assert any(whose == "berta" and what.startswith("person removed") for whose, what in told)

@@ -12,14 +12,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from hatchway.errors import PassphraseError, SignedOutError, SignInError, SignInWaitError, UsageError
-from hatchway.web import paths
+from hatchway.errors import NotRunningError, PassphraseError, SignInError, SignInWaitError, UsageError
+from hatchway.web import paths, whose
 from hatchway.web.pages.instance import find
 from hatchway.web.tokens import TOKEN_MAX, new_visitor
-from hatchway.web.visit import Doors, House, StaleFormError, Visit, sentence
+from hatchway.web.visit import Doors, House, StaleFormError, Visit, say_when, sentence
 from hatchway.wire.links import NOTE_MAX, USES_MAX, LinkMade, LinkRevoked, ListLinks, MakeLink, RevokeLink, ShareLinks
-
-_INSTANCE = "/instances/{environment}/{container}/{number}"
 
 PASSPHRASE_MAX = 512
 
@@ -33,9 +31,9 @@ LIVES_S = {"1h": 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 def routes(doors: Doors) -> list[BaseRoute]:
     """Pages and forms of operators."""
     return [
-        doors.get(f"{_INSTANCE}/links", _links),
-        doors.post(f"{_INSTANCE}/links/make", _make, _to_links),
-        doors.post(f"{_INSTANCE}/links/revoke", _revoke, _to_links),
+        doors.get(f"{whose.OF_INSTANCE}/links", _links),
+        doors.post(f"{whose.OF_INSTANCE}/links/make", _make, _to_links),
+        doors.post(f"{whose.OF_INSTANCE}/links/revoke", _revoke, _to_links),
     ]
 
 
@@ -122,13 +120,13 @@ def open_routes(house: House) -> list[Route]:
         except SignInWaitError as exc:
             # A passphrase is typed again; a token is still in the form.
             response = form(request, 429, problem=sentence(str(exc)), token=token, asks=bool(passphrase))
-            if (wait := re.search(r"\d+", str(exc))) is not None:
-                response.headers["retry-after"] = wait[0]
+            say_when(response, exc)
             return response
         if (before := house.cookies.token(request)) is not None:
             try:
                 await house.backend.sign_out(before)
-            except SignedOutError:
+            except NotRunningError:
+                # It ends by itself; what was opened is used.
                 pass
         response = RedirectResponse(paths.HOMES[signed_in.viewer.kind], 303)
         house.cookies.keep(response, signed_in.token)

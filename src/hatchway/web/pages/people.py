@@ -5,13 +5,13 @@ from __future__ import annotations
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from hatchway.errors import NotFoundError, UsageError
-from hatchway.model import InstanceKey, Mode, parse_instance_key
+from hatchway.errors import ConflictError, NotFoundError, UnfinishedError, UsageError
+from hatchway.model import UNSAID, InstanceKey, Mode, parse_instance_key
 from hatchway.printable import escaped
 from hatchway.web import paths, whose
 from hatchway.web.pages import tree
 from hatchway.web.pages.instance import LATEST, attempt, find
-from hatchway.web.visit import Doors, Visit, to_page
+from hatchway.web.visit import Doors, Visit, sentence, to_page
 from hatchway.wire.admin import (
     ConnectionInfo,
     Listing,
@@ -59,7 +59,7 @@ def routes(doors: Doors) -> list[BaseRoute]:
         doors.post(_ADD, _add, lambda _visit: _ADD),
         doors.get(_HERE, _person),
         doors.get(f"{_HERE}/remove", _ask_remove),
-        doors.post(f"{_HERE}/remove", _remove, to_page),
+        doors.post(f"{_HERE}/remove", _remove, lambda _visit: "/people"),
         doors.get(_SHARE, _choose),
         doors.get(f"{_SHARE}/{{environment}}/{{container}}/{{number}}", _ask_share),
         doors.post(f"{_SHARE}/{{environment}}/{{container}}/{{number}}", _share, _to_share),
@@ -218,8 +218,18 @@ async def _share(visit: Visit) -> Response:
     mode, folder = visit.field("mode"), visit.field("folder", FOLDER_MAX).strip()
     if mode not in (Mode.READ_ONLY, Mode.READ_WRITE):
         raise UsageError("choose read-only, or read and write")
+    _, person = await _info(visit)
+    owned = {one.ownership for one in person.volumes if one.key == key and one.path in volumes}
+    if len(owned) > 1:
+        raise UsageError("whom new files belong to is not the same for these volumes: share them one at a time")
     request = GrantPerson(
-        login=login, instance=str(key), volumes=volumes, read_only=mode == Mode.READ_ONLY, folder=folder
+        login=login,
+        instance=str(key),
+        volumes=volumes,
+        read_only=mode == Mode.READ_ONLY,
+        folder=folder,
+        # What was said on the command line stays.
+        ownership=owned.pop() if owned else UNSAID,
     )
     changed = await visit.ask(request, PersonChanged)
     what = ", ".join(changed.changed) + (f", only {folder}," if folder else "")
@@ -279,7 +289,14 @@ async def _ask_revoke_all(visit: Visit) -> Response:
 
 async def _revoke_all(visit: Visit) -> Response:
     _, person = await _info(visit)
+    done = True
     for key in sorted({volume.key for volume in person.volumes}):
-        await visit.ask(RevokePerson(login=person.login, instance=str(key), every=True), PersonChanged)
-    visit.say(f"Nothing is shared with {person.login} any more. Their login, keys and password stay.")
+        try:
+            await visit.ask(RevokePerson(login=person.login, instance=str(key), every=True), PersonChanged)
+        except (ConflictError, NotFoundError, UnfinishedError) as exc:
+            # The others are taken away none the less.
+            done = False
+            visit.say(f"{key}: {sentence(str(exc))}", good=False)
+    if done:
+        visit.say(f"Nothing is shared with {person.login} any more. Their login, keys and password stay.")
     return visit.go(paths.person(person.login))

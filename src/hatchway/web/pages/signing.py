@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -11,7 +9,7 @@ from starlette.routing import Route
 from hatchway.errors import NotRunningError, SignedOutError, SignInError, SignInWaitError, UsageError
 from hatchway.web import paths
 from hatchway.web.tokens import new_visitor
-from hatchway.web.visit import House, StaleFormError, sentence
+from hatchway.web.visit import House, StaleFormError, say_when, sentence
 
 NAME_MAX = 256
 PASSWORD_MAX = 512
@@ -56,11 +54,13 @@ def routes(house: House) -> list[Route]:
             return form(request, 403, problem=sentence(str(exc)), name=name, there=there)
         except SignInWaitError as exc:
             response = form(request, 429, problem=sentence(str(exc)), name=name, there=there)
-            if (wait := re.search(r"\d+", str(exc))) is not None:
-                response.headers["retry-after"] = wait[0]
+            say_when(response, exc)
             return response
         if (before := house.cookies.token(request)) is not None:
-            await house.backend.sign_out(before)
+            try:
+                await house.backend.sign_out(before)
+            except NotRunningError:
+                pass  # it ends by itself
         response = RedirectResponse(paths.landing(signed_in.viewer.kind, there), 303)
         house.cookies.keep(response, signed_in.token)
         return response

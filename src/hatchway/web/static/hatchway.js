@@ -84,8 +84,8 @@
     return dialog;
   }
 
-  async function load(address, options) {
-    const answer = await fetch(address, { credentials: "same-origin", headers: { "X-Requested-With": "fetch" }, ...options });
+  async function load(address, options, why = "fetch") {
+    const answer = await fetch(address, { credentials: "same-origin", headers: { "X-Requested-With": why }, ...options });
     return { answer, page: new DOMParser().parseFromString(await answer.text(), "text/html") };
   }
 
@@ -166,11 +166,6 @@
     }
   });
 
-  // Filters do not wait for the button.
-  for (const select of document.querySelectorAll(".filters select")) {
-    select.addEventListener("change", () => select.form.requestSubmit());
-  }
-
   // State that changes by itself. What somebody is just using stays as it is.
   function inUse(part) {
     return part.contains(document.activeElement) || part.querySelector("details[open]") || part.querySelector("form[data-changed]");
@@ -179,7 +174,7 @@
     const parts = [...document.querySelectorAll("main [data-live]")];
     if (!parts.length || (!now && (document.hidden || Date.now() - touched > IDLE_MS || (dialog && dialog.open)))) return;
     let found;
-    try { found = await load(location.href); } catch { return; }
+    try { found = await load(location.href, undefined, "refresh"); } catch { return; }
     if (!found.answer.ok) return;
     if (new URL(found.answer.url).pathname !== location.pathname) { location.reload(); return; }
     for (const part of parts) {
