@@ -227,7 +227,7 @@ def _check(visit: Visit, kind: ViewerKind) -> None:
 
 def say_when(response: Response, exc: SignInWaitError) -> None:
     """Tell programs how many seconds to wait, if the text says it to people."""
-    if (wait := re.search(r"try again in (\d+) s", str(exc))) is not None:
+    if (wait := re.search(r"\b(\d+) s\b", str(exc))) is not None:
         response.headers["retry-after"] = wait[1]
 
 
