@@ -154,7 +154,7 @@ make_run_dir() {
 copy_checkout() {
     mkdir -p "$1"
     tar -C "$CHECKOUT" --exclude-vcs --exclude='__pycache__' --exclude='*.pyc' --exclude='*.egg-info' \
-        --exclude='./dist' --exclude='./build' --exclude='.*_cache' --exclude='.hypothesis' --exclude='.venv' \
+        --exclude='./dist' --exclude='./build' --exclude='./vagrant/boxes' --exclude='.vagrant' --exclude='.*_cache' --exclude='.hypothesis' --exclude='.venv' \
         --owner=0 --group=0 --mode='u+rwX,go=rX' -cf - . | tar -C "$1" --no-same-owner -xpf -
 }
 
