@@ -65,7 +65,7 @@ def test_the_certificate(config: Config, tmp_path: Path) -> None:
     kept = web.certificate(files, RUN, lambda _who, path: path if path == str(key) else None, root=True)
     expect(only(kept), FAILED, "cannot read", "key.pem")
     expect(only(web.certificate(with_web(files, key=str(another)), RUN, root=True)), FAILED, "cannot be used")
-    expect(only(web.certificate(with_web(files, key="/nonexistent"), RUN, root=True)), FAILED, "No such file")
+    expect(only(web.certificate(with_web(files, key=str(tmp_path / "none")), RUN, root=True)), FAILED, "No such file")
 
 
 @pytest.mark.parametrize("path", ["/home/x/key.pem", "/root/key.pem", "/run/key.pem", "/tmp/key.pem"])
