@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import figures, leftovers
 
-# PuTTY's programs keep random numbers and host keys there, else in the home directory that the user database says.
-os.environ["PUTTYDIR"] = "/nonexistent/putty"
+# PuTTY's programs keep random numbers and host keys there, else in the home directory that the user database says. Of a
+# directory that is not there they make it.
+os.environ["PUTTYDIR"] = "/dev/null/putty"
 
 TIERS = ("unit", "web", "mount", "sshd", "long", "host")
 CHECKED_TIERS = ("mount", "sshd", "long", "host")
