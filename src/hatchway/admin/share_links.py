@@ -141,7 +141,12 @@ class LinkDoor:
     async def known(self, token: str) -> ShareLinkRecord | None:
         """The link of that token, any text, if it opens something now."""
         found = await self._core.db(lambda registry: registry.share_link(digest=digest(token)))
-        return None if found is None or over(found, self._core.now()) else found
+        return None if found is None or over(found, self._core.now()) or await self._is_locked(found) else found
+
+    async def _is_locked(self, record: ShareLinkRecord) -> bool:
+        """Whether nobody is to enter by its login: then nobody is told how either."""
+        login = await self._core.db(lambda registry: registry.by_login(record.login))
+        return login is None or login.conditions.locked_at is not None
 
     async def passes(self, record: ShareLinkRecord, passphrase: str) -> bool:
         """Whether that is its passphrase, if it has one; a wrong one is counted. Takes as long as a hash does."""
@@ -163,6 +168,8 @@ class LinkDoor:
         found = None if row is None else await self._core.db(lambda registry: registry.share_link(row=row))
         if found is None:
             return "the link was taken back"
+        if await self._is_locked(found):
+            return "the login is locked"
         return "the link has expired" if found.expires_at <= self._core.now() else ""
 
 

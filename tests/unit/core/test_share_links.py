@@ -36,7 +36,17 @@ from hatchway.wire.admin import (
     Show,
     ShowServer,
 )
-from hatchway.wire.entry import ExportKey, KeyExport, ListKeys, Password, RenewKey, ResetPassword, ShowPassword
+from hatchway.wire.entry import (
+    ExportKey,
+    KeyExport,
+    ListKeys,
+    Lock,
+    Password,
+    RenewKey,
+    ResetPassword,
+    ShowPassword,
+    Unlock,
+)
 from hatchway.wire.links import LIFE_MAX_S, LinkMade, ListLinks, MakeLink, RevokeLink, ShareLinks
 from hatchway.wire.web import OpenLink, SignedIn, Viewer, ViewerKind, WhoIs
 
@@ -319,3 +329,16 @@ async def test_guesses_that_wait_are_none_any_more_when_the_link_is_over(
         # One more may be looked at beside the last.
         assert 3 <= said.count("passphrase") <= 4
         assert [one.over for one in (await web.stage.do(ListLinks())).links] == ["too many wrong passphrases"]
+
+
+async def test_who_locks_a_login_closes_its_links(tmp_path: Path) -> None:
+    async with shared(tmp_path) as web:
+        made = await make(web, uses=5)
+        found = await opened(web, made.token)
+        await web.stage.do(Lock(instance=KEY, why="stolen"))
+        with pytest.raises(SignedOutError):
+            await call(web, ExportKey(KEY), KeyExport, found.token)
+        with pytest.raises(SignInError):
+            await opened(web, made.token)
+        await web.stage.do(Unlock(KEY))
+        await opened(web, made.token)

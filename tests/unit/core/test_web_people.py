@@ -14,7 +14,7 @@ from tests.unit.core.test_web_socket import PASSWORD, THERE, Scene, scene
 from hatchway.access.throttle import FREE_AT_LOGIN
 from hatchway.admin import telling
 from hatchway.admin.callers import Caller
-from hatchway.admin.rights import MAY, OF_ONE_LOGIN, OPERATORS
+from hatchway.admin.rights import MAY, OF_ONE_LOGIN, OPERATORS, may
 from hatchway.credentials.keys import generate_ed25519
 from hatchway.errors import (
     ConflictError,
@@ -423,3 +423,10 @@ async def test_the_log_of_an_instance_tells_that_somebody_was_removed(tmp_path: 
         told = [(event.instance, event.what) for event in await web.told()]
         assert ("shop/web/1", "/data, /logs no longer shared with berta, who was removed") in told
         assert any(whose == "berta" and what.startswith("person removed") for whose, what in told)
+
+
+def test_people_renew_a_key_of_the_kind_that_is_configured() -> None:
+    own = f"{PERSON}berta"
+    assert may(ViewerKind.PERSON, "berta", RenewKey(instance=own))
+    assert not may(ViewerKind.PERSON, "berta", RenewKey(instance=own, kind="rsa4096"))
+    assert may(ViewerKind.OPERATOR, "anna", RenewKey(instance=own, kind="rsa4096"))
