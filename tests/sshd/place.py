@@ -77,8 +77,9 @@ class Place:
 
     def volumes(self) -> dict[str, str]:
         """What `hatchway ls` says of each volume's access."""
+        key = {"environment": "shop", "container": "web", "number": self.number}
         for info in self.hatchway.command("ls")["instances"]:
-            if info["key"]["number"] == self.number:
+            if info["key"] == key:
                 return {volume["path"]: str(volume["access"]) for volume in info["volumes"]}
         return {}
 

@@ -7,9 +7,9 @@ import json
 import time
 
 from tests.sshd.entering import Credential, Verdict, attempt, make_key
-from tests.sshd.persons import Person, add_alias, aliases, away, writes
+from tests.sshd.persons import Person, add_alias, aliases, away, is_there, writes
 from tests.sshd.place import Place
-from tests.sshd.running import Hatchway, running
+from tests.sshd.running import Hatchway, running, wait_until
 from tests.sshd.speaking import ClosedError
 
 SSH = "/home/u/.ssh"
@@ -57,6 +57,30 @@ def test_keys_written_while_their_instance_is_away() -> None:
                 hatchway.command("forget", place.instance)
                 with person.client() as client:
                     assert writes(client, f"/{root}/same/other")
+
+
+def test_keys_of_an_instance_that_nobody_has_shared_yet() -> None:
+    """It is away, and Hatchway was started anew meanwhile: it may be shared later, and let in whoever wrote there."""
+    with running() as hatchway:
+        place = Place(hatchway)
+        ssh = place.data / "ssh"
+        ssh.mkdir()
+        hatchway.add_volume(SSH, container="never", number=7, directory=ssh)
+        hatchway.write_instances()
+        wait_until(lambda: is_there(hatchway, "shop/never/7"), "it is there")
+        person = Person(hatchway, (place.instance, "/data"))
+        file = f"/{place.login}/data/ssh/authorized_keys"
+        with person.client() as client:
+            assert "ssh" in client.list(f"/{place.login}/data")
+            assert not writes(client, file)
+        with away(hatchway, "shop/never/7"):
+            with person.client() as client:
+                assert not writes(client, file)
+            hatchway.stop()
+            hatchway.start()
+            with person.client() as client:
+                assert not writes(client, file)
+        assert not (ssh / "authorized_keys").exists()
 
 
 def test_keys_written_while_nothing_is_known_of_instances() -> None:

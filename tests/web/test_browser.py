@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Route, expect
 from tests.chromium import browser
 from tests.web import sample
 from tests.web.core import NAME, PASSWORD, PERSON, PERSONS_PASSWORD, PRIVATE_KEY, RAW_PASSWORD, FakeCore
@@ -206,6 +206,36 @@ def test_live_state(page: Page, core: FakeCore) -> None:
     page.clock.run_for(16_000)
     expect(page.get_by_role("main")).not_to_contain_text("192.0.2.17")
     expect(page.get_by_role("main")).to_contain_text("1 open session")
+
+
+def test_an_open_menu_stays_when_news_come(page: Page, core: FakeCore) -> None:
+    """What was done in the dialog makes the page behind it stale: it is asked for anew when the dialog closes."""
+    page.clock.install()
+    page.goto(WEB)
+    open_dialog(page)
+    dialog, main = page.get_by_role("dialog"), page.get_by_role("main")
+    dialog.get_by_role("button", name="Reveal").click()
+    expect(dialog).to_contain_text(RAW_PASSWORD)
+    held: list[Route] = []
+    page.route(f"**{WEB}", lambda route: held.append(route))
+    core.sessions.clear()
+    one = core.instances[sample.WEB]
+    volumes = tuple(msgspec.structs.replace(volume, path=f"{volume.path}-new") for volume in one.volumes)
+    core.instances[sample.WEB] = msgspec.structs.replace(one, volumes=volumes)
+    with page.expect_request(f"**{WEB}"):
+        page.keyboard.press("Escape")
+    page.locator(".volume").first.locator("summary").click()
+    with page.expect_response(f"**{WEB}"):
+        held[0].continue_()
+    page.unroute(f"**{WEB}")
+    # What is not in use is new at once.
+    expect(main.locator("[data-live=sessions]")).not_to_contain_text("192.0.2.17")
+    page.clock.run_for(16_000)
+    expect(page.get_by_role("button", name="Make it read-only")).to_be_visible()
+    expect(main).not_to_contain_text("/srv/uploads-new")
+    page.keyboard.press("Escape")
+    page.clock.run_for(16_000)
+    expect(main).to_contain_text("/srv/uploads-new")
 
 
 def test_times_are_the_readers_own(chromium: Browser, site: str, core: FakeCore) -> None:

@@ -279,7 +279,7 @@ class Core:
             instances, people, self._deliveries = await self.db(
                 lambda registry: (registry.instances(), registry.people(), registry.deliveries())
             )
-            await self._look_at_keys(instances)
+            await self._look_at_keys()
             self.people_of = personal.by_volume(people)
             shared_by = [record for record in instances if record.grants]
             self.limits = shares.limits([*shared_by, *personal.as_given(people)], self.inventory)
@@ -301,25 +301,29 @@ class Core:
             self._key_sources = found
         return self._key_sources
 
-    async def _look_at_keys(self, instances: Iterable[InstanceRecord]) -> None:
+    async def _look_at_keys(self) -> None:
         """Know where keys lie: of an instance that is not there now as it was when it was."""
         before = await self._know_keys()
-        known, fresh = {record.key for record in instances}, self.inventory.fresh()
-        now = {key: _ssh_directories(self.inventory.get(key)) for key in known & fresh}
+        now = {key: _ssh_directories(self.inventory.get(key)) for key in self.inventory.fresh()}
         changed = {key: found for key, found in now.items() if found != before.get(key, frozenset())}
-        # An instance that was forgotten lets nobody in.
-        self._key_sources = {key: found for key, found in (before | now).items() if key in known}
+        self._key_sources = {key: found for key, found in (before | now).items() if found}
         if changed:
             try:
                 await self.db(lambda registry: registry.keep_key_sources(changed))
             except NoRoomError as exc:
                 self._logger.error("where keys lie is not stored, will be tried again", error=str(exc))
+                # What was known of them besides holds until it is.
                 for key in changed:
-                    del self._key_sources[key]
+                    self._key_sources[key] = before.get(key, frozenset())
         directories = {one for info in self.inventory.instances() for one in _ssh_directories(info)}
         self.key_places = KeyPlaces(
             directories | set().union(*self._key_sources.values()), self._deliveries, self._whereabouts
         )
+
+    def forget_keys(self, key: InstanceKey) -> None:
+        """An instance is forgotten, so nobody can be let in by what lies in its volumes, unless it is there."""
+        if self._key_sources is not None:
+            self._key_sources.pop(key, None)
 
     def places_of(self, deliveries: Iterable[Delivery]) -> KeyPlaces:
         """Those of `deliveries` only."""

@@ -337,6 +337,7 @@ class Operations:
     async def _forget_key(self, key: InstanceKey, caller: Caller) -> Forgotten:
         people = [one for one in await self._core.db(Registry.people) if any(grant.key == key for grant in one.grants)]
         record = await self._core.db(lambda registry: registry.forget(key))
+        self._core.forget_keys(key)
         paths = tuple(shares.by_path(record))
         logins = (record.login, *(person.login for person in people))
         for login in logins:

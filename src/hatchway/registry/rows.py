@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     CursorResult,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from hatchway.errors import ConflictError, NotFoundError, UsageError
 from hatchway.model import (
@@ -63,6 +65,7 @@ from hatchway.registry.records import (
 from hatchway.wire.host import Usage
 
 Condition = ColumnElement[bool]
+Columns = ReadOnlyColumnCollection[str, Column[Any]]
 
 SINGLE = (CredentialKind.KEY, CredentialKind.PASSWORD)
 """Kinds of which a login has one at most."""
@@ -70,7 +73,11 @@ SINGLE = (CredentialKind.KEY, CredentialKind.PASSWORD)
 
 def called(key: InstanceKey) -> Condition:
     """That an instance is the one called `key`."""
-    columns = t.instances.c
+    return of_key(t.instances.c, key)
+
+
+def of_key(columns: Columns, key: InstanceKey) -> Condition:
+    """That these columns of a table name the instance `key`."""
     return and_(
         columns.environment == key.environment, columns.container == key.container, columns.number == key.number
     )

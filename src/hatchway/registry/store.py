@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
 
+from msgspec import structs
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -69,6 +70,9 @@ T = TypeVar("T")
 CREDENTIALS_MAX = 100
 """Credentials of one login. sshd looks at all its keys for each one a client offers."""
 
+
+KEY_SOURCES_MAX = 10_000
+"""Directories in which keys may lie that are remembered."""
 
 Method = Callable[Concatenate["Registry", P], T]
 
@@ -389,6 +393,7 @@ class Registry:
             connection.execute(delete(t.credentials).where(t.credentials.c.login_id == owner))
             # Its volumes and grants go with it, its login is left without an instance (tables).
             connection.execute(delete(t.instances).where(rows.called(key)))
+            connection.execute(delete(t.key_sources).where(rows.of_key(t.key_sources.c, key)))
             return record
 
     @storing(FOR_ACCESS)
@@ -535,27 +540,32 @@ class Registry:
 
     def key_sources(self) -> dict[InstanceKey, frozenset[Directory]]:
         """What `keep_key_sources` was told last of each instance."""
-        columns = (t.instances.c.environment, t.instances.c.container, t.instances.c.number)
-        query = select(t.key_sources.c.source, t.key_sources.c.birth, *columns).join(t.instances)
         found: dict[InstanceKey, set[Directory]] = {}
         with self._read() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(select(t.key_sources)):
                 key = InstanceKey(row.environment, row.container, row.number)
                 found.setdefault(key, set()).add(Directory(row.source, row.birth))
         return {key: frozenset(directories) for key, directories in found.items()}
 
     @storing(FOR_ACCESS)
     def keep_key_sources(self, sources: Mapping[InstanceKey, Collection[Directory]]) -> None:
-        """Remember in which volumes of these instances keys may lie that let somebody in. Instances that were never
-        shared are left out."""
+        """Remember in which volumes of these instances keys may lie that let somebody in.
+
+        Of more than KEY_SOURCES_MAX those go that were told first, of instances that were never shared.
+        """
+        columns = t.key_sources.c
         with self._write() as connection:
             for key, directories in sources.items():
-                if (instance := rows.instance_id(connection, key)) is None:
-                    continue
-                connection.execute(delete(t.key_sources).where(t.key_sources.c.instance_id == instance))
+                connection.execute(delete(t.key_sources).where(rows.of_key(columns, key)))
                 for one in directories:
-                    values = {"instance_id": instance, "source": one.source, "birth": one.birth}
+                    values = {**structs.asdict(key), "source": one.source, "birth": one.birth}
                     connection.execute(insert(t.key_sources).values(values))
+            count = connection.execute(select(func.count()).select_from(t.key_sources)).scalar_one()
+            if count > KEY_SOURCES_MAX:
+                shared = and_(*(columns[name] == t.instances.c[name] for name in InstanceKey.__struct_fields__))
+                never = select(columns.id).where(~exists().where(shared)).order_by(columns.id)
+                oldest = never.limit(count - KEY_SOURCES_MAX).scalar_subquery()
+                connection.execute(delete(t.key_sources).where(columns.id.in_(oldest)))
 
     @storing(FOR_ACCESS)
     def make_share_link(self, key: InstanceKey, new: NewShareLink) -> ShareLinkRecord:

@@ -249,16 +249,20 @@ deliveries = Table(
     Column("done", Boolean, nullable=False),
 )
 
-# The volumes of an instance, when the catalog last had it, in which keys may lie that let somebody in by its login.
+# The volumes of an instance, when the catalog last had it, in which keys may lie that let somebody in by its login. Of
+# instances that were never shared as well: they may be.
 key_sources = Table(
     "key_sources",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("instance_id", ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    # model.InstanceKey.
+    Column("environment", Text, nullable=False),
+    Column("container", Text, nullable=False),
+    Column("number", Integer, nullable=False),
     # model.Directory.
     Column("source", Text, nullable=False),
     Column("birth", Text, nullable=False),
-    UniqueConstraint("instance_id", "source", "birth"),
+    UniqueConstraint("environment", "container", "number", "source", "birth"),
 )
 
 # Links that show whoever opens them how to connect to an instance: see admin.share_links.

@@ -915,3 +915,22 @@ def test_rules_are_replaced_as_a_whole(registry: Registry) -> None:
     assert registry.rules() == (first,)
     registry.replace_rules(())
     assert registry.rules() == ()
+
+
+def test_where_keys_lie_is_kept_of_each_instance_until_it_is_forgotten(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.enable(WEB, [(DATA, Mode.READ_WRITE)], by="root", now=1.0, new=NEW)
+    one, two = Directory("/srv/a/.ssh", "inode:1"), Directory("/srv/b/.ssh", "inode:2")
+    never = InstanceKey("blog", "app", 1)
+    registry.keep_key_sources({WEB: [one], never: [one, two]})
+    assert registry.key_sources() == {WEB: frozenset({one}), never: frozenset({one, two})}
+    registry.keep_key_sources({never: [two]})
+    assert registry.key_sources() == {WEB: frozenset({one}), never: frozenset({two})}
+    # What is too much goes, the oldest first, and never of an instance that is shared.
+    monkeypatch.setattr(store, "KEY_SOURCES_MAX", 3)
+    for number in range(2, 6):
+        registry.keep_key_sources({InstanceKey("blog", "app", number): [two]})
+    assert sorted(registry.key_sources()) == [InstanceKey("blog", "app", 4), InstanceKey("blog", "app", 5), WEB]
+    registry.forget(WEB)
+    assert WEB not in registry.key_sources()

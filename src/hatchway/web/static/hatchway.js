@@ -166,24 +166,30 @@
     }
   });
 
-  // State that changes by itself. What somebody is just using stays as it is.
-  function inUse(part) {
-    return part.contains(document.activeElement) || part.querySelector("details[open]") || part.querySelector("form[data-changed]");
+  // State that changes by itself. What somebody is just using stays as it is: an open menu or a form with something in
+  // it always, what only has the focus unless it is known to be stale.
+  let stale = false;
+  function inUse(part, now) {
+    return part.querySelector("details[open], form[data-changed]") || (!now && part.contains(document.activeElement));
   }
   async function refresh(now) {
     const parts = [...document.querySelectorAll("main [data-live]")];
+    if (now) stale = true;
     if (!parts.length || (!now && (document.hidden || Date.now() - touched > IDLE_MS || (dialog && dialog.open)))) return;
     let found;
     try { found = await load(location.href, undefined, "refresh"); } catch { return; }
     if (!found.answer.ok) return;
     if (new URL(found.answer.url).pathname !== location.pathname) { location.reload(); return; }
+    let left = false;
     for (const part of parts) {
       const fresh = found.page.querySelector(`main [data-live="${part.dataset.live}"]`);
-      if (!fresh || (inUse(part) && !now)) continue;
+      if (!fresh) continue;
+      if (inUse(part, stale)) { left = true; continue; }
       dress(fresh);
       const next = document.adoptNode(fresh);
       if (next.innerHTML !== part.innerHTML) part.replaceChildren(...next.childNodes);
     }
+    if (!left) stale = false;
   }
   document.addEventListener("input", (event) => event.target.form?.setAttribute("data-changed", ""));
   if (document.querySelector("main [data-live]")) setInterval(refresh, LIVE_MS, false);
