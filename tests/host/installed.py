@@ -20,6 +20,8 @@ from tests.host.booted import HOST4, HOST6, SCRIPTS, Host, wait_until
 
 PORT = 2022
 CONFIG = "/etc/hatchway/hatchway.toml"
+DROP_IN = "/etc/ssh/sshd_config.d/00-hatchway.conf"
+"""There when the host's own sshd serves the port."""
 UNITS = {path.name: path.read_text() for path in sorted((SCRIPTS.parent / "systemd").glob("hatchway*.*"))}
 SERVICES = tuple(name for name in UNITS if name.endswith(".service"))
 SOCKETS = tuple(name for name in UNITS if name.endswith(".socket"))
@@ -162,6 +164,8 @@ class Installed:
         only = {f"hatchway-{name}.service" for name in WEB_DAEMONS}
         done = self.host.run("systemctl", "is-active", *SERVICES, *SOCKETS, check=False)
         states = dict(zip((*SERVICES, *SOCKETS), done.stdout.split(), strict=True))
+        if self.host.exists(DROP_IN):
+            states.pop("hatchway-sshd.service")
         return all(state == ("active" if web or name not in only else "inactive") for name, state in states.items())
 
     def wait_all_run(self) -> None:
@@ -268,7 +272,9 @@ class Installed:
 
     def learn_host_keys(self) -> None:
         """Tell clients the host keys there are now; they accept no others."""
-        keys = self.host.shell("cat /etc/hatchway/ssh/*.pub").splitlines()
+        # The host's own, where its sshd serves our port.
+        theirs = self.host.exists(DROP_IN)
+        keys = self.host.shell(f"cat /etc/{'ssh/ssh_host_*_key.pub' if theirs else 'hatchway/ssh/*.pub'}").splitlines()
         names = (f"[{HOST4}]:{PORT}", f"[{HOST6}]:{PORT}")
         (self.client / "known_hosts").write_text("".join(f"{name} {key}\n" for name in names for key in keys))
 

@@ -25,6 +25,7 @@ from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
 from hatchway.model import EventKind, Login, is_probe, valid_login
 from hatchway.registry.records import CredentialKind, CredentialRecord, LoginRecord, NewEvent
+from hatchway.sshd import dropin
 from hatchway.wire.service import Peer, Work, peer_of, serve_connections
 
 MAX_REQUEST = 32 * 1024
@@ -276,7 +277,13 @@ class Gate:
         )
 
     def _service_ok(self, fields: Mapping[str, bytes]) -> bool:
-        return _text(fields, "service") == self._core.config.sshd.pam_service
+        config = self._core.config
+        service = _text(fields, "service")
+        if service == dropin.SERVICE:
+            # The host's own, which has other ports too. SSH_CONNECTION ends with the one that was connected to.
+            port = _text(fields, "connection").rpartition(" ")[2]
+            return port == str(config.sshd.port) and dropin.in_place(config)
+        return service == config.sshd.pam_service
 
     def _refused(self, login: str, address: str, reason: str, what: str = "login refused", **more: int) -> Answer:
         """No, and a note of it. `what` is what fail2ban looks for (fail2ban/hatchway.conf), `more` is for the log."""

@@ -15,13 +15,14 @@ from hatchway.admin.measuring import Measuring
 from hatchway.admin.secrets import of_kind, password_kind, unsealed
 from hatchway.admin.statuses import Statuses
 from hatchway.admin.volume_keys import VolumeKeys
+from hatchway.config import Config
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import DamagedSecretError
 from hatchway.errors import HostError
 from hatchway.model import Login, valid_host
 from hatchway.registry.records import CredentialKind, PersonRecord
-from hatchway.sshd import hostkeys
-from hatchway.wire.admin import ConnectionInfo, Server, Show, ShowServer
+from hatchway.sshd import dropin, hostkeys
+from hatchway.wire.admin import ConnectionInfo, HostKey, Server, Show, ShowServer
 from hatchway.wire.entry import Hindrance
 from hatchway.wire.service import Request
 
@@ -57,7 +58,7 @@ class Connecting:
         return Server(
             host=config.connect.host or _own_name(),
             port=config.connect.port or config.sshd.port,
-            host_keys=await trio.to_thread.run_sync(hostkeys.read, config.sshd.host_key_dir),
+            host_keys=await trio.to_thread.run_sync(_host_keys, config),
         )
 
     async def _server(self, _request: ShowServer, _caller: Caller) -> Server:
@@ -116,6 +117,12 @@ class Connecting:
         if self._core.host.problem is not None:
             found.append(Hindrance(f"nobody can enter now: {self._core.host.problem}", "hatchway doctor"))
         return found
+
+
+def _host_keys(config: Config) -> tuple[HostKey, ...]:
+    """Those of the sshd that serves our port. Raises HostError."""
+    theirs = dropin.host_key_files(config)
+    return hostkeys.read(config.sshd.host_key_dir) if theirs is None else hostkeys.of(theirs)
 
 
 def _own_name() -> str:

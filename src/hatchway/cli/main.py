@@ -17,6 +17,7 @@ from hatchway.cli.app import App, json_option
 from hatchway.cli.apply import apply
 from hatchway.cli.config import config
 from hatchway.cli.doctor.command import doctor
+from hatchway.cli.drop_in import drop_in
 from hatchway.cli.enable import confirm, disable, enable
 from hatchway.cli.export import export
 from hatchway.cli.forget import forget
@@ -116,6 +117,7 @@ for _command in (
     status,
     rotate_key,
     config,
+    drop_in,
     doctor,
 ):
     cli.add_command(_command)

@@ -17,8 +17,14 @@ from hatchway.wire.entry import PasswordKind
 
 _USUAL_PORT = 22
 
-_SSHFP_ALGORITHMS = {"ssh-rsa": 1, "ssh-ed25519": 4}
-"""RFC 4255, 3.1.1 and RFC 7479."""
+_SSHFP_ALGORITHMS = {
+    "ssh-rsa": 1,
+    "ecdsa-sha2-nistp256": 3,
+    "ecdsa-sha2-nistp384": 3,
+    "ecdsa-sha2-nistp521": 3,
+    "ssh-ed25519": 4,
+}
+"""RFC 4255, 3.1.1, RFC 6594, 3.1 and RFC 7479."""
 _SSHFP_SHA256 = 2
 """RFC 6594, 4.1."""
 

@@ -108,7 +108,8 @@ def session_monitor(helper_pid: int, login: str, program: str) -> Process:
     """The sshd process that waits for the PAM helper `helper_pid` while it opens a session for `login`.
 
     It is the helper's parent, runs as root, and names itself "<program>: <login> [priv]", the name our sshd was started
-    by, or from 9.8 on "sshd-session: <login> [priv]" (setproctitle in sshd.c, sshd-session.c). The helper is still
+    by, or "sshd" where the host's own serves our port, or from 9.8 on "sshd-session" (setproctitle in sshd.c,
+    sshd-session.c). The helper is still
     waiting for our answer, so its parent cannot have changed in between.
     Raises RefusedError when the process is anything else: hostd signals nothing else on the core's word.
     """
@@ -154,7 +155,7 @@ class Seen(NamedTuple):
         """Whose session this sshd monitor is for, or who is logging in by it; None when it is no monitor."""
         if self.uids[:3] != (0, 0, 0) or not self.title.endswith(" [priv]"):
             return None
-        for name in (program, "sshd-session"):
+        for name in (program, "sshd", "sshd-session"):
             if self.title.startswith(f"{name}: "):
                 return self.title[len(name) + 2 : -len(" [priv]")]
         return None

@@ -10,12 +10,15 @@ import binascii
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from hatchway.errors import HostError
 from hatchway.sshd.files import replace
 from hatchway.sshd.render import HOST_KEYS
 from hatchway.wire.admin import HostKey
+
+_ORDER = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 
 _TYPES = {"ssh_host_ed25519_key": ("-t", "ed25519"), "ssh_host_rsa_key": ("-t", "rsa", "-b", "3072")}
 
@@ -42,6 +45,18 @@ def ensure(directory: str) -> tuple[HostKey, ...]:
 def read(directory: str) -> tuple[HostKey, ...]:
     """The public keys in `directory`, ed25519 first. Needs no privileges. Raises HostError."""
     return tuple(_public(f"{directory}/{name}.pub") for name in HOST_KEYS)
+
+
+def of(files: Iterable[str]) -> tuple[HostKey, ...]:
+    """The public halves of the private keys in `files`, ed25519 first; of kinds that clients of today do not use, none.
+
+    Raises HostError, also when there is none.
+    """
+    found = [_public(f"{file}.pub") for file in files]
+    found = sorted((key for key in found if key.algorithm in _ORDER), key=lambda key: _ORDER.index(key.algorithm))
+    if not found:
+        raise HostError("the host's sshd has no host key that clients could be told of")
+    return tuple(found)
 
 
 def parse(line: str) -> HostKey:

@@ -1,9 +1,9 @@
-"""The text of the three files that make an sshd speak SFTP and nothing else, and of the PAM service by which operators
+"""The text of the files that make an sshd speak SFTP and nothing else, and of the PAM service by which operators
 sign in to the web pages. Pure: no I/O, no state.
 
-The policy is one `Match LocalPort` block, so the same file serves the dedicated sshd and, later, a drop-in for the
-host's own. The dedicated file sets the keywords that sshd takes only globally and includes the policy. The PAM file
-hands every stage to our helper and names no other source of truth.
+The policy is one `Match LocalPort` block, so the same text serves the dedicated sshd and the host's own (see dropin).
+The dedicated file sets the keywords that sshd takes only globally and includes the policy. The PAM file hands every
+stage to our helper and names no other source of truth.
 
 Each line says why it is there; sources are sshd_config(5) of OpenSSH 8.7 to 10.0, pam.conf(5) and pam_exec(8).
 """
@@ -37,7 +37,7 @@ SINCE_PAM_SERVICE_NAME: Version = (9, 8)
 SINCE_PENALTIES: Version = (9, 8)
 
 
-def _rule(why: str, *lines: str, indent: str = "") -> Iterator[str]:
+def rule_lines(why: str, *lines: str, indent: str = "") -> Iterator[str]:
     yield ""
     yield from textwrap.wrap(
         why, width=110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
@@ -50,7 +50,7 @@ def policy(config: Config, version: Version) -> str:
     """The policy for connections to `config.sshd.port`, for an sshd of `version`: sshd_config.d/hatchway.conf."""
 
     def rule(why: str, *lines: str) -> None:
-        text.extend(_rule(why, *lines, indent="    "))
+        text.extend(rule_lines(why, *lines, indent="    "))
 
     helper = f"{config.paths.libexec_dir}/authorized-keys"
     text = [
@@ -65,12 +65,14 @@ def policy(config: Config, version: Version) -> str:
         "whatever its password or keys.",
         f"AllowGroups {config.ids.session_group}",
     )
+    rule("Which of its own accounts the host lets in elsewhere says nothing of these.", "AllowUsers *")
     rule("root is in no such group; this says it twice.", "PermitRootLogin no")
     rule("Either a key or a password. Which of them a login has is decided by Hatchway.", "AuthenticationMethods any")
     rule(
         "Keys come from Hatchway alone: no file of any user is read for them, so nothing a container writes can let "
         "anybody in by itself.",
         "PubkeyAuthentication yes",
+        "PubkeyAuthOptions none",
         "AuthorizedKeysFile none",
     )
     rule(
@@ -129,6 +131,7 @@ def policy(config: Config, version: Version) -> str:
         "PermitListen none",
     )
     rule("No terminal, and no file of the user's is run at login.", "PermitTTY no", "PermitUserRC no")
+    rule("Nothing is written down for the session about how it came in.", "ExposeAuthInfo no")
     rule("sshd has nothing to say before login that would help anybody but a stranger.", "Banner none")
     rule("Programs that open several transfers on one connection stay below this.", "MaxSessions 10")
     rule(
@@ -148,7 +151,7 @@ def dedicated(config: Config, version: Version, policy_path: str, pid_file: str 
     """
 
     def rule(why: str, *lines: str) -> None:
-        text.extend(_rule(why, *lines))
+        text.extend(rule_lines(why, *lines))
 
     text = [
         MARKER,
@@ -216,7 +219,7 @@ def pam_service(config: Config, marker: str = MARKER) -> str:
     helper = f"{config.paths.libexec_dir}/pam {config.auth_socket}"
 
     def rule(why: str, *lines: str) -> None:
-        text.extend(_rule(why, *lines))
+        text.extend(rule_lines(why, *lines))
 
     text = [
         marker,
@@ -255,7 +258,7 @@ def signin_service(marker: str = MARKER) -> str:
     `pam_service`."""
 
     def rule(why: str, *lines: str) -> None:
-        text.extend(_rule(why, *lines))
+        text.extend(rule_lines(why, *lines))
 
     text = [
         marker,

@@ -21,6 +21,7 @@ from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
 from hatchway.model import InstanceKey, Snapshot, VolumeKind
 from hatchway.registry.records import NewCredential
+from hatchway.sshd import dropin, hostkeys
 from hatchway.wire.admin import (
     Access,
     DaemonStatus,
@@ -77,6 +78,36 @@ async def test_enable_makes_a_login_with_key_and_password(tmp_path: Path) -> Non
         assert not (await stage.ask("auth", login="shop-web-1", service=service, password="wrong"))[0]
         assert not (await stage.ask("auth", login="shop-web-1", service="sshd", password=shown.password))[0]
         assert not (await stage.ask("auth", login="shop-web-2", service=service, password=shown.password))[0]
+
+
+async def test_the_hosts_own_sshd_is_believed_where_it_serves_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only of connections to that port: it has others, at which our logins are good for nothing."""
+    monkeypatch.setattr(dropin, "FILE", str(tmp_path / "00-hatchway.conf"))
+    monkeypatch.setattr(hostkeys, "read", lambda _directory: ())
+    public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP1skrKklOu3YgxS58k+CzFQjl++0dqXbeKPdV/K4i0q"
+    (tmp_path / "host_key.pub").write_text(f"{public} root@host\n")
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance="shop/web/1", volumes=("/data",)))
+
+        async def enters(service: str, connection: str = CONNECTION) -> bool:
+            return (await stage.ask("account", login="shop-web-1", service=service, connection=connection))[0]
+
+        assert not await enters("sshd")
+        assert (await stage.do(Show(instance="shop/web/1"))).host_keys == ()
+        config = stage.core.config
+        text = dropin.sshd_text(config, (9, 2), (), [str(tmp_path / "host_key")])
+        Path(dropin.FILE).write_text(text)
+        assert await enters("sshd")
+        assert not await enters("sshd", CONNECTION.replace(" 2022", " 22"))
+        assert not await enters("sshd", CONNECTION.replace(" 2022", " 12022"))
+        assert not await enters("sshd", "")
+        assert not await enters("cron")
+        assert await enters("hatchway-sshd")
+        assert [key.public for key in (await stage.do(Show(instance="shop/web/1"))).host_keys] == [public]
+        Path(dropin.FILE).write_text(text.replace(config.auth_socket, "/run/another/auth.sock"))
+        assert not await enters("sshd")
 
 
 async def test_a_second_enable_keeps_login_and_credentials(tmp_path: Path) -> None:

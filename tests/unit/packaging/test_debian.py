@@ -181,8 +181,9 @@ def test_what_a_unit_hides_of_the_run_directory_is_made_before_it_starts() -> No
 
 def test_the_helpers_are_where_the_packaged_configuration_says() -> None:
     assert render.PACKAGED.paths.libexec_dir == "/usr/libexec/hatchway"
-    for name in install.HELPERS:
-        assert f"libexec/hatchway/{name}" in RULES
+    installed = re.search(r"addprefix \$\(VENV\)/libexec/hatchway/,([^)]+)\)", RULES)
+    assert installed
+    assert set(installed[1].split()) == {*install.HELPERS, "local-port"} == set(os.listdir("src/libexec"))
     assert f"/etc/pam.d/{render.PACKAGED.sshd.pam_service}" in RULES
     assert f"packaging/rendered signin >$(ROOT){Config().signin_pam_path}\n" in RULES
 

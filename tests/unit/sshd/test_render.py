@@ -47,6 +47,7 @@ def test_the_policy_allows_sftp_and_nothing_else(version: Version) -> None:
     found = keywords(render.policy(CONFIG, version))
     expected = {
         "AllowGroups": "hatchway-sftp",
+        "AllowUsers": "*",
         "AuthenticationMethods": "any",
         "AuthorizedKeysFile": "none",
         "AuthorizedKeysCommand": "/usr/libexec/hatchway/authorized-keys /run/hatchway/auth.sock %u",
@@ -55,6 +56,7 @@ def test_the_policy_allows_sftp_and_nothing_else(version: Version) -> None:
         "AuthorizedPrincipalsFile": "none",
         "TrustedUserCAKeys": "none",
         "PubkeyAuthentication": "yes",
+        "PubkeyAuthOptions": "none",
         "PasswordAuthentication": "yes",
         "KbdInteractiveAuthentication": "no",
         "PermitEmptyPasswords": "no",
@@ -75,10 +77,11 @@ def test_the_policy_allows_sftp_and_nothing_else(version: Version) -> None:
         "PermitListen": "none",
         "PermitTTY": "no",
         "PermitUserRC": "no",
+        "ExposeAuthInfo": "no",
         "Banner": "none",
     }
     assert {keyword: found.get(keyword) for keyword in expected} == {k: [v] for k, v in expected.items()}
-    assert not {"AcceptEnv", "SetEnv", "Include", "Subsystem", "AllowUsers"} & set(found)
+    assert not {"AcceptEnv", "SetEnv", "Include", "Subsystem"} & set(found)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -25,6 +25,7 @@ from hatchway.cli.doctor.finding import Finding, failed
 from hatchway.config import DEFAULT_PATH, Config
 from hatchway.errors import ConfigError
 from hatchway.model import AccessRule
+from hatchway.sshd import dropin
 from hatchway.wire.admin import DaemonStatus, Status
 
 _MEND = "mend the file: 'hatchway config check' says all that is wrong in it, hatchway.toml.example explains every key"
@@ -58,6 +59,7 @@ def examine(app: App) -> Iterator[Finding]:
         told = list(_guarded("daemon", ask))
     else:
         told, running = [daemon.not_asked(down)], state.runs(units.CORE)
+    drop_in = HERE.packaged and dropin.in_place(config)
     checks: list[tuple[str, Callable[[], Finding | list[Finding] | None]]] = [
         ("configuration", lambda: files.configuration(app.config_path)),
         ("settings", lambda: _settings(app, config)),
@@ -68,8 +70,11 @@ def examine(app: App) -> Iterator[Finding]:
         ("sshd", lambda: openssh.installed(config)),
         ("privilege separation", lambda: openssh.privsep(running or state.runs(units.SSHD))),
         ("login helpers", lambda: openssh.helpers(config)),
-        ("host keys", lambda: openssh.host_keys(config)),
-        ("port", lambda: openssh.port(config)),
+        *(
+            [("drop-in", lambda: openssh.drop_in(config))]
+            if drop_in
+            else [("host keys", lambda: openssh.host_keys(config)), ("port", lambda: openssh.port(config))]
+        ),
         ("nsswitch", names.switch),
         ("nss-systemd", lambda: names.answers(config)),
         ("sshd in use", lambda: openssh.in_use(config)),
@@ -87,7 +92,9 @@ def examine(app: App) -> Iterator[Finding]:
     for name, check in checks:
         yield from _guarded(name, check)
     if HERE.packaged:
-        yield from _guarded("units", lambda: units.active(state, running, units.last_line, web=config.web.enabled))
+        yield from _guarded(
+            "units", lambda: units.active(state, running, units.last_line, web=config.web.enabled, drop_in=drop_in)
+        )
         yield from _guarded("mount name space", lambda: units.namespaces(state))
     yield from told
     yield from _guarded("sockets", lambda: sockets.modes(config, running))

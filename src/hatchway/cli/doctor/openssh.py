@@ -6,7 +6,7 @@ import ipaddress
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hatchway.cli.doctor.advice import HERE, Advice
 from hatchway.cli.doctor.finding import Finding, failed, ok, warning
 from hatchway.config import Config
 from hatchway.errors import HatchwayError
-from hatchway.sshd import hostkeys, install, render, version
+from hatchway.sshd import changeover, hostkeys, install, render, version
 
 _LISTEN = "0A"
 """TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -196,6 +196,20 @@ def _taken(
             f"stop it, or set sshd.port to another port{again}",
         )
     return warning(name, "something listens there", "run 'hatchway doctor' as root to see what")
+
+
+def drop_in(
+    config: Config, root: bool | None = None, problems: Callable[[Config], Sequence[str]] = changeover.problems
+) -> list[Finding]:
+    """Whether the host's own sshd serves the port as it should, which it is to do."""
+    name = "drop-in"
+    if not (os.geteuid() == 0 if root is None else root):
+        return [warning(name, "the host's own sshd serves the port; not looked at", "run 'hatchway doctor' as root")]
+    found = problems(config)
+    again = "hatchway drop-in enable: it changes nothing until sshd accepts it"
+    return [failed(name, one, again) for one in found] or [
+        ok(name, f"the host's own sshd serves port {config.sshd.port}")
+    ]
 
 
 def in_use(config: Config, how: Advice = HERE, proc: str = "/proc") -> list[Finding]:

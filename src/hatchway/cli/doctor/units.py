@@ -189,17 +189,22 @@ def last_line(name: str, execute: Callable[[Sequence[str]], Ran] = run) -> str |
 
 
 def active(
-    state: State, running: bool, last_line: Callable[[str], str | None] = lambda _: None, *, web: bool = False
+    state: State,
+    running: bool,
+    last_line: Callable[[str], str | None] = lambda _: None,
+    *,
+    web: bool = False,
+    drop_in: bool = False,
 ) -> list[Finding]:
     """Whether each unit is active. `running`: the daemon answers. `last_line` tells what a unit that fails said. `web`:
-    there are to be web pages."""
+    there are to be web pages. `drop_in`: the host's own sshd serves the port."""
     name = "units"
     if state.problem is not None:
         return [warning(name, f"systemd cannot be asked: {state.problem}", "see 'systemctl status'")]
     missing = [one for one in NAMES if state.units.get(one, {}).get("LoadState", "not-found") == "not-found"]
     if missing:
         return [failed(name, f"systemd does not know {', '.join(missing)}", PACKAGE.reinstall(""))]
-    wanted = [one for one in NAMES if web or one not in ONLY_WEB]
+    wanted = [one for one in NAMES if (web or one not in ONLY_WEB) and not (drop_in and one == SSHD)]
     bad = [one for one in NAMES if state.units[one].get("ActiveState") != "active" and _is_wanted(one, state, wanted)]
     if UMBRELLA in bad and running and state.in_the_way is None:
         return [ok(name, "off: Hatchway was started by 'hatchway run'")]
