@@ -136,13 +136,20 @@ class Signing:
     async def _sign_in_person(self, known: Known, password: str, address: Address | None, place: str) -> SignedIn:
         login, reason = known.record.login, "wrong password"
         slow = self._people.is_slow(known)
+        away: NotRunningError | None = None
 
         async def right() -> bool:
-            nonlocal reason
-            if not await trio.to_thread.run_sync(self._people.verify, known, password):
-                return False
-            reason = self._people.denial(known, address)
-            return not reason
+            nonlocal reason, away
+            if await trio.to_thread.run_sync(self._people.verify, known, password):
+                reason = self._people.denial(known, address)
+                return not reason
+            # Where nobody can be asked of operators, all who are refused are told the same: who is a person and who is
+            # not must not show.
+            try:
+                await self._asked(CheckStanding(name=login, uid=known.record.uid))
+            except NotRunningError as exc:
+                away = exc
+            return False
 
         if await self._attempts.ask(address, f"person {login}", right, slow=slow) and known.password is not None:
             begun = self._visits.begin(
@@ -150,21 +157,26 @@ class Signing:
             )
             return self._begun(*begun, place)
         self._refused(login, place, reason, REFUSED)
-        raise SignInError(WRONG)
+        raise away or SignInError(WRONG)
 
     async def _sign_in_operator(self, name: str, password: str, address: Address | None, place: str) -> SignedIn:
         verdict = Verdict(operator=None)
+        away: NotRunningError | None = None
 
         async def right() -> bool:
-            nonlocal verdict
-            verdict = await self._asked(CheckPassword(name=name, password=password, address=place))
+            nonlocal verdict, away
+            try:
+                verdict = await self._asked(CheckPassword(name=name, password=password, address=place))
+            except NotRunningError as exc:
+                # Counted as a wrong one is, as it would be of a person.
+                away = exc
             return verdict.operator is not None
 
         # No login has a space. All spellings of a name are one, whatever the name services think of them.
         await self._attempts.ask(address, f"operator {name.casefold()}", right)
         if verdict.operator is None:
-            self._refused(name, place, verdict.reason, REFUSED)
-            raise SignInError(WRONG)
+            self._refused(name, place, verdict.reason if away is None else str(away), REFUSED)
+            raise away or SignInError(WRONG)
         operator = verdict.operator
         return self._begun(*self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock()), place)
 

@@ -21,6 +21,7 @@ from hatchway.errors import (
     HatchwayError,
     HostError,
     NotFoundError,
+    NotRunningError,
     RefusedError,
     SignedOutError,
     SignInError,
@@ -115,6 +116,24 @@ async def test_a_wrong_password(tmp_path: Path, password: str) -> None:
         assert [event.login for event in refused] == ["berta"]
         # And an operator is an operator.
         assert (await web.sign_in()).viewer.kind is ViewerKind.OPERATOR
+
+
+async def test_without_the_helper_nobody_is_told_who_is_a_person(tmp_path: Path) -> None:
+    """People come in as always. Whoever is refused hears the same of every name, and as often."""
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        Path(web.stage.core.config.signin_socket).unlink()
+        told: dict[str, list[str]] = {"berta": [], "nobody": []}
+        for _ in range(FREE_AT_LOGIN + 2):
+            for name, answers in told.items():
+                try:
+                    await web.sign_in(name, "wrong")
+                except (NotRunningError, SignInError, SignInWaitError) as exc:
+                    answers.append(f"{type(exc).__name__}: {exc}")
+                web.clock[0] += 1000.0
+        assert told["berta"] == told["nobody"]
+        assert "NotRunningError: whether you may sign in cannot be looked at now" in told["berta"][0]
+        assert (await web.sign_in("berta", password)).viewer.kind is ViewerKind.PERSON
 
 
 OTHERS = ["", "berta", "clara", f"{PERSON}clara", "shop/web/1", "shop-web-1", "web", f"{PERSON}shop-web-1", f"{PERSON}"]
