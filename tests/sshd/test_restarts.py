@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -35,11 +36,12 @@ def open_files(hatchway: Hatchway) -> Counter[str]:
     pids = {"supervisor": hatchway.process.pid}
     for module in ("hatchway.daemon", "hatchway.host.main", "hatchway.host.zygote", "hatchway.catalog.main"):
         (pids[module],) = children(hatchway, module)
-    return Counter(
-        f"{name} {os.readlink(path).partition(':[')[0]}"
-        for name, pid in pids.items()
-        for path in Path(f"/proc/{pid}/fd").iterdir()
-    )
+    found: Counter[str] = Counter()
+    for name, pid in pids.items():
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found[f"{name} {os.readlink(path).partition(':[')[0]}"] += 1
+    return found
 
 
 def kill(hatchway: Hatchway, module: str) -> None:
