@@ -258,7 +258,7 @@ def _listening(config: Config, before: hosts.Settings, known: version.Version) -
 def _holds(config: Config, known: version.Version, text: str) -> None:
     """Raises ConflictError unless the policy in `text` holds for our port, and nothing changes for the others."""
     policy = [line.split(None, 1) for line in render.policy(config, known).splitlines() if line.startswith("    ")]
-    ours = hosts.settings(config.sshd.binary, text, *_connection("hatchway-login", config.sshd.port))
+    ours = hosts.settings(config.sshd.binary, text, user="hatchway-login", port=config.sshd.port)
     for keyword, value in [pair for pair in policy if pair[0] != "#"]:
         said = [each.lower() for each in ours.get(keyword.lower(), [])]
         if not _alike(value) & {*said, " ".join(said)}:
@@ -268,8 +268,9 @@ def _holds(config: Config, known: version.Version, text: str) -> None:
             )
     for port in hosts.settings(config.sshd.binary, None)["port"]:
         for user in ("root", "nobody", "hatchway-login"):
-            connection = _connection(user, int(port))
-            without, with_it = (hosts.settings(config.sshd.binary, each, *connection) for each in (None, text))
+            without, with_it = (
+                hosts.settings(config.sshd.binary, each, user=user, port=int(port)) for each in (None, text)
+            )
             keywords = {*without, *with_it} - {"port", "listenaddress"}
             if changed := sorted(each for each in keywords if without.get(each) != with_it.get(each)):
                 raise ConflictError(f"{', '.join(changed)} would change for {user} at port {port}")
@@ -278,10 +279,6 @@ def _holds(config: Config, known: version.Version, text: str) -> None:
 def _alike(value: str) -> set[str]:
     """What `sshd -T` may say for a value: some it writes otherwise than they are given (servconf.c, dump_config)."""
     return {value.lower(), {"yes": "1", "no": "0"}.get(value, value.lower())}
-
-
-def _connection(user: str, port: int) -> tuple[str, ...]:
-    return (f"user={user}", "host=localhost", "addr=127.0.0.1", "laddr=127.0.0.1", f"lport={port}")
 
 
 def _answering(settings: hosts.Settings) -> tuple[Address, ...]:
@@ -395,7 +392,12 @@ def _remove_empty(directory: str) -> None:
 
 def _run(command: tuple[str, ...]) -> None:
     done = hosts.run(command, timeout_s=90.0)
-    if done.returncode != 0:
-        raise HostError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip() or done.returncode}")
     if "reload-or-restart" in command:
         time.sleep(SETTLE_S)
+        # It may have ended: one that systemd had listened for does, once systemd does so no more, for then it is in its
+        # own way.
+        if not _active(command[-1]):
+            return _run(("systemctl", "restart", command[-1]))
+    if done.returncode != 0:
+        raise HostError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip() or done.returncode}")
+    return None
