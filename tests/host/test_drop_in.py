@@ -118,10 +118,11 @@ def attempt(
         rest: tuple[str, ...] = ("-s", f"{login}@{address}", subsystem)
         if command is not None or options:
             rest = (*options, f"{login}@{address}", *(command or ()))
+        hello = "\0\0\0\5\1\0\0\0\3" if rest[0] == "-s" else ""
         done = subprocess.run(
             site.host.on_client("ssh", "-F", "none", *words, *rest),
-            input="\0\0\0\5\1\0\0\0\3" if rest[0] == "-s" else "", capture_output=True, text=True, errors="replace", timeout=60,
-            env=environment, cwd=site.client, check=False,
+            input=hello, capture_output=True, text=True, errors="replace", timeout=60, env=environment,
+            cwd=site.client, check=False,
         )  # fmt: skip
     told = re.sub(r"\bport \d+", "port N", done.stderr)
     return Outcome(done.returncode, re.sub(r"pts/\d+", "pts/N", done.stdout), told)

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hatchway import trust
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError
-from hatchway.sshd import dropin, hosts, render, version
+from hatchway.sshd import dropin, hosts, install, render, version
 from hatchway.sshd.files import replace
 
 DEDICATED = "hatchway-sshd.service"
@@ -98,6 +99,8 @@ def to_enable(config: Config) -> Plan:
             f"the host's sshd was started with {' '.join(given)}, which wins over its configuration: take that out of "
             "SSHD_OPTS in /etc/default/ssh or of its unit, and put it into a file in /etc/ssh/sshd_config.d"
         )
+    for name in (*install.HELPERS, "local-port"):
+        trust.require(f"{config.paths.libexec_dir}/{name}", executable=True)
     if not os.path.isdir(dropin.DIRECTORY):
         raise ConflictError(f"there is no directory {dropin.DIRECTORY} that the host's sshd reads")
     if (found := hosts.match_before()) is not None:
@@ -110,16 +113,16 @@ def to_enable(config: Config) -> Plan:
     before = hosts.settings(binary, None)
     _suits(config, before)
     listening = _listening(config, before, known)
-    text = dropin.sshd_text(config, known, listening, before.get("hostkey", ()))
+    text = dropin.sshd_text(config, known, listening, _host_keys(before))
     _holds(config, known, text)
+    pam = _text(dropin.pam_path(config))
+    if pam is None:
+        raise ConflictError(f"there is no {dropin.pam_path(config)}: PAM would ask another file for the host's sshd")
+    # PAM first: its lines change nothing as long as sshd does not listen to our port.
     changes = [
-        Change(dropin.pam_path(config), _text(dropin.pam_path(config)), None),
+        Change(dropin.pam_path(config), pam, dropin.with_block(pam, config)),
         Change(dropin.FILE, _text(dropin.FILE), text),
     ]
-    pam = changes[0].before
-    if pam is None:
-        raise ConflictError(f"there is no {changes[0].path}: PAM would ask /etc/pam.d/other for the host's sshd")
-    changes[0] = Change(changes[0].path, pam, dropin.with_block(pam, config))
     if unit.socket and not hosts.generated():
         changes.append(Change(dropin.SOCKET_FILE, _text(dropin.SOCKET_FILE), dropin.socket_text(config)))
     changes = [each for each in changes if each.before != each.after]
@@ -226,6 +229,17 @@ def _suits(config: Config, before: hosts.Settings) -> None:
         )
 
 
+def _host_keys(before: hosts.Settings) -> list[str]:
+    """The files of the host keys that are there: sshd leaves out those that are not. Raises ConflictError."""
+    found = [file for file in before.get("hostkey", ()) if os.path.exists(file)]
+    for file in found:
+        if not os.path.exists(f"{file}.pub"):
+            raise ConflictError(
+                f"there is no {file}.pub, which clients are to be told: ssh-keygen -y -f {file} >{file}.pub"
+            )
+    return found
+
+
 def _listening(config: Config, before: hosts.Settings, known: version.Version) -> tuple[str, ...]:
     """The lines by which the host's sshd listens to our port, and to what it listened to before."""
     family = before.get("addressfamily", ["any"])[0]
@@ -261,7 +275,8 @@ def _holds(config: Config, known: version.Version, text: str) -> None:
     ours = hosts.settings(config.sshd.binary, text, user="hatchway-login", port=config.sshd.port)
     for keyword, value in [pair for pair in policy if pair[0] != "#"]:
         said = [each.lower() for each in ours.get(keyword.lower(), [])]
-        if not _alike(value) & {*said, " ".join(said)}:
+        # All of it: of lists, such as AllowGroups, those of later Match blocks are added.
+        if " ".join(said) not in _alike(value):
             raise ConflictError(
                 f"'{keyword} {value}' would not hold for connections to port {config.sshd.port}: the host's sshd has "
                 f"{', '.join(said) or 'nothing'}. Look for {keyword} in {hosts.MAIN_FILE} and {dropin.DIRECTORY}"
