@@ -6,6 +6,7 @@ import contextlib
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -134,8 +135,8 @@ def sftp(site: Installed, login: str, batch: str, **how: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, re.sub(r"\bport \d+", "port N", done.stderr))
 
 
-def ours(site: Installed) -> dict[str, Outcome]:
-    """Attempts on our port: who gets in, and what they get."""
+def ours(site: Installed, took: dict[str, float]) -> dict[str, Outcome]:
+    """Attempts on our port: who gets in, and what they get. `took` is told how long some of them took, in seconds."""
     site.learn_host_keys()
     login, other = "plain-shop-1", "plain-other-1"
     password = site.password(SHOP)
@@ -152,7 +153,9 @@ def ours(site: Installed) -> dict[str, Outcome]:
     }
 
     def tried(name: str, who: str = login, **how: object) -> None:
+        began = time.monotonic()
         found[name] = attempt(site, PORT, who, **how)  # type: ignore[arg-type]
+        took[name] = time.monotonic() - began
 
     tried("wrong password", password="wrong")
     tried("empty password", password="")
@@ -204,6 +207,10 @@ IN = (
 """What is to work on our port. Everything else is refused."""
 
 
+REFUSED = ("wrong password", "nobody's login", "root by password", "anna by password")
+"""They are not to be told from each other."""
+
+
 def theirs(site: Installed) -> dict[str, Outcome]:
     """Attempts on the host's own port."""
     found: dict[str, Outcome] = {}
@@ -245,7 +252,10 @@ def test_the_same_table_in_both_modes(dropped: Installed, release: str) -> None:
         elsewhere = theirs(dropped)
         # What the host's own log has of these.
         logs.append(said_of(host, since))
-        tables.append((ours(dropped), elsewhere))
+        took: dict[str, float] = {}
+        tables.append((ours(dropped, took), elsewhere))
+        times = [f"{name} {took[name]:.2f} s" for name in REFUSED]
+        figures.note(f"{release}, {'drop-in' if drop_in else 'dedicated'}: refused after: {', '.join(times)}")
     (ours_before, theirs_before), (ours_after, theirs_after) = tables
     assert {name for name, one in ours_before.items() if one.status == 0} == set(IN)
     assert ours_after == ours_before
