@@ -273,7 +273,8 @@ def said_of(host: Host, since: str) -> list[str]:
     lines = [
         re.sub(r"\b(port|pid|user child is on pid) \d+|SHA256:\S+|\[\d+\]", "N", line) for line in text.splitlines()
     ]
-    return sorted(line for line in lines if line.strip())
+    # What is done from the host itself is to our port, or by the command that looks whether sshd answers.
+    return sorted(line for line in lines if line.strip() and " by 127.0.0.1 " not in line and " by ::1 " not in line)
 
 
 def test_dry_run_says_every_line_and_changes_none(dropped: Installed) -> None:
@@ -404,7 +405,7 @@ def test_sessions_go_on_and_a_boot_changes_nothing(dropped: Installed, release: 
     shown = dropped.hatchway("show", SHOP)
     theirs = {line.split()[1] for line in host.shell("cat /etc/ssh/ssh_host_*_key.pub").splitlines()}
     assert {key["public"].split()[1] for key in shown["host_keys"]} == theirs
-    host.run("hatchway", "kick", login)
+    host.run("hatchway", "kick", login, check=False)
     host.run("systemctl", "stop", "hatchway", timeout_s=120)
     assert attempt(dropped, PORT, login, key=login).status != 0
     assert attempt(dropped, 22, "anna", key="anna", command=("id",)).status == 0
