@@ -9,6 +9,7 @@ Needs root and systemd.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import socket
@@ -128,10 +129,16 @@ def to_enable(config: Config) -> Plan:
     changes = [each for each in changes if each.before != each.after]
     if not dropin.in_place(config):
         _is_free(config)
+    theirs = _answering(before)
+    if not theirs:
+        raise ConflictError(
+            f"the host's sshd answers at none of {', '.join(before['listenaddress'])} now, so it could not be told "
+            "whether it does afterwards: see what is the matter with it first"
+        )
     ours = _ours(config, text, unit)
     dedicated = _active(DEDICATED)
     needed = bool(changes) or dedicated or not all(_answers(each) for each in ours)
-    return Plan(True, unit, tuple(changes), _answering(before), ours, dedicated, needed)
+    return Plan(True, unit, tuple(changes), theirs, ours, dedicated, needed)
 
 
 def to_disable(config: Config) -> Plan:
@@ -200,13 +207,13 @@ def _do(plan: Plan, tell: Callable[[str], None], *, all_of_it: bool = False) -> 
 
     for change in plan.changes:
         tell(f"{'remove' if change.after is None else 'write'} {change.path}")
-        step(lambda change=change: _put(change))  # type: ignore[misc]
+        step(functools.partial(_put, change))
     for command in plan.commands:
         tell(" ".join(command))
-        step(lambda command=command: _run(command))  # type: ignore[misc]
+        step(functools.partial(_run, command))
     # Ours first: while the host's sshd has not done what it was told, only the others answer.
-    step(lambda: _must_answer(plan.ours))
-    step(lambda: _must_answer(plan.theirs))
+    step(functools.partial(_must_answer, plan.ours))
+    step(functools.partial(_must_answer, plan.theirs))
     if problems:
         raise HostError("; ".join(problems))
 
