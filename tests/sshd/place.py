@@ -62,18 +62,20 @@ class Place:
     def __init__(
         self,
         hatchway: Hatchway,
-        prepare: Callable[[Path], None] = lambda _: None,
+        prepare: Callable[[Path], None] | None = None,
         *,
         paths: Sequence[str] = ("/data", "/logs"),
     ) -> None:
         self.hatchway = hatchway
-        spare = hatchway.spare.setdefault(tuple(paths), [])
+        # Which directory it is is known from when the catalog sees it.
+        spare = hatchway.spare.setdefault(tuple(paths), []) if prepare is None else []
         if not spare:
-            spare += [_made(hatchway, paths) for _ in range(TOGETHER)]
+            spare += [_made(hatchway, paths) for _ in range(TOGETHER if prepare is None else 1)]
+            if prepare is not None:
+                prepare(spare[0][1]["/data"])
             hatchway.write_instances()
         self.number, self.directories = spare.pop(0)
         self.instance, self.login = f"shop/web/{self.number}", f"shop-web-{self.number}"
-        prepare(self.data)
         wait_until(lambda: len(self.volumes()) == len(paths), "the catalog sees all volumes")
         hatchway.enable(self.instance)
 
