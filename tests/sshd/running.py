@@ -21,7 +21,7 @@ import msgspec
 
 import hatchway
 from hatchway.errors import HatchwayError
-from hatchway.wire.admin import DaemonStatus, Listing, ListInstances, Status
+from hatchway.wire.admin import Listing, ListInstances
 from hatchway.wire.frames import call_blocking
 from hatchway.wire.people import ListPeople, People
 
@@ -31,7 +31,6 @@ PAM_SERVICE = "hatchway-test"
 _QUESTIONS: dict[tuple[str, ...], tuple[object, type[Any]]] = {
     ("ls",): (ListInstances(), Listing),
     ("person", "ls"): (ListPeople(), People),
-    ("status",): (DaemonStatus(), Status),
 }
 _CLIENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 
@@ -294,7 +293,7 @@ level = "debug"
 
     def sessions(self) -> int:
         """How many sessions hostd counts."""
-        return int(self.told("status")["sessions"])
+        return int(self.command("status")["sessions"])
 
     # Connecting
 
