@@ -118,6 +118,8 @@ class Hatchway:
         # The section [web], and a command that is put in front of `hatchway run`.
         self.web = web
         self.within = within
+        # What ssh itself prefers takes most of a client's time; test_login has that.
+        self.kex: tuple[str, ...] = ("-o", "KexAlgorithms=curve25519-sha256")
 
     # Running
 
@@ -315,6 +317,7 @@ level = "debug"
             "-o", "IdentitiesOnly=yes",
             "-o", "IdentityAgent=none",
             "-o", "ConnectTimeout=20",
+            *self.kex,
         ]  # fmt: skip
 
     def key_options(self, key: str) -> list[str]:
