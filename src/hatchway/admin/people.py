@@ -19,6 +19,7 @@ from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting, check_new_limits, check_ownership
 from hatchway.admin.key_places import Place
 from hatchway.admin.measuring import Measuring
+from hatchway.admin.secrets import of_kind, password_kind
 from hatchway.admin.statuses import Statuses
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
@@ -35,7 +36,7 @@ from hatchway.model import (
     valid_volume_path,
 )
 from hatchway.printable import plain
-from hatchway.registry.records import PersonGrant, PersonRecord
+from hatchway.registry.records import CredentialKind, PersonGrant, PersonRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.people import (
     FULL_NAME_MAX,
@@ -192,7 +193,9 @@ class PeopleRequests:
         password: str | None = None,
     ) -> PersonChanged:
         status = self._statuses.of_person(record, await self._statuses.sessions())
-        return PersonChanged(person=status, key=key, changed=changed, password=password)
+        known = await self._core.db(lambda registry: registry.credentials(record.login))
+        kind = password_kind(of_kind(known, CredentialKind.PASSWORD))
+        return PersonChanged(person=status, key=key, changed=changed, password=password, password_kind=kind)
 
 
 def fits(config: Config, login: str, place: str) -> bool:
