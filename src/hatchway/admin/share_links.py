@@ -19,7 +19,7 @@ from hatchway.admin.finding import Finding
 from hatchway.config import Config, web_address
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
-from hatchway.errors import UsageError
+from hatchway.errors import ConflictError, UsageError
 from hatchway.printable import plain
 from hatchway.registry.records import NewShareLink, ShareLinkRecord
 from hatchway.wire.links import (
@@ -89,6 +89,8 @@ class LinkRequests:
         }
 
     async def _make(self, request: MakeLink, caller: Caller) -> LinkMade:
+        if not self._core.config.web.enabled:
+            raise ConflictError("the web pages are off: set enabled = true below [web], then reload")
         now = self._core.now()
         if not now < request.expires_at <= now + LIFE_MAX_S + 60:
             raise UsageError(f"a link must expire, in {LIFE_MAX_S / 86400:.0f} days at most")
