@@ -87,7 +87,8 @@ class PeopleRequests:
         return People(tuple(self._statuses.of_person(person, sessions, sizes) for person in people))
 
     async def _add(self, request: AddPerson, caller: Caller) -> PersonChanged:
-        if not valid_login(request.login) or is_probe(request.login):
+        # With "_" begin accounts that packages make (Debian policy 9.2.1): one of them may come later.
+        if not valid_login(request.login) or request.login.startswith("_") or is_probe(request.login):
             raise UsageError(
                 f"{request.login!r} cannot be a login: a letter, then letters, digits, '-' and '_', all in lower case, "
                 "at most 31 together"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.core.stage import staged
 
+from hatchway.errors import UsageError
 from hatchway.wire.entry import PasswordKind
 from hatchway.wire.people import AddPerson, PersonChanged
 
@@ -26,3 +27,11 @@ async def test_whether_the_password_can_be_shown_is_told(
         made = await stage.do(AddPerson(login="berta"))
         assert isinstance(made, PersonChanged)
         assert (made.password_kind, made.password is not None) == (kind, shown)
+
+
+@pytest.mark.parametrize("login", ["_x", "-x", "1x", "Berta", "ber ta", "b\u00e9rta", "", "b" * 32])
+async def test_what_cannot_be_a_login_is_refused_with_what_can(tmp_path: Path, login: str) -> None:
+    async with staged(tmp_path) as stage:
+        with pytest.raises(UsageError, match="a letter, then letters, digits, '-' and '_', all in lower case"):
+            await stage.do(AddPerson(login=login))
+        assert await stage.do(AddPerson(login="b_-1"))
