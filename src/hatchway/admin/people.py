@@ -20,6 +20,7 @@ from hatchway.admin.granting import Granting, check_new_limits, check_ownership
 from hatchway.admin.key_places import Place
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.secrets import of_kind, password_kind
+from hatchway.admin.share_links import pages_url
 from hatchway.admin.statuses import Statuses
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
@@ -196,7 +197,15 @@ class PeopleRequests:
         status = self._statuses.of_person(record, await self._statuses.sessions())
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         kind = password_kind(of_kind(known, CredentialKind.PASSWORD))
-        return PersonChanged(person=status, key=key, changed=changed, password=password, password_kind=kind)
+        config = self._core.config
+        return PersonChanged(
+            person=status,
+            key=key,
+            changed=changed,
+            password=password,
+            password_kind=kind,
+            web=pages_url(config) if config.web.enabled else None,
+        )
 
 
 def fits(config: Config, login: str, place: str) -> bool:

@@ -43,7 +43,10 @@ TYPES = ("ed25519", "rsa2048", "rsa3072", "rsa4096")
 
 @click.group()
 def key() -> None:
-    """The keys of an instance."""
+    """The keys of an instance or a person.
+
+    INSTANCE may be the login of a person, but where a key is put into volumes or taken from them.
+    """
 
 
 @key.command("list")

@@ -25,7 +25,7 @@ from hatchway.wire.people import (
     RevokePerson,
 )
 
-_LABELS = 17
+_LABELS = 18
 """Columns of what stands in front of the commands."""
 
 
@@ -151,6 +151,8 @@ def _print_added(out: Terminal, changed: PersonChanged) -> None:
     out.out()
     for label, command in commands.items():
         out.field(label, safe(command), width=_LABELS)
+    if changed.web is not None:
+        out.field("On the web pages", _signing_in(changed), width=_LABELS)
 
 
 def _print_changed(out: Terminal, changed: PersonChanged, done: str) -> None:
@@ -160,6 +162,16 @@ def _print_changed(out: Terminal, changed: PersonChanged, done: str) -> None:
     if person.volumes:
         out.out()
         out.out(Text.assemble("'", safe(f"hatchway show {person.login}"), "' has everything a client needs."))
+        if changed.web is not None:
+            out.out(Text.assemble("They find it on the web pages, too: ", _signing_in(changed), "."))
+
+
+def _signing_in(changed: PersonChanged) -> Text:
+    """Where and how they sign in to the web pages, which are on."""
+    how = "they sign in with login and password"
+    if changed.password_kind is PasswordKind.NONE:
+        how = "to sign in they need a password, which 'hatchway password reset' makes"
+    return Text.assemble(safe(f"{changed.web}/"), "  ", how) if changed.web else Text(how)
 
 
 def _print_people(out: Terminal, answer: People) -> None:

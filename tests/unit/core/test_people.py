@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.core.stage import staged
 
+from hatchway.config import Web
 from hatchway.errors import UsageError
 from hatchway.wire.entry import PasswordKind
 from hatchway.wire.people import AddPerson, PersonChanged
@@ -35,3 +36,14 @@ async def test_what_cannot_be_a_login_is_refused_with_what_can(tmp_path: Path, l
         with pytest.raises(UsageError, match="a letter, then letters, digits, '-' and '_', all in lower case"):
             await stage.do(AddPerson(login=login))
         assert await stage.do(AddPerson(login="b_-1"))
+
+
+@pytest.mark.parametrize(
+    ("web", "told"),
+    [(Web(), None), (Web(enabled=True), ""), (Web(enabled=True, url="https://a.example/"), "https://a.example")],
+)
+async def test_where_they_sign_in_is_told(tmp_path: Path, web: Web, told: str | None) -> None:
+    async with staged(tmp_path, web=web) as stage:
+        made = await stage.do(AddPerson(login="berta"))
+        assert isinstance(made, PersonChanged)
+        assert made.web == told
