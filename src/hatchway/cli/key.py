@@ -45,7 +45,8 @@ TYPES = ("ed25519", "rsa2048", "rsa3072", "rsa4096")
 def key() -> None:
     """The keys of an instance or a person.
 
-    INSTANCE may be the login of a person, but where a key is put into volumes or taken from them.
+    INSTANCE may be the login of a person, except for 'deliver', 'take-back' and 'volumes': people have no volumes of
+    their own.
     """
 
 
