@@ -107,6 +107,21 @@ def test_it_begins_as_the_pages_are_called_from_outside(operator: Client, core: 
     assert address(make(operator)).startswith("https://files.example.org/link#")
 
 
+@pytest.mark.parametrize(
+    ("called", "warned"),
+    [
+        ("", True),  # as the test's own site is
+        ("https://localhost:8022", True),
+        ("https://[::1]:8022", True),
+        ("https://files.example.org", False),
+        ("https://192.0.2.7:8022", False),
+    ],
+)
+def test_an_address_of_this_host_only_is_warned_of(operator: Client, core: FakeCore, called: str, warned: bool) -> None:
+    core.public_url = called
+    assert ("Only this host itself can open it" in make(operator).text) == warned
+
+
 @pytest.mark.parametrize("fields", [{"uses": "often"}, {"uses": "-1"}, {"life": "99y"}, {"note": "x" * 500}])
 def test_what_cannot_be_is_said(operator: Client, core: FakeCore, fields: dict[str, str]) -> None:
     form = operator.get(f"{WEB}/links").form(f"{WEB}/links/make")

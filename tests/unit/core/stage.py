@@ -26,7 +26,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.volume_keys import VolumeKeys
-from hatchway.config import Access, Config, Credentials, Login, Paths
+from hatchway.config import Access, Config, Credentials, Login, Paths, Web
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host import policy
@@ -53,6 +53,8 @@ from hatchway.wire.service import Peer
 
 ROOT = Caller.of(Peer(1, 0, 0))
 WEB = InstanceKey("shop", "web", 1)
+
+WITHOUT_PAGES = Web()
 
 
 class FakeHost(HostLink):
@@ -253,7 +255,13 @@ def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB, label: str = "") -> S
 
 @asynccontextmanager
 async def staged(
-    directory: Path, password: str = "raw", *, labels: bool = False, lock_after: int = 0, expiry_known: bool = True
+    directory: Path,
+    password: str = "raw",
+    *,
+    labels: bool = False,
+    lock_after: int = 0,
+    expiry_known: bool = True,
+    web: Web = WITHOUT_PAGES,
 ) -> AsyncIterator[Stage]:
     """A stage in `directory` whose catalog has shown one container with two volumes and a tmpfs."""
     config = Config(
@@ -261,6 +269,7 @@ async def staged(
         credentials=Credentials(password=password),  # type: ignore[arg-type] # one of its two words
         access=Access(labels=labels),
         login=Login(lock_after=lock_after),
+        web=web,
     )
     registry = Registry.open(config.registry_path)
     try:

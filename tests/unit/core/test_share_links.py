@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import pytest
 import trio
-from tests.unit.core.stage import WEB
+from tests.unit.core.stage import WEB, staged
 from tests.unit.core.test_web_socket import Scene, scene
 
 from hatchway.admin import share_links
 from hatchway.config import Config, Connect, Web
 from hatchway.errors import (
+    ConflictError,
     NotFoundError,
     PassphraseError,
     RefusedError,
@@ -291,6 +292,15 @@ async def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path, fields: d
         with pytest.raises(UsageError, match="90 days"):
             await make(web, expires_at=web.stage.core.now() + LIFE_MAX_S + HOUR_S)
         assert await web.stage.do(ListLinks()) == ShareLinks(())
+
+
+async def test_without_web_pages_there_are_no_links(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance=KEY, every=True))
+        with pytest.raises(ConflictError, match=r"the web pages are off: set enabled = true below \[web\]"):
+            await stage.do(MakeLink(instance=KEY, expires_at=stage.core.now() + HOUR_S))
+        # Those that were made before can be looked at, and taken back.
+        assert await stage.do(ListLinks()) == ShareLinks(())
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ page pastes the address there; so it is sent when somebody presses the button, i
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from hatchway import addresses
 from hatchway.errors import NotRunningError, PassphraseError, SignInError, SignInWaitError, UsageError
 from hatchway.web import paths, whose
 from hatchway.web.pages.instance import find
@@ -68,8 +70,24 @@ async def _make(visit: Visit) -> Response:
     # Where the operator is: what they see the pages by, others may see them by as well.
     url = made.url or f"{visit.origin}/link#{made.token}"
     return visit.page(
-        "link-made.html", whose=visit.whose, instance=instance, link=made.link, url=url, configured=bool(made.url)
+        "link-made.html",
+        whose=visit.whose,
+        instance=instance,
+        link=made.link,
+        url=url,
+        configured=bool(made.url),
+        only_here=_is_only_here(url),
     )
+
+
+def _is_only_here(url: str) -> bool:
+    """Whether an address leads everybody to the computer they sit at."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    found = addresses.address(host)
+    return host == "localhost" if found is None else found.is_loopback
 
 
 async def _revoke(visit: Visit) -> Response:
