@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import trio
 
 from hatchway.access.throttle import Throttle, source_of, widest_of
 from hatchway.addresses import Address
+
+T = TypeVar("T")
 
 PARALLEL = 2
 """Checks at once. Each has 64 MiB."""
@@ -158,6 +160,8 @@ class Attempts:
         self._failure_s = failure_s
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
+        # Of their own: whatever else takes long in threads, no check waits for it.
+        self._threads = trio.CapacityLimiter(PARALLEL + 1)
         # Guesses that wait or are looked at, by login and by network.
         self._logins: Counter[Hashable] = Counter()
         self._networks: Counter[Hashable] = Counter()
@@ -173,7 +177,7 @@ class Attempts:
         """
 
         async def ask() -> bool:
-            return await trio.to_thread.run_sync(verify)
+            return await self.in_thread(verify)
 
         return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
 
@@ -182,6 +186,10 @@ class Attempts:
     ) -> bool:
         """As `check`, where `ask` has somebody else look at the guess."""
         return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Run `call`, which a guess is looked at with, in a thread that is for guesses of this sort alone."""
+        return await trio.to_thread.run_sync(call, limiter=self._threads)
 
     async def _late(
         self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], turns: _Turns

@@ -201,7 +201,7 @@ class Gate:
     async def _rehash(self, password: CredentialRecord, right: bytes) -> None:
         """Keep a password as we hash them, now that it is known: it was imported, or is from before."""
         try:
-            anew = await trio.to_thread.run_sync(passwords.hash_attempt, right)
+            anew = await self._attempts.in_thread(lambda: passwords.hash_attempt(right))
             await self._core.db(lambda registry: registry.rehash(password.id, password.public, anew))
         except Exception:
             # It is right, and stays as it is.

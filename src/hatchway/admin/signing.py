@@ -140,7 +140,7 @@ class Signing:
 
         async def right() -> bool:
             nonlocal reason, away
-            if await trio.to_thread.run_sync(self._people.verify, known, password):
+            if await self._attempts.in_thread(lambda: self._people.verify(known, password)):
                 reason = self._people.denial(known, address)
                 return not reason
             # Where nobody can be asked of operators, all who are refused are told the same: who is a person and who is
@@ -195,7 +195,8 @@ class Signing:
             # Others may have guessed wrong while this one waited.
             if link is None or not await self._links.known(request.token):
                 return False
-            if not await self._links.passes(link, request.passphrase):
+            if not await self._attempts.in_thread(lambda: self._links.passes(link, request.passphrase)):
+                await self._links.miss(link)
                 wrong = True
                 return False
             used = await self._links.use(link)
@@ -294,7 +295,7 @@ class Signing:
         current = request.current if len(request.current.encode()) <= PASSWORD_MAX else ""
 
         async def right() -> bool:
-            return await trio.to_thread.run_sync(self._people.verify, known, current)
+            return await self._attempts.in_thread(lambda: self._people.verify(known, current))
 
         try:
             if not await self._attempts.ask(address, f"person {login}", right, slow=self._people.is_slow(known)):
