@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
-from hatchway.access.throttle import Throttle, source_of, widest_of
-from hatchway.addresses import Address
+from hatchway.access.throttle import Throttle
+from hatchway.addresses import Address, site_of, source_of
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ class Attempts:
         # Of each pair one at a time: else all that arrive at once were free.
         async with self._pair((source_of(address), login)):
             await trio.sleep(self._check_wait(address, login, HOLD_S))
-            network, now = widest_of(address), trio.current_time()
+            network, now = site_of(address), trio.current_time()
             priority = Priority(
                 stranger=not self.throttle.is_known(address, login),
                 crowd=self.throttle.crowd(address, now),

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from hatchway.addresses import Address
+from hatchway.addresses import Address, source_of
 
 FREE_AT_LOGIN = 4
 """Failures of an address at one login that cost nothing: people mistype."""
@@ -158,20 +158,6 @@ class Throttle:
         self._let_in.move_to_end(pair)
         while len(self._let_in) > ENTRIES_MAX:
             self._let_in.popitem(last=False)
-
-
-def source_of(address: Address | None) -> str:
-    """What counts as one address."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-    return "" if address is None else str(address)
-
-
-def widest_of(address: Address | None) -> Hashable:
-    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the /24."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return 24, int(address) >> 8
-    return min(_networks_of(address), default=None)
 
 
 def _networks_of(address: Address | None) -> list[tuple[int, int]]:
