@@ -6,7 +6,9 @@ address or a login kept out of SFTP by what is claimed here; an address that gue
 name counts as an operator's here, never as the login of the same name.
 
 A name that is a person's is theirs, and no operator's: no person is made with a name that the host has an account of.
-Their password is that of SFTP, and can be guessed at here as well: as often as there, at most.
+Their password is that of SFTP, and can be guessed at here as well: as often as there, at most. Where wrong guesses lock
+a login (login.lock_after), those here count with those there: then a broken web process can lock people out, as whoever
+knows their logins can.
 
 A link's token cannot be guessed. Who tries some none the less waits as for a password, and so does who guesses at the
 passphrase of one.
@@ -143,6 +145,7 @@ class Signing:
             if await self._attempts.in_thread(lambda: self._people.verify(known, password)):
                 reason = self._people.denial(known, address)
                 return not reason
+            await self._people.guessed_wrong(known)
             # Where nobody can be asked of operators, all who are refused are told the same: who is a person and who is
             # not must not show.
             try:
@@ -295,7 +298,10 @@ class Signing:
         current = request.current if len(request.current.encode()) <= PASSWORD_MAX else ""
 
         async def right() -> bool:
-            return await self._attempts.in_thread(lambda: self._people.verify(known, current))
+            if await self._attempts.in_thread(lambda: self._people.verify(known, current)):
+                return True
+            await self._people.guessed_wrong(known)
+            return False
 
         try:
             if not await self._attempts.ask(address, f"person {login}", right, slow=self._people.is_slow(known)):

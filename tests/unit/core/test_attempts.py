@@ -400,7 +400,7 @@ class Simulation:
     """Guesses in virtual time: each check takes CHECK_S. What became of them, by name."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def run_sync(verify: Callable[[], bool]) -> bool:
+        async def run_sync(verify: Callable[[], bool], *, limiter: object) -> bool:
             await trio.sleep(CHECK_S)
             return verify()
 

@@ -136,6 +136,51 @@ async def test_without_the_helper_nobody_is_told_who_is_a_person(tmp_path: Path)
         assert (await web.sign_in("berta", password)).viewer.kind is ViewerKind.PERSON
 
 
+async def test_wrong_passwords_count_where_they_lock_a_login_wherever_they_are_tried(tmp_path: Path) -> None:
+    async with scene(tmp_path, lock_after=10) as web:
+        password = await made(web, "berta")
+        own = web.stage.core.registry.person
+
+        def locked_why() -> str:
+            found = own("berta")
+            assert found is not None
+            return found.conditions.locked_why
+
+        await web.sign_in("berta", password)
+        for number in range(4):
+            with pytest.raises(SignInError):
+                await web.sign_in("berta", "wrong", f"203.0.{number}.1")
+            change = ChangePassword(token=web.token, address=THERE, current="wrong", password="another one")
+            with pytest.raises(SignInError):
+                await web.ask(change, Password)
+        await web.stage.ask("auth", login="berta", rhost="198.51.100.1", password="wrong", service="hatchway-sshd")
+        assert locked_why() == "", "once nothing is shared sshd asks with a password of its own"
+        with pytest.raises(SignInError):
+            await web.sign_in("nobody", "wrong", "203.0.113.1")
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", "wrong", "203.0.113.2")
+        assert locked_why() == ""
+        assert (await web.who()).name == "berta"
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", "wrong", "203.0.113.3")
+        assert locked_why() == "10 wrong passwords within an hour"
+        with pytest.raises(SignedOutError):
+            await web.who()
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", password, "203.0.113.4")
+        assert [event.login for event in await web.told() if event.kind is EventKind.LOCKED] == ["berta"]
+
+
+async def test_a_right_password_does_not_count_for_locking(tmp_path: Path) -> None:
+    async with scene(tmp_path, lock_after=10) as web:
+        password = await made(web, "berta")
+        await operator(web, SetConditions(instance="berta", allowed_from=("192.0.2.0/24",)), ConditionsStatus)
+        for number in range(12):
+            with pytest.raises(SignInError):
+                await web.sign_in("berta", password, f"203.0.{number}.1")
+        assert (await web.sign_in("berta", password)).viewer.name == "berta"
+
+
 OTHERS = ["", "berta", "clara", f"{PERSON}clara", "shop/web/1", "shop-web-1", "web", f"{PERSON}shop-web-1", f"{PERSON}"]
 
 
