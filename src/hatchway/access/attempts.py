@@ -149,15 +149,17 @@ def _counted(counts: Counter[Hashable], key: Hashable) -> Iterator[None]:
 class Attempts:
     """All guesses at passwords of one sort. For one event loop.
 
-    `failure_s` as FAILURE_S. What `beside` has counted of an address makes guesses from there wait here too, but
-    nothing that is counted here makes any wait there: it is for guesses of which somebody else says where they come
-    from, and may be wrong.
+    `failure_s` as FAILURE_S. Who is refused has had their turn, and that of their pair, for `hold_s` seconds at the
+    least, so that what a check was does not show by how long others wait. What `beside` has counted of an address makes
+    guesses from there wait here too, but nothing that is counted here makes any wait there: it is for guesses of which
+    somebody else says where they come from, and may be wrong.
     """
 
-    def __init__(self, *, failure_s: float | None = None, beside: Throttle | None = None) -> None:
+    def __init__(self, *, failure_s: float | None = None, hold_s: float = 0.0, beside: Throttle | None = None) -> None:
         self.throttle = Throttle()
         self._beside = beside
         self._failure_s = failure_s
+        self._hold_s = hold_s
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
         # Of their own: whatever else takes long in threads, no check waits for it.
@@ -221,12 +223,21 @@ class Attempts:
                 async with turns.turn(priority):
                     # Others from there may have been wrong meanwhile: else all that arrive at once were free.
                     self._check_wait(address, login, HOLD_S)
-                    right = await ask()
+                    right = await self._held(ask)
             if right:
                 self.throttle.succeeded(address, login)
             else:
                 self.throttle.failed(address, login, trio.current_time())
             return right
+
+    async def _held(self, ask: Callable[[], Awaitable[bool]]) -> bool:
+        earliest, right = trio.current_time() + self._hold_s, False
+        try:
+            right = await ask()
+        finally:
+            if not right:
+                await trio.sleep_until(earliest)
+        return right
 
     def _check_wait(self, address: Address | None, login: str, most_s: float) -> float:
         """How many seconds the next guess has to wait. Raises UncheckedError when that is more than `most_s`."""

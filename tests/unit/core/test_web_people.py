@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from structlog.testing import capture_logs
 from tests.unit.core.stage import snapshot, volume
 from tests.unit.core.test_web_socket import PASSWORD, THERE, Scene, scene
 
+from hatchway import addresses
 from hatchway.access.throttle import FREE_AT_LOGIN
 from hatchway.admin import telling
 from hatchway.admin.callers import Caller
@@ -179,6 +181,30 @@ async def test_a_right_password_does_not_count_for_locking(tmp_path: Path) -> No
             with pytest.raises(SignInError):
                 await web.sign_in("berta", password, f"203.0.{number}.1")
         assert (await web.sign_in("berta", password)).viewer.name == "berta"
+
+
+async def test_how_a_name_is_written_does_not_tell_whose_it_is(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        told: dict[str, list[str]] = {}
+        for number, name in enumerate(("berta", "nobody", "anna")):
+            address = f"203.0.113.{number}"
+            for written in (name, name.capitalize()) * FREE_AT_LOGIN:
+                with pytest.raises((SignInError, SignInWaitError)) as refused:
+                    await web.sign_in(written, "wrong", address)
+                told.setdefault(name, []).append(type(refused.value).__name__)
+        assert told["berta"] == told["nobody"] == told["anna"]
+        assert told["berta"][-1] == "SignInWaitError"
+        # Nor does somebody who is in guess more often than who is not.
+        await web.sign_in("berta", password)
+        for _ in range(FREE_AT_LOGIN // 2):
+            change = ChangePassword(token=web.token, address="198.51.100.1", current="wrong", password="another one")
+            with pytest.raises(SignInError):
+                await web.ask(change, Password)
+            with pytest.raises(SignInError):
+                await web.sign_in("Berta", "wrong", "198.51.100.1")
+        source, now = addresses.address("198.51.100.1"), trio.current_time()
+        assert web.attempts.throttle.suspicion(source, "sign-in berta", now) == FREE_AT_LOGIN // 2 * 2
 
 
 OTHERS = ["", "berta", "clara", f"{PERSON}clara", "shop/web/1", "shop-web-1", "web", f"{PERSON}shop-web-1", f"{PERSON}"]
