@@ -50,6 +50,22 @@ def address(text: str) -> Address | None:
     return found.ipv4_mapped or ipaddress.IPv6Address(found.packed)  # made anew, without the zone
 
 
+def source_of(address: Address | None) -> str:
+    """What counts as one address, since whoever has one of it has all: of IPv6 the /64. "" where it is not known."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+    return "" if address is None else str(address)
+
+
+def site_of(address: Address | None) -> str:
+    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the /24. "" where it is
+    not known."""
+    if address is None:
+        return ""
+    length = 24 if isinstance(address, ipaddress.IPv4Address) else 48
+    return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
+
+
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """The allow-list `texts`, each a network such as 192.0.2.0/24 or a single address, without repetitions.
 

@@ -13,7 +13,6 @@ import trio
 
 from hatchway import config as configuration
 from hatchway import log
-from hatchway.access.attempts import Attempts
 from hatchway.access.service import Gate
 from hatchway.admin import requests
 from hatchway.admin.admission import Admission
@@ -29,7 +28,7 @@ from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.relaying import CONNECTIONS_MAX, REQUEST_MAX, Relaying
 from hatchway.admin.secrets import seal_anew, unopened
 from hatchway.admin.share_links import LinkDoor
-from hatchway.admin.signing import FAILURE_S, Signing, helper
+from hatchway.admin.signing import Signing, guesses, helper
 from hatchway.admin.volume_keys import VolumeKeys
 from hatchway.config import Config
 from hatchway.credentials import authorized
@@ -89,7 +88,7 @@ async def run(config: Config) -> None:
         signing = Signing(
             config.web,
             core.journal,
-            Attempts(failure_s=FAILURE_S, beside=gate.throttle),
+            guesses(gate.throttle),
             helper(config.signin_socket),
             PersonDoor(core, admission),
             LinkDoor(core),

@@ -97,7 +97,7 @@ class SignInError(HatchwayError):
 
 
 class SignInWaitError(HatchwayError):
-    """Too many attempts to sign in; the text says how long to wait."""
+    """Too many attempts to sign in, or too much asked of the web pages at once; the text says how long to wait."""
 
     code = "sign-in-wait"
     exit_code = 12

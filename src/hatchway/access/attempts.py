@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import trio
 
-from hatchway.access.throttle import Throttle, source_of, widest_of
-from hatchway.addresses import Address
+from hatchway.access.throttle import Throttle
+from hatchway.addresses import Address, site_of, source_of
+
+T = TypeVar("T")
 
 PARALLEL = 2
 """Checks at once. Each has 64 MiB."""
@@ -147,17 +149,21 @@ def _counted(counts: Counter[Hashable], key: Hashable) -> Iterator[None]:
 class Attempts:
     """All guesses at passwords of one sort. For one event loop.
 
-    `failure_s` as FAILURE_S. What `beside` has counted of an address makes guesses from there wait here too, but
-    nothing that is counted here makes any wait there: it is for guesses of which somebody else says where they come
-    from, and may be wrong.
+    `failure_s` as FAILURE_S. Who is refused has had their turn, and that of their pair, for `hold_s` seconds at the
+    least, so that what a check was does not show by how long others wait. What `beside` has counted of an address makes
+    guesses from there wait here too, but nothing that is counted here makes any wait there: it is for guesses of which
+    somebody else says where they come from, and may be wrong.
     """
 
-    def __init__(self, *, failure_s: float | None = None, beside: Throttle | None = None) -> None:
+    def __init__(self, *, failure_s: float | None = None, hold_s: float = 0.0, beside: Throttle | None = None) -> None:
         self.throttle = Throttle()
         self._beside = beside
         self._failure_s = failure_s
+        self._hold_s = hold_s
         self._turns = _Turns(PARALLEL)
         self._slow_turns = _Turns(1)
+        # Of their own: whatever else takes long in threads, no check waits for it.
+        self._threads = trio.CapacityLimiter(PARALLEL + 1)
         # Guesses that wait or are looked at, by login and by network.
         self._logins: Counter[Hashable] = Counter()
         self._networks: Counter[Hashable] = Counter()
@@ -173,7 +179,7 @@ class Attempts:
         """
 
         async def ask() -> bool:
-            return await trio.to_thread.run_sync(verify)
+            return await self.in_thread(verify)
 
         return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
 
@@ -182,6 +188,10 @@ class Attempts:
     ) -> bool:
         """As `check`, where `ask` has somebody else look at the guess."""
         return await self._late(address, login, ask, self._slow_turns if slow else self._turns)
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Run `call`, which a guess is looked at with, in a thread that is for guesses of this sort alone."""
+        return await trio.to_thread.run_sync(call, limiter=self._threads)
 
     async def _late(
         self, address: Address | None, login: str, ask: Callable[[], Awaitable[bool]], turns: _Turns
@@ -201,7 +211,7 @@ class Attempts:
         # Of each pair one at a time: else all that arrive at once were free.
         async with self._pair((source_of(address), login)):
             await trio.sleep(self._check_wait(address, login, HOLD_S))
-            network, now = widest_of(address), trio.current_time()
+            network, now = site_of(address), trio.current_time()
             priority = Priority(
                 stranger=not self.throttle.is_known(address, login),
                 crowd=self.throttle.crowd(address, now),
@@ -213,12 +223,21 @@ class Attempts:
                 async with turns.turn(priority):
                     # Others from there may have been wrong meanwhile: else all that arrive at once were free.
                     self._check_wait(address, login, HOLD_S)
-                    right = await ask()
+                    right = await self._held(ask)
             if right:
                 self.throttle.succeeded(address, login)
             else:
                 self.throttle.failed(address, login, trio.current_time())
             return right
+
+    async def _held(self, ask: Callable[[], Awaitable[bool]]) -> bool:
+        earliest, right = trio.current_time() + self._hold_s, False
+        try:
+            right = await ask()
+        finally:
+            if not right:
+                await trio.sleep_until(earliest)
+        return right
 
     def _check_wait(self, address: Address | None, login: str, most_s: float) -> float:
         """How many seconds the next guess has to wait. Raises UncheckedError when that is more than `most_s`."""

@@ -8,7 +8,7 @@ in the end, from a stranger. A refusal never says why: the log does.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ from hatchway.admin.core import Core
 from hatchway.admin.volume_keys import NOTHING
 from hatchway.credentials import keys, passwords
 from hatchway.errors import HatchwayError
-from hatchway.model import EventKind, Login, is_probe, valid_login
-from hatchway.registry.records import CredentialKind, CredentialRecord, LoginRecord, NewEvent
+from hatchway.model import Login, is_probe, valid_login
+from hatchway.registry.records import CredentialKind, CredentialRecord, LoginRecord
 from hatchway.sshd import dropin
 from hatchway.wire.service import Peer, Work, peer_of, serve_connections
 
@@ -39,9 +39,6 @@ LOGGED_MAX = 64
 
 PROVED_MAX = 1000
 """Connections that know a password and have no session yet: sshd has MaxStartups of them, 600, for LoginGraceTime."""
-
-FLOOD_S = 3600.0
-"""Within which time wrong passwords count together, in seconds: login.lock_after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,6 @@ class Gate:
         self._attempts = Attempts()
         self._proved = Proved()
         self._expiry_known = expiry_known
-        self._flood = Flood(core.config.login.lock_after)
         self._logger = log.get(socket="auth")
         self._table = {
             b"keys": Question((keys_uid,), self._keys),
@@ -176,7 +172,7 @@ class Gate:
             return self._refused(login, address, Denial.NOTHING_SHARED, "password refused")
         if password is None or not right:
             if password is not None:
-                await self._wrong(Login(login))
+                await self._admission.guessed_wrong(Login(login))
             return self._refused(login, address, "wrong password", "password refused")
         if not self._service_ok(fields):
             return self._refused(login, address, Denial.WRONG_SERVICE)
@@ -185,23 +181,10 @@ class Gate:
             await self._rehash(password, attempt)
         return Answer(True)
 
-    async def _wrong(self, login: Login) -> None:
-        """Somebody guessed wrong at a login there is. Lock it, if that is wanted and it happens too often."""
-        if not self._flood.is_too_much(login, self._core.now()):
-            return
-        why = f"{self._core.config.login.lock_after} wrong passwords within an hour"
-        if await self._admission.lock(login, why):
-            self._logger.warning("login locked", login=login, reason=why)
-            self._journal.record(NewEvent(self._core.now(), EventKind.LOCKED, why, login=login))
-            try:
-                await self._admission.changed(login)
-            except HatchwayError as exc:
-                self._logger.error("sessions not ended yet", login=login, error=str(exc))
-
     async def _rehash(self, password: CredentialRecord, right: bytes) -> None:
         """Keep a password as we hash them, now that it is known: it was imported, or is from before."""
         try:
-            anew = await trio.to_thread.run_sync(passwords.hash_attempt, right)
+            anew = await self._attempts.in_thread(lambda: passwords.hash_attempt(right))
             await self._core.db(lambda registry: registry.rehash(password.id, password.public, anew))
         except Exception:
             # It is right, and stays as it is.
@@ -313,34 +296,6 @@ class Proved:
     def take(self, connection: str) -> int | None:
         """Which it was, and forget it. None when it was none, or before this process was started."""
         return self._known.pop(connection, None)
-
-
-class Flood:
-    """How many wrong passwords there were at each login, from wherever. `most` 0: it does not matter.
-
-    Each is remembered for FLOOD_S, whenever that begins: hours that were counted one after the other could be guessed
-    in twice as often, about the moment between them. More than can be checked in that time are never remembered.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        # When they were, Unix seconds; the login that was guessed at last comes last.
-        self._times: dict[str, deque[float]] = {}
-
-    def is_too_much(self, login: str, now: float) -> bool:
-        """Count one more at `now`, Unix seconds: whether that makes `most` within FLOOD_S. Then it begins anew."""
-        if self._most == 0:
-            return False
-        times = self._times.pop(login, deque())
-        while times and not 0 <= now - times[0] < FLOOD_S:
-            times.popleft()
-        times.append(now)
-        if len(times) >= self._most:
-            return True
-        self._times[login] = times
-        while (oldest := next(iter(self._times))) != login and not 0 <= now - self._times[oldest][-1] < FLOOD_S:
-            del self._times[oldest]
-        return False
 
 
 def parse(request: bytes) -> dict[str, bytes]:

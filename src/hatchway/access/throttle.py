@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from hatchway.addresses import Address
+from hatchway.addresses import Address, source_of
 
 FREE_AT_LOGIN = 4
 """Failures of an address at one login that cost nothing: people mistype."""
@@ -35,6 +35,9 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 
 FORGET_S = 1800.0
 """Failures are forgotten when there has been none for so many seconds."""
+
+FLOOD_S = 3600.0
+"""Within which time wrong passwords at a login count together, from wherever, in seconds: login.lock_after."""
 
 ENTRIES_MAX = 20_000
 """Pairs, addresses, networks of each length and who was let in, that are remembered: 23 MB when all are full."""
@@ -160,18 +163,32 @@ class Throttle:
             self._let_in.popitem(last=False)
 
 
-def source_of(address: Address | None) -> str:
-    """What counts as one address."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-    return "" if address is None else str(address)
+class Flood:
+    """How many wrong passwords there were at each login, from wherever. `most` 0: it does not matter.
 
+    Each is remembered for FLOOD_S, whenever that begins: hours that were counted one after the other could be guessed
+    in twice as often, about the moment between them. More than can be checked in that time are never remembered.
+    """
 
-def widest_of(address: Address | None) -> Hashable:
-    """The largest network around `address` that may be one guesser's: of IPv6 the /48, of IPv4 the /24."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return 24, int(address) >> 8
-    return min(_networks_of(address), default=None)
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # When they were, Unix seconds; the login that was guessed at last comes last.
+        self._times: dict[str, deque[float]] = {}
+
+    def is_too_much(self, login: str, now: float) -> bool:
+        """Count one more at `now`, Unix seconds: whether that makes `most` within FLOOD_S. Then it begins anew."""
+        if self._most == 0:
+            return False
+        times = self._times.pop(login, deque())
+        while times and not 0 <= now - times[0] < FLOOD_S:
+            times.popleft()
+        times.append(now)
+        if len(times) >= self._most:
+            return True
+        self._times[login] = times
+        while (oldest := next(iter(self._times))) != login and not 0 <= now - self._times[oldest][-1] < FLOOD_S:
+            del self._times[oldest]
+        return False
 
 
 def _networks_of(address: Address | None) -> list[tuple[int, int]]:

@@ -22,18 +22,20 @@ import trio
 
 from hatchway import addresses, log
 from hatchway.access.decision import CredentialFacts, Denial, LoginFacts, UsedCredential, decide_open_session
+from hatchway.access.throttle import Flood
 from hatchway.admin.core import RETRY_S, Core
 from hatchway.admin.volume_keys import NOTHING, InVolumes, VolumeKeys
 from hatchway.credentials import authorized, keys
 from hatchway.credentials.authorized import Entry
 from hatchway.credentials.keys import PublicKey
 from hatchway.errors import HatchwayError, NotFoundError, UnfinishedError
-from hatchway.model import Login
+from hatchway.model import EventKind, Login
 from hatchway.registry.records import (
     Conditions,
     CredentialKind,
     CredentialRecord,
     LoginRecord,
+    NewEvent,
     SessionRecord,
 )
 from hatchway.registry.reserve import NoRoomError
@@ -124,6 +126,7 @@ class Admission:
         # Logins that are locked as far as this core knows, since when and why: their locks could not be stored.
         self._locks: dict[Login, tuple[float, str]] = {}
         self._locking = trio.Lock()
+        self._flood = Flood(core.config.login.lock_after)
         self._news = trio.Event()
         self._volume_news = trio.Event()
         self._logger = log.get()
@@ -227,6 +230,20 @@ class Admission:
         except HatchwayError as exc:
             text = f"{done}, but its sessions are not ended yet: {exc}. It is tried until they are"
             raise UnfinishedError(text) from exc
+
+    async def guessed_wrong(self, login: Login) -> None:
+        """Somebody guessed wrong at the password of `login`, which has one, wherever that is asked for. Lock it, if
+        that is wanted and it happens too often."""
+        if not self._flood.is_too_much(login, self._core.now()):
+            return
+        why = f"{self._core.config.login.lock_after} wrong passwords within an hour"
+        if await self.lock(login, why):
+            self._logger.warning("login locked", login=login, reason=why)
+            self._core.journal.record(NewEvent(self._core.now(), EventKind.LOCKED, why, login=login))
+            try:
+                await self.changed(login)
+            except HatchwayError as exc:
+                self._logger.error("sessions not ended yet", login=login, error=str(exc))
 
     async def lock(self, login: Login, why: str) -> bool:
         """Lock `login`: `changed` ends its sessions. False if it is locked already.

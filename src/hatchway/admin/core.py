@@ -93,6 +93,7 @@ class Core:
         self.journal = Journal(self.db, config.log, now)
         self._suspensions = Suspensions(self.journal, now)
         self._registry_turn = trio.CapacityLimiter(1)
+        self._hashing_turn = trio.CapacityLimiter(1)
         self._feeding = trio.Lock()
         self._publishing = trio.Lock()
         self._turns: dict[Login, trio.Lock] = {}
@@ -154,6 +155,11 @@ class Core:
     async def db(self, call: Callable[[Registry], T]) -> T:
         """Run `call` with the registry in its thread."""
         return await trio.to_thread.run_sync(call, self.registry, limiter=self._registry_turn)
+
+    async def hashed(self, call: Callable[[], T]) -> T:
+        """Run `call`, which makes a hash of a password or a file of a key, in a thread: one at a time, since it takes
+        64 MiB and a processor for a moment. What lets somebody in has threads of its own (Attempts)."""
+        return await trio.to_thread.run_sync(call, limiter=self._hashing_turn)
 
     def user_record(self, record: LoginRecord) -> UserRecord:
         """What NSS says of a login."""

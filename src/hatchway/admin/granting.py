@@ -112,7 +112,7 @@ class Granting:
     async def new_password(self, login: str, password: Secret, kind: PasswordKind) -> NewCredential:
         """`password` as the login's credential, kept as `kind` says."""
         # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
-        encoded = await trio.to_thread.run_sync(passwords.hash_password, password)
+        encoded = await self._core.hashed(lambda: passwords.hash_password(password))
         context = context_of(login, CredentialKind.PASSWORD)
         sealed = self._core.sealing.seal(password, context) if kind is PasswordKind.RAW else None
         return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)

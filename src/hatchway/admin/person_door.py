@@ -54,6 +54,11 @@ class PersonDoor:
         encoded = passwords.DUMMY if known.password is None else known.password.public
         return passwords.verify(encoded, password.encode()) and known.password is not None
 
+    async def guessed_wrong(self, known: Known) -> None:
+        """Somebody guessed wrong at their password: as over SFTP, that counts for login.lock_after."""
+        if known.password is not None:
+            await self._admission.guessed_wrong(known.record.login)
+
     def is_slow(self, known: Known) -> bool:
         """Whether `verify` may take a second. Raises DamagedSecretError."""
         return known.password is not None and passwords.is_slow(known.password.public)

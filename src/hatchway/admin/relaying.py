@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
 from typing import Any
+
+import trio
 
 from hatchway import addresses, log
 from hatchway.admin import telling
-from hatchway.admin.callers import Requests
+from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.rights import may
 from hatchway.admin.signing import Signing, caller_of
-from hatchway.errors import HatchwayError, RefusedError
+from hatchway.admin.visits import Visit
+from hatchway.errors import HatchwayError, RefusedError, SignInWaitError
 from hatchway.wire import frames
-from hatchway.wire.entry import Password
+from hatchway.wire.entry import ExportKey, ImportPassword, KeyForm, Password, RenewKey, ResetPassword, SetPassword
+from hatchway.wire.links import MakeLink
 from hatchway.wire.service import Peer, Request, Table
 from hatchway.wire.web import (
     Call,
@@ -40,6 +46,19 @@ CONNECTIONS_MAX = 256
 up what SFTP needs of the core."""
 
 
+COSTLY_MAX = 4
+"""Requests of one viewer that take a processor and memory for a while: one is done, the others wait for it."""
+
+
+def is_costly(request: object) -> bool:
+    """Whether `request` is one of which there are COSTLY_MAX at once: it makes a hash, a key, or a file of one."""
+    if isinstance(request, ExportKey):
+        return request.form is KeyForm.PPK
+    if isinstance(request, MakeLink):
+        return request.passphrase is not None
+    return isinstance(request, ImportPassword | RenewKey | ResetPassword | SetPassword)
+
+
 class Relaying:
     """The requests, of which those of `requests` are relayed."""
 
@@ -47,6 +66,7 @@ class Relaying:
         self._requests = requests
         self._signing = signing
         self._kinds: Any = functools.reduce(operator.or_, requests)
+        self._costly: dict[Hashable, tuple[trio.Lock, int]] = {}
         self._logger = log.get(socket="web")
 
     def table(self, web_uid: int) -> Table:
@@ -87,6 +107,29 @@ class Relaying:
         if not may(visit.kind, visit.name, request):
             self._logger.warning("request refused", request=type(request).__name__, by=caller.name)
             raise RefusedError("this cannot be done from the web pages with your rights")
+        if not is_costly(request):
+            return await self._relay(request, visit, caller)
+        async with self._costly_turn(visit):
+            # They may have been signed out while they waited.
+            visit = await self._signing.visit(call.token, call.address)
+            return await self._relay(request, visit, caller)
+
+    @asynccontextmanager
+    async def _costly_turn(self, visit: Visit) -> AsyncIterator[None]:
+        viewer = visit.kind, visit.name, visit.link
+        lock, users = self._costly.get(viewer, (trio.Lock(), 0))
+        if users >= COSTLY_MAX:
+            raise SignInWaitError("that is too much at once: wait until what you asked for before is done")
+        self._costly[viewer] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._costly.pop(viewer)
+            if users > 1:
+                self._costly[viewer] = lock, users - 1
+
+    async def _relay(self, request: object, visit: Visit, caller: Caller) -> object:
         handler = self._requests[type(request)].handler
         if visit.kind is ViewerKind.OPERATOR:
             return await handler(request, caller)

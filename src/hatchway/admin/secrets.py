@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-import trio
 from msgspec import structs
 
 from hatchway import addresses, log
@@ -145,7 +145,7 @@ class Secrets:
     async def _import_password(self, request: ImportPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         # It is checked once, to see what that costs.
-        stored = await trio.to_thread.run_sync(imported.import_hash, request.encoded)
+        stored = await self._core.hashed(lambda: imported.import_hash(request.encoded))
         new = NewCredential(CredentialKind.PASSWORD, stored)
         await self._store(record.login, new, "password imported", caller)
         not_ended = await self._end(record.login)
@@ -173,7 +173,8 @@ class Secrets:
             ppk.check_passphrase(passphrase)
         private = self._core.sealing.unseal(key.sealed, context_of(record.login, CredentialKind.KEY))
         if request.form is KeyForm.PPK:
-            private = await trio.to_thread.run_sync(ppk.encode, private, record.login, passphrase)
+            # Also without a passphrase: an RSA key is checked when it is read.
+            private = await self._core.hashed(partial(ppk.encode, private, record.login, passphrase))
         self._logger.info("key exported", login=record.login, form=request.form.value, by=caller.name)
         return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
 

@@ -10,8 +10,6 @@ import hashlib
 import ipaddress
 import secrets
 
-import trio
-
 from hatchway import log
 from hatchway.admin.callers import Caller, Requests
 from hatchway.admin.core import Core
@@ -111,7 +109,7 @@ class LinkRequests:
                 passwords.check_given(passphrase)
             except UsageError as exc:
                 raise UsageError(str(exc).replace("password", "passphrase")) from None
-            hashed = await trio.to_thread.run_sync(passwords.hash_password, passphrase)
+            hashed = await self._core.hashed(lambda: passwords.hash_password(passphrase))
         record = await self._finding.granted(request.instance)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         new = NewShareLink(
@@ -156,14 +154,13 @@ class LinkDoor:
         login = await self._core.db(lambda registry: registry.by_login(record.login))
         return login is None or login.conditions.locked_at is not None
 
-    async def passes(self, record: ShareLinkRecord, passphrase: str) -> bool:
-        """Whether that is its passphrase, if it has one; a wrong one is counted. Takes as long as a hash does."""
-        if record.passphrase is None:
-            return True
-        if await trio.to_thread.run_sync(passwords.verify, record.passphrase, passphrase.encode("utf-8", "replace")):
-            return True
+    def passes(self, record: ShareLinkRecord, passphrase: str) -> bool:
+        """Whether that is its passphrase, if it has one. Blocks, as long as a hash takes."""
+        return record.passphrase is None or passwords.verify(record.passphrase, passphrase.encode("utf-8", "replace"))
+
+    async def miss(self, record: ShareLinkRecord) -> None:
+        """Count that a passphrase was wrong."""
         await self._core.db(lambda registry: registry.miss_share_link(record.id))
-        return False
 
     async def use(self, record: ShareLinkRecord) -> bool:
         """Count that it is opened. False when somebody was quicker, and it is used up."""

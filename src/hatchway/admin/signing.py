@@ -3,10 +3,12 @@
 The web process says from where somebody comes. It may be broken into, or a proxy in front of it be believed that must
 not be: so wrong passwords here are counted apart from those of SFTP, though by the same rules. Nobody can have an
 address or a login kept out of SFTP by what is claimed here; an address that guesses over SFTP waits here, too. And a
-name counts as an operator's here, never as the login of the same name.
+name counts as one to sign in by here, never as the login of the same name; whether a person's or not does not show.
 
 A name that is a person's is theirs, and no operator's: no person is made with a name that the host has an account of.
-Their password is that of SFTP, and can be guessed at here as well: as often as there, at most.
+Their password is that of SFTP, and can be guessed at here as well: as often as there, at most. Where wrong guesses lock
+a login (login.lock_after), those here count with those there: then a broken web process can lock people out, as whoever
+knows their logins can.
 
 A link's token cannot be guessed. Who tries some none the less waits as for a password, and so does who guesses at the
 passphrase of one.
@@ -21,6 +23,7 @@ import trio
 
 from hatchway import addresses, log
 from hatchway.access.attempts import Attempts, UncheckedError
+from hatchway.access.throttle import Throttle
 from hatchway.addresses import Address
 from hatchway.admin.callers import Caller
 from hatchway.admin.journal import Journal
@@ -57,6 +60,10 @@ FAILURE_S = 2.0
 """Who is refused is refused after so many seconds at the earliest: longer than PAM takes by itself, so that it does not
 show whether there is such an operator."""
 
+HOLD_S = 1.5
+"""Who is refused has one of few turns for so many seconds at the least, for the same reason: longer than the helper
+takes for a no (signin.checking.REFUSED_S), and a person's password besides. Others wait as long behind each."""
+
 LOOK_EVERY_S = 30.0
 """How old, in seconds, may be what is known of whether somebody who is signed in still may be."""
 
@@ -90,6 +97,17 @@ def helper(path: str) -> Ask:
         return await frames.call(path, question, Verdict, ASK_S)
 
     return ask
+
+
+def guesses(beside: Throttle) -> Attempts:
+    """Those at the web pages; who guesses over SFTP, which is `beside`, waits here too."""
+    return Attempts(failure_s=FAILURE_S, hold_s=HOLD_S, beside=beside)
+
+
+def _of_name(name: str) -> str:
+    """By what guesses at a name are counted, which does not say whether it is a person's. All spellings of a name are
+    one, whatever the name services think of them. No login has a space."""
+    return f"sign-in {name.casefold()}"
 
 
 class Signing:
@@ -140,9 +158,10 @@ class Signing:
 
         async def right() -> bool:
             nonlocal reason, away
-            if await trio.to_thread.run_sync(self._people.verify, known, password):
+            if await self._attempts.in_thread(lambda: self._people.verify(known, password)):
                 reason = self._people.denial(known, address)
                 return not reason
+            await self._people.guessed_wrong(known)
             # Where nobody can be asked of operators, all who are refused are told the same: who is a person and who is
             # not must not show.
             try:
@@ -151,7 +170,7 @@ class Signing:
                 away = exc
             return False
 
-        if await self._attempts.ask(address, f"person {login}", right, slow=slow) and known.password is not None:
+        if await self._attempts.ask(address, _of_name(login), right, slow=slow) and known.password is not None:
             begun = self._visits.begin(
                 ViewerKind.PERSON, login, known.record.uid, self._clock(), credential=known.password.id
             )
@@ -172,8 +191,7 @@ class Signing:
                 away = exc
             return verdict.operator is not None
 
-        # No login has a space. All spellings of a name are one, whatever the name services think of them.
-        await self._attempts.ask(address, f"operator {name.casefold()}", right)
+        await self._attempts.ask(address, _of_name(name), right)
         if verdict.operator is None:
             self._refused(name, place, verdict.reason if away is None else str(away), REFUSED)
             raise away or SignInError(WRONG)
@@ -195,7 +213,8 @@ class Signing:
             # Others may have guessed wrong while this one waited.
             if link is None or not await self._links.known(request.token):
                 return False
-            if not await self._links.passes(link, request.passphrase):
+            if not await self._attempts.in_thread(lambda: self._links.passes(link, request.passphrase)):
+                await self._links.miss(link)
                 wrong = True
                 return False
             used = await self._links.use(link)
@@ -294,10 +313,13 @@ class Signing:
         current = request.current if len(request.current.encode()) <= PASSWORD_MAX else ""
 
         async def right() -> bool:
-            return await trio.to_thread.run_sync(self._people.verify, known, current)
+            if await self._attempts.in_thread(lambda: self._people.verify(known, current)):
+                return True
+            await self._people.guessed_wrong(known)
+            return False
 
         try:
-            if not await self._attempts.ask(address, f"person {login}", right, slow=self._people.is_slow(known)):
+            if not await self._attempts.ask(address, _of_name(login), right, slow=self._people.is_slow(known)):
                 self._refused(login, place, "wrong current password", NOT_CHANGED)
                 raise SignInError("the current password is wrong; nothing was changed")
         except UncheckedError as exc:

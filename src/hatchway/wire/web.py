@@ -90,7 +90,8 @@ class ChangePassword(Confidential, frozen=True, kw_only=True, tag="change-passwo
 
 class Call(Confidential, frozen=True, kw_only=True, tag="call"):
     """Do `request`, one encoded request of wire.admin or wire.entry, for the viewer of `token`, who comes from
-    `address`. Answer: that request's own. Raises SignedOutError, and RefusedError for what the viewer may not do.
+    `address`. Answer: that request's own. Raises SignedOutError, RefusedError for what the viewer may not do, and
+    SignInWaitError when they have too much done at once.
     """
 
     token: str

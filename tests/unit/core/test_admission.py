@@ -16,7 +16,8 @@ from tests.unit.core.stage import WEB, Stage, staged, volume
 from hatchway.access import service
 from hatchway.access.attempts import FAILURE_S
 from hatchway.access.decision import Denial
-from hatchway.access.service import Flood, Proved
+from hatchway.access.service import Proved
+from hatchway.access.throttle import Flood
 from hatchway.admin.admission import LOOK_EVERY_S
 from hatchway.admin.attempts import Attempts
 from hatchway.credentials import keys

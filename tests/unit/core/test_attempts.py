@@ -339,6 +339,45 @@ async def test_nobody_innocent_makes_room_for_who_has_guessed_wrong() -> None:
         gated.go.release(100)
 
 
+async def test_others_wait_as_long_behind_whatever_check_there_was(autojump_clock: trio.testing.MockClock) -> None:
+    """Four guesses at once at one login from one address, and at four logins from as many, where a check takes no time
+    and where it takes a while: when each is answered."""
+
+    async def answered(check_s: float, *, same: bool) -> list[float]:
+        found, began, at = Attempts(failure_s=2.0, hold_s=1.5), trio.current_time(), list[float]()
+
+        async def ask() -> bool:
+            await trio.sleep(check_s)
+            if check_s == 0.5:
+                raise OSError
+            return False
+
+        async def guess(number: int) -> None:
+            with contextlib.suppress(OSError):
+                await found.ask(addresses.address(f"192.0.2.{number}"), f"login-{number}", ask)
+            at.append(round(trio.current_time() - began, 3))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(guess, 0 if same else number)
+        return sorted(at)
+
+    for check_s in (0.0, 0.06, 0.5, 1.2):
+        assert await answered(check_s, same=True) == [2.0, 3.0, 4.5, 6.0]
+        assert await answered(check_s, same=False) == [2.0, 2.0, 3.0, 3.0]
+
+
+async def test_a_right_guess_holds_nobody_up(autojump_clock: trio.testing.MockClock) -> None:
+    found, before = Attempts(failure_s=2.0, hold_s=1.5), trio.current_time()
+
+    async def ask() -> bool:
+        return True
+
+    for _ in range(3):
+        assert await found.ask(HERE, "web", ask)
+    assert trio.current_time() == before
+
+
 async def test_a_login_is_busy_only_while_guesses_at_it_wait() -> None:
     found, gated = Attempts(), Gated()
     for number in range(3):
@@ -400,7 +439,7 @@ class Simulation:
     """Guesses in virtual time: each check takes CHECK_S. What became of them, by name."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def run_sync(verify: Callable[[], bool]) -> bool:
+        async def run_sync(verify: Callable[[], bool], *, limiter: object) -> bool:
             await trio.sleep(CHECK_S)
             return verify()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hatchway.access.service import FLOOD_S, Flood
+from hatchway.access.throttle import FLOOD_S, Flood
 
 
 def test_whoever_paces_gets_no_more_guesses_than_others() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from structlog.testing import capture_logs
 from tests.unit.core.stage import snapshot, volume
 from tests.unit.core.test_web_socket import PASSWORD, THERE, Scene, scene
 
+from hatchway import addresses
 from hatchway.access.throttle import FREE_AT_LOGIN
 from hatchway.admin import telling
 from hatchway.admin.callers import Caller
@@ -134,6 +136,75 @@ async def test_without_the_helper_nobody_is_told_who_is_a_person(tmp_path: Path)
         assert told["berta"] == told["nobody"]
         assert "NotRunningError: whether you may sign in cannot be looked at now" in told["berta"][0]
         assert (await web.sign_in("berta", password)).viewer.kind is ViewerKind.PERSON
+
+
+async def test_wrong_passwords_count_where_they_lock_a_login_wherever_they_are_tried(tmp_path: Path) -> None:
+    async with scene(tmp_path, lock_after=10) as web:
+        password = await made(web, "berta")
+        own = web.stage.core.registry.person
+
+        def locked_why() -> str:
+            found = own("berta")
+            assert found is not None
+            return found.conditions.locked_why
+
+        await web.sign_in("berta", password)
+        for number in range(4):
+            with pytest.raises(SignInError):
+                await web.sign_in("berta", "wrong", f"203.0.{number}.1")
+            change = ChangePassword(token=web.token, address=THERE, current="wrong", password="another one")
+            with pytest.raises(SignInError):
+                await web.ask(change, Password)
+        await web.stage.ask("auth", login="berta", rhost="198.51.100.1", password="wrong", service="hatchway-sshd")
+        assert locked_why() == "", "once nothing is shared sshd asks with a password of its own"
+        with pytest.raises(SignInError):
+            await web.sign_in("nobody", "wrong", "203.0.113.1")
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", "wrong", "203.0.113.2")
+        assert locked_why() == ""
+        assert (await web.who()).name == "berta"
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", "wrong", "203.0.113.3")
+        assert locked_why() == "10 wrong passwords within an hour"
+        with pytest.raises(SignedOutError):
+            await web.who()
+        with pytest.raises(SignInError):
+            await web.sign_in("berta", password, "203.0.113.4")
+        assert [event.login for event in await web.told() if event.kind is EventKind.LOCKED] == ["berta"]
+
+
+async def test_a_right_password_does_not_count_for_locking(tmp_path: Path) -> None:
+    async with scene(tmp_path, lock_after=10) as web:
+        password = await made(web, "berta")
+        await operator(web, SetConditions(instance="berta", allowed_from=("192.0.2.0/24",)), ConditionsStatus)
+        for number in range(12):
+            with pytest.raises(SignInError):
+                await web.sign_in("berta", password, f"203.0.{number}.1")
+        assert (await web.sign_in("berta", password)).viewer.name == "berta"
+
+
+async def test_how_a_name_is_written_does_not_tell_whose_it_is(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password = await made(web, "berta")
+        told: dict[str, list[str]] = {}
+        for number, name in enumerate(("berta", "nobody", "anna")):
+            address = f"203.0.113.{number}"
+            for written in (name, name.capitalize()) * FREE_AT_LOGIN:
+                with pytest.raises((SignInError, SignInWaitError)) as refused:
+                    await web.sign_in(written, "wrong", address)
+                told.setdefault(name, []).append(type(refused.value).__name__)
+        assert told["berta"] == told["nobody"] == told["anna"]
+        assert told["berta"][-1] == "SignInWaitError"
+        # Nor does somebody who is in guess more often than who is not.
+        await web.sign_in("berta", password)
+        for _ in range(FREE_AT_LOGIN // 2):
+            change = ChangePassword(token=web.token, address="198.51.100.1", current="wrong", password="another one")
+            with pytest.raises(SignInError):
+                await web.ask(change, Password)
+            with pytest.raises(SignInError):
+                await web.sign_in("Berta", "wrong", "198.51.100.1")
+        source, now = addresses.address("198.51.100.1"), trio.current_time()
+        assert web.attempts.throttle.suspicion(source, "sign-in berta", now) == FREE_AT_LOGIN // 2 * 2
 
 
 OTHERS = ["", "berta", "clara", f"{PERSON}clara", "shop/web/1", "shop-web-1", "web", f"{PERSON}shop-web-1", f"{PERSON}"]

@@ -44,6 +44,7 @@ from hatchway.errors import (
 )
 from hatchway.model import EventKind
 from hatchway.registry.records import NewEvent
+from hatchway.signin import checking
 from hatchway.wire import admin as admin_messages
 from hatchway.wire import entry, frames, signin
 from hatchway.wire.admin import Apply, Changed, Enable, Listing, ListInstances, Prune, Show, ShowServer
@@ -129,9 +130,11 @@ async def listening(path: str) -> trio.SocketListener:
 
 
 @asynccontextmanager
-async def scene(directory: Path, *, uid: int | None = None, failure_s: float = 0.0) -> AsyncIterator[Scene]:
+async def scene(
+    directory: Path, *, uid: int | None = None, failure_s: float = 0.0, lock_after: int = 0
+) -> AsyncIterator[Scene]:
     uid = os.getuid() if uid is None else uid
-    async with staged(directory, web=CONFIG) as stage, trio.open_nursery() as nursery:
+    async with staged(directory, web=CONFIG, lock_after=lock_after) as stage, trio.open_nursery() as nursery:
         asked, sftp, clock = Helper(), Throttle(), [0.0]
         mine = (os.getuid(),)
         rows: Table = {CheckPassword: Request(mine, asked.password), CheckStanding: Request(mine, asked.standing)}
@@ -152,6 +155,11 @@ async def scene(directory: Path, *, uid: int | None = None, failure_s: float = 0
         nursery.start_soon(bounded, "web", await listening(path), Relaying(stage.requests, signed).table(uid))
         yield Scene(stage, asked, path, attempts, sftp, clock)
         nursery.cancel_scope.cancel()
+
+
+def test_a_turn_is_held_longer_than_the_helper_takes_for_a_no() -> None:
+    held = signing.guesses(Throttle())
+    assert checking.REFUSED_S < held._hold_s <= signing.FAILURE_S == held._failure_s
 
 
 # --- signing in and out --------------------------------------------------------------------------------------------
@@ -256,7 +264,7 @@ async def test_what_is_claimed_here_keeps_nobody_out_of_sftp(tmp_path: Path) -> 
             with pytest.raises(SignInError):
                 await web.sign_in(f"shop-web-{number}", "wrong")
         now = trio.current_time()
-        assert web.attempts.throttle.wait_s(victim, "operator x", now) > 0
+        assert web.attempts.throttle.wait_s(victim, "sign-in x", now) > 0
         assert web.sftp.wait_s(victim, "shop-web-1", now) == 0
         # The other way round an address that guesses there waits here.
         guesser = addresses.address("192.0.2.66")
