@@ -405,12 +405,13 @@ def test_their_log_names_no_operator() -> None:
     assert [(one.what, one.who) for one in told] == [
         ("locked", "the operator"),
         ("key added", "you (web) from 192.0.2.7"),
-        ("key renewed: not done", "you (web) from 192.0.2.7"),
+        ("key renewed", "you (web) from 192.0.2.7"),
         ("key renewed", "the operator"),
         ("session ended after 3 s", "key SHA256:x"),
         ("logged in", "password"),
         ("wrong password (3); not let in", ""),
     ]
+    assert [one.done for one in told] == [True, True, False, True, True, True, False]
 
 
 @pytest.mark.parametrize("exc", [HostError("/run/x"), UnfinishedError("done, but /run/x"), HatchwayError("/var/lib")])
