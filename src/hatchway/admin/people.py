@@ -83,7 +83,8 @@ class PeopleRequests:
             key = await self._finding.key(request.instance)
             people = [person for person in people if any(grant.key == key for grant in person.grants)]
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
-        return People(tuple(self._statuses.of_person(person, sessions, sizes) for person in people))
+        folders = await self._statuses.folders(people)
+        return People(tuple(self._statuses.of_person(person, sessions, sizes, folders) for person in people))
 
     async def _add(self, request: AddPerson, caller: Caller) -> PersonChanged:
         if not valid_login(request.login) or is_probe(request.login):
@@ -191,7 +192,8 @@ class PeopleRequests:
         changed: tuple[str, ...] = (),
         password: str | None = None,
     ) -> PersonChanged:
-        status = self._statuses.of_person(record, await self._statuses.sessions())
+        folders = await self._statuses.folders([record])
+        status = self._statuses.of_person(record, await self._statuses.sessions(), folders=folders)
         return PersonChanged(person=status, key=key, changed=changed, password=password)
 
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from hatchway.cli.main import cli
 from hatchway.errors import HatchwayError
 from hatchway.model import InstanceKey, InstanceState, VolumeKind
-from hatchway.wire import admin, entry
+from hatchway.wire import admin, entry, people
 from hatchway.wire.frames import Failure, decode, encode
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -61,6 +61,11 @@ _REQUESTS = (
     | entry.ListSessions
     | entry.Kick
     | entry.RotateKey
+    | people.AddPerson
+    | people.GrantPerson
+    | people.ListPeople
+    | people.RemovePerson
+    | people.RevokePerson
 )
 
 Answer = object | Callable[[Any], object]

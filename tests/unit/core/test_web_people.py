@@ -32,6 +32,7 @@ from hatchway.errors import (
 from hatchway.model import PERSON, EventKind, InstanceKey
 from hatchway.registry.reserve import NoRoomError
 from hatchway.wire.admin import (
+    Access,
     ConnectionInfo,
     Listing,
     ListInstances,
@@ -59,8 +60,8 @@ from hatchway.wire.entry import (
     Sessions,
     SetConditions,
 )
-from hatchway.wire.host import VolumeSize
-from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged, PersonRemoved, RemovePerson
+from hatchway.wire.host import FolderState, VolumeSize
+from hatchway.wire.people import AddPerson, GrantPerson, ListPeople, People, PersonChanged, PersonRemoved, RemovePerson
 from hatchway.wire.web import ChangePassword, Viewer, ViewerKind
 
 
@@ -354,6 +355,39 @@ async def test_nothing_of_the_host_is_told(tmp_path: Path) -> None:
             assert "/var/lib" not in text and "hatchway " not in text and "does not answer" not in text
         kept = await operator(web, Show(instance=own), ConnectionInfo)
         assert "does not answer" in repr(kept.problems), "operators are told everything"
+
+
+async def test_a_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password, host = await made(web, "berta"), web.stage.host
+        own, source = f"{PERSON}berta", volume("/data").source
+        assert source is not None
+        host.folder_states[source, "photos"] = FolderState.NOTHING
+        grant = GrantPerson(login="berta", instance="web", volumes=("/data",), folder="photos")
+        told = "there is no folder photos in it now"
+        changed: PersonChanged = await operator(web, grant, PersonChanged)
+        assert [one.refused for one in changed.person.volumes] == [told]
+        assert changed.person.volumes[0].access is Access.READ_WRITE, "it is theirs as soon as it is there"
+        [listed] = (await operator(web, ListPeople(), People)).people
+        info = await operator(web, Show(instance=own), ConnectionInfo)
+        await web.sign_in("berta", password)
+        seen: Any = (await web.call(Show(instance=own), ConnectionInfo)).person
+        for person in (listed, info.person, seen):
+            assert [one.refused for one in person.volumes] == [told]
+        for state, words in (
+            (FolderState.FILE, "photos is no folder in it now"),
+            (FolderState.LINK, "a link stands in the way of the folder photos in it"),
+            (FolderState.UNKNOWN, ""),
+            (FolderState.THERE, ""),
+        ):
+            host.folder_states[source, "photos"] = state
+            seen = (await web.call(Show(instance=own), ConnectionInfo)).person
+            assert [one.refused for one in seen.volumes] == [words]
+        # Nothing else depends on what hostd says of it.
+        host.folder_states[source, "photos"] = FolderState.NOTHING
+        for host.unlooked, host.problem in ((HostError("it is an older one"), None), (None, "it is away")):
+            person = (await operator(web, Show(instance=own), ConnectionInfo)).person
+            assert [one.refused for one in person.volumes] == [""]
 
 
 async def test_what_the_host_could_not_do_is_told_without_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
