@@ -141,7 +141,10 @@ class FakeCore:
         self.links[request.token] = msgspec.structs.replace(found, uses=found.uses + 1), passphrase
         self._made += 1
         token = f"token-{self._made}-{os.urandom(16).hex()}"
-        self.tokens[token] = Viewer(kind=ViewerKind.LINK, name=str(found.key), expires_at=found.expires_at)
+        left = found.uses_max - found.uses - 1
+        self.tokens[token] = Viewer(
+            kind=ViewerKind.LINK, name=str(found.key), expires_at=found.expires_at, uses_left=left
+        )
         return SignedIn(token=token, viewer=self.tokens[token])
 
     async def _who_is(self, request: WhoIs, _peer: Peer) -> Viewer:
