@@ -85,7 +85,8 @@ class PeopleRequests:
             key = await self._finding.key(request.instance)
             people = [person for person in people if any(grant.key == key for grant in person.grants)]
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
-        return People(tuple(self._statuses.of_person(person, sessions, sizes) for person in people))
+        folders = await self._statuses.folders(people)
+        return People(tuple(self._statuses.of_person(person, sessions, sizes, folders) for person in people))
 
     async def _add(self, request: AddPerson, caller: Caller) -> PersonChanged:
         # With "_" begin accounts that packages make (Debian policy 9.2.1): one of them may come later.
@@ -194,7 +195,8 @@ class PeopleRequests:
         changed: tuple[str, ...] = (),
         password: str | None = None,
     ) -> PersonChanged:
-        status = self._statuses.of_person(record, await self._statuses.sessions())
+        folders = await self._statuses.folders([record])
+        status = self._statuses.of_person(record, await self._statuses.sessions(), folders=folders)
         known = await self._core.db(lambda registry: registry.credentials(record.login))
         kind = password_kind(of_kind(known, CredentialKind.PASSWORD))
         config = self._core.config

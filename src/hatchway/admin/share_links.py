@@ -167,6 +167,11 @@ class LinkDoor:
         now = self._core.now()
         return await self._core.db(lambda registry: registry.use_share_link(record.id, now, WRONG_MAX))
 
+    async def uses_left(self, row: int | None) -> int:
+        """How often the link in that row can still be opened."""
+        found = None if row is None else await self._core.db(lambda registry: registry.share_link(row=row))
+        return 0 if found is None or over(found, self._core.now()) else found.uses_max - found.uses
+
     async def standing(self, row: int | None) -> str:
         """Why whoever came in by the link in that row may not stay; "" when they may. That it is used up is no reason:
         they have used it."""

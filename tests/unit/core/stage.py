@@ -35,6 +35,8 @@ from hatchway.registry.store import Registry
 from hatchway.wire.host import (
     Births,
     Deliver,
+    Folder,
+    FolderState,
     HostStatus,
     KeyFiles,
     Leftover,
@@ -75,6 +77,9 @@ class FakeHost(HostLink):
         self.measured: list[tuple[SharedVolume, ...]] = []
         self.sizes: dict[str, VolumeSize] = {}
         self.unmeasurable: HatchwayError | None = None
+        # What is where folders should be, by source and folder; else they are there.
+        self.folder_states: dict[tuple[str, str], FolderState] = {}
+        self.unlooked: HatchwayError | None = None
         self.ended: list[str] = []
         self.unendable: HostError | None = None
         self.active: list[SessionActivity] = []
@@ -171,6 +176,15 @@ class FakeHost(HostLink):
         unknown = {source: f"{source} does not answer" for source in sources if source in self.hung}
         refused = {source: f"there is no directory {source}" for source, birth in known.items() if not birth}
         return Births({source: birth for source, birth in known.items() if birth}, refused, unknown)
+
+    async def folders(self, asked: tuple[Folder, ...]) -> tuple[FolderState, ...]:
+        self._fail()
+        if self.unlooked is not None:
+            raise self.unlooked
+        for one in asked:
+            policy.check_birth(one.birth)
+            policy.check_within(one.folder)
+        return tuple(self.folder_states.get((one.source, one.folder), FolderState.THERE) for one in asked)
 
     async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
         self._fail()

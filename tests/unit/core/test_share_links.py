@@ -94,6 +94,7 @@ async def test_a_link_shows_how_to_connect_to_its_instance_and_nothing_else(tmp_
         found = await opened(web, made.token)
         assert (found.viewer.kind, found.viewer.name) == (ViewerKind.LINK, KEY)
         assert found.token != made.token
+        assert found.viewer.uses_left == 0
         info = await call(web, Show(instance=KEY, secrets=True), ConnectionInfo, found.token)
         assert (info.login, info.password is not None) == ("shop-web-1", True)
         assert (await call(web, ExportKey(KEY), KeyExport, found.token)).login == "shop-web-1"
@@ -138,7 +139,9 @@ async def test_a_link_is_used_up(tmp_path: Path) -> None:
             await opened(web, made.token)
         # Who is in stays in.
         for one in (first, second):
-            assert (await frames.call(web.path, WhoIs(one.token), Viewer, 10)).kind is ViewerKind.LINK
+            viewer = await frames.call(web.path, WhoIs(one.token), Viewer, 10)
+            assert (viewer.kind, viewer.uses_left) == (ViewerKind.LINK, 0)
+        assert (first.viewer.uses_left, second.viewer.uses_left) == (1, 0)
         (listed,) = (await web.stage.do(ListLinks(instance=KEY))).links
         assert (listed.uses, listed.over) == (2, "used up")
 

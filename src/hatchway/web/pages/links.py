@@ -30,6 +30,15 @@ LIVES_S = {"1h": 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 """For how long a link can be made to open, as the form says it."""
 
 
+CLOSED = {
+    "used": "To see it again you need another link: ask whoever sent you this one.",
+    "more": "To see it again, open the link once more.",
+    "over": "The page was not used for a while, or the link has expired or was taken back. If the link was for once "
+    "only, ask whoever sent it for a new one.",
+}
+"""What is said to whom the page behind a link was closed, or who closed it."""
+
+
 def routes(doors: Doors) -> list[BaseRoute]:
     """Pages and forms of operators."""
     return [
@@ -100,7 +109,7 @@ def open_routes(house: House) -> list[Route]:
     """The page that opens a link, for whoever is not signed in."""
 
     def form(
-        request: Request, status: int = 200, *, problem: str = "", token: str = "", asks: bool = False
+        request: Request, status: int = 200, *, problem: str = "", token: str = "", asks: bool = False, closed: str = ""
     ) -> Response:
         visitor = house.cookies.visitor_of(request) or new_visitor()
         response = house.html(
@@ -110,13 +119,14 @@ def open_routes(house: House) -> list[Route]:
             problem=problem,
             token=token,
             asks=asks,
+            closed=closed,
             signed_in=house.cookies.token(request) is not None,
         )
         house.cookies.welcome(response, visitor)
         return response
 
     async def show(request: Request) -> Response:
-        return form(request)
+        return form(request, closed=CLOSED.get(request.query_params.get("closed", ""), ""))
 
     async def open_link(request: Request) -> Response:
         try:
