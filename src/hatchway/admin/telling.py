@@ -154,7 +154,7 @@ def _entries(entries: Iterable[LogEntry], login: str) -> Iterable[LogEntry]:
     for one in entries:
         own = one.login == login and one.who.startswith(f"person {login} (web)")
         # What somebody else tried and did not do is none of theirs.
-        if own or one.done or one.kind is not EventKind.CHANGE:
+        if own or one.done or one.kind not in (EventKind.CHANGE, EventKind.GUEST):
             yield _entry(one, own=own)
 
 

@@ -462,8 +462,9 @@ def test_their_log_names_no_operator() -> None:
             entries=(
                 entry(EventKind.CHANGE, "locked: she left, says anna", other),
                 entry(EventKind.CHANGE, "kick all sessions: /run/hatchway/x hung up", "uid 0", done=False),
-                entry(EventKind.CHANGE, "key added: SHA256:x", own),
-                entry(EventKind.CHANGE, "key renewed: /run/hatchway/x hung up", own, done=False),
+                entry(EventKind.GUEST, "key added: SHA256:x", own),
+                entry(EventKind.GUEST, "key renewed: /run/hatchway/x hung up", own, done=False),
+                entry(EventKind.GUEST, "key renewed", "person berta2 (web)", done=False),
                 entry(EventKind.CHANGE, "key renewed", "person berta2 (web)"),
                 entry(EventKind.END, "session ended after 3 s: kicked by operator anna (web)", "key SHA256:x"),
                 entry(EventKind.LOGIN, "logged in", "password"),
