@@ -88,6 +88,7 @@ class Secrets:
         self._deliveries = deliveries
         self._logger = log.get()
         self._sparing = Sparing(self._logger)
+        self._renewing: set[Login] = set()
 
     def table(self) -> Requests:
         """Their part of the admin socket's request table."""
@@ -133,8 +134,9 @@ class Secrets:
     async def _reset_password(self, request: ResetPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = passwords.generate()
+        kind, encoded = wanted_kind(self._core, request.kind), await self._granting.hash(password)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
+            new = self._granting.new_password(record.login, password, encoded, kind)
             await self._store(record.login, new, "password reset", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, password, not_ended)
@@ -143,8 +145,9 @@ class Secrets:
         record = await self._finding.holder(request.instance)
         password = Secret(request.password)
         check_chosen(password)
+        kind, encoded = wanted_kind(self._core, request.kind), await self._granting.hash(password)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
+            new = self._granting.new_password(record.login, password, encoded, kind)
             await self._store(record.login, new, "password set", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, not_ended=not_ended)
@@ -187,9 +190,16 @@ class Secrets:
 
     async def _renew_key(self, request: RenewKey, caller: Caller) -> Keys:
         record = await self._finding.holder(request.instance)
-        async with self._core.sealing_turn:
-            new = await self._granting.new_key(record.login, request.kind)
-            await self._store(record.login, new, "key renewed", caller)
+        if record.login in self._renewing:
+            raise ConflictError(f"the key of {record.login} is being renewed at this moment")
+        self._renewing.add(record.login)
+        try:
+            pair = await self._granting.pair(record.login, request.kind)
+            async with self._core.sealing_turn:
+                new = self._granting.new_key(record.login, pair)
+                await self._store(record.login, new, "key renewed", caller)
+        finally:
+            self._renewing.remove(record.login)
         not_ended = await self._end(record.login)
         await self._deliveries.settle(record.login)
         return structs.replace(await self._keys(record, (new.fingerprint or "",)), not_ended=not_ended)
