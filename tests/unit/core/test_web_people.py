@@ -485,6 +485,24 @@ def test_their_log_names_no_operator() -> None:
     ]
 
 
+async def test_their_log_does_not_tell_how_much_happens_on_the_host(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        await web.sign_in("berta", await made(web, "berta"))
+        own = f"{PERSON}berta"
+        await web.stage.core.journal.write()
+        await web.call(ExportKey(own), KeyExport)
+        await web.call(ExportKey(own), KeyExport)
+        found = await web.call(ReadLog(instance=own), Log)
+        assert found.last == 0
+        assert {one.id for one in found.entries} == {0, None}, "written, and still counted"
+        for after in (0, 1, 2**63):
+            with pytest.raises(RefusedError):
+                await web.call(ReadLog(instance=own, after=after), Log)
+        seen = await operator(web, ReadLog(instance=own), Log)
+        assert seen.last > 0
+        assert len(seen.entries) == len(found.entries)
+
+
 @pytest.mark.parametrize("exc", [HostError("/run/x"), UnfinishedError("done, but /run/x"), HatchwayError("/var/lib")])
 def test_failures_of_the_host(exc: HatchwayError) -> None:
     assert "/" not in str(telling.failure(exc))
