@@ -8,6 +8,7 @@ import os
 import pwd
 import signal
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -124,7 +125,7 @@ async def run(config: Config) -> None:
                 nursery.start_soon(_serve_settled, "admin", settled, for_peers(admin), work)
                 if web_uid is not None:
                     relayed = functools.partial(
-                        _serve_settled, request_max=REQUEST_MAX, connections_max=CONNECTIONS_MAX
+                        _serve_settled, request_max=REQUEST_MAX, connections_max=CONNECTIONS_MAX, sparing=True
                     )
                     nursery.start_soon(relayed, "web", settled, Relaying(admin, signing).table(web_uid), work)
                 nursery.start_soon(gate.serve, inherited_listener("auth"), work)
@@ -158,7 +159,7 @@ def _has_web(config: Config) -> bool:
     return config.web.enabled and passed
 
 
-async def _serve_settled(name: str, settled: trio.Event, table: Table, work: Work, **bounds: int) -> None:
+async def _serve_settled(name: str, settled: trio.Event, table: Table, work: Work, **bounds: Any) -> None:
     """Answer on the socket `name`, but not before what it is about is known, or it takes too long: requests wait in the
     socket. `bounds` are those of `serve`.
 

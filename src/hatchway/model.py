@@ -77,15 +77,16 @@ class Mode(enum.StrEnum):
 
 
 class EventKind(enum.StrEnum):
-    """What the record is of. `REFUSED` is an attempt to log in that failed, `CHANGE` whatever an operator did, `AUTO`
-    what rules, labels and the catalog's news did to access by themselves. `LOST` stands for events that could not be
-    kept.
+    """What the record is of. `REFUSED` is an attempt to log in that failed, `CHANGE` whatever an operator did, `GUEST`
+    what people and whoever opened a share link did in the web pages, `AUTO` what rules, labels and the catalog's news
+    did to access by themselves. `LOST` stands for events that could not be kept.
     """
 
     LOGIN = "login"
     REFUSED = "refused"
     END = "end"
     CHANGE = "change"
+    GUEST = "guest"
     AUTO = "auto"
     LOCKED = "locked"
     LOST = "lost"

@@ -40,7 +40,7 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         what = sentences.requested(request)
         if what is None:
             return await handler(request, caller)
-        who, asked = caller.origin, getattr(request, "instance", None) or ""
+        who, kind, asked = caller.origin, caller.kind, getattr(request, "instance", None) or ""
         try:
             # Now: when the answer is there, the instance may be forgotten.
             instance, login = await _about(request, subject)
@@ -50,7 +50,7 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
 
         def record(outcome: str, *, done: bool = False) -> None:
             told = f"{what}{outcome}"
-            journal.record(NewEvent(now(), EventKind.CHANGE, told, instance, login, who=who, done=done))
+            journal.record(NewEvent(now(), kind, told, instance, login, who=who, done=done))
 
         try:
             answer = await handler(request, caller)
@@ -65,20 +65,20 @@ def _audited(handler: Handler, journal: Journal, subject: Subject, now: Callable
         if isinstance(answer, Kicked):
             # Of whom they were, whatever was typed to name them.
             for session in answer.sessions:
-                journal.record(_kicked(session, now(), who))
+                journal.record(_kicked(session, now(), kind, who))
             return answer
         instance, login = _subject(answer, instance, login)
         unfinished = isinstance(request, TakeKeyBack) and isinstance(answer, Keys) and answer.undelivered
         record(_result(answer, getattr(request, "volumes", ())), done=not unfinished)
         if isinstance(answer, Pruned):
             for one in answer.instances:
-                journal.record(NewEvent(now(), EventKind.CHANGE, "forgotten", str(one.key), one.login, who=who))
+                journal.record(NewEvent(now(), kind, "forgotten", str(one.key), one.login, who=who))
         if isinstance(answer, PersonRemoved):
             # That it was shared with them stands there as well.
             for key in dict.fromkeys(key for key, _ in answer.grants):
                 paths = ", ".join(path for one, path in answer.grants if one == key)
                 told = f"{paths} no longer shared with {answer.login}, who was removed"
-                journal.record(NewEvent(now(), EventKind.CHANGE, told, str(key), answer.login, who=who))
+                journal.record(NewEvent(now(), kind, told, str(key), answer.login, who=who))
         return answer
 
     return audited
@@ -122,8 +122,8 @@ def _result(answer: object, named: Collection[str]) -> str:
     return ""
 
 
-def _kicked(session: SessionStatus, at: float, who: str) -> NewEvent:
+def _kicked(session: SessionStatus, at: float, kind: EventKind, who: str) -> NewEvent:
     what = sentences.requested(Kick(sessions=(session.id,))) or ""
     # Else it is a person's, whose sessions the journal knows by their login.
     instance = "" if session.key is None else str(session.key)
-    return NewEvent(at, EventKind.CHANGE, what, instance, session.login, address=session.address, who=who)
+    return NewEvent(at, kind, what, instance, session.login, address=session.address, who=who)

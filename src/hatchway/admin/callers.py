@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hatchway.model import EventKind
 from hatchway.wire.service import Peer, Request, Table
 
 _NO_LOGINUID = 2**32 - 1
@@ -18,10 +19,11 @@ _NO_LOGINUID = 2**32 - 1
 @dataclass(frozen=True, slots=True)
 class Caller:
     """`name` says who it is, in the log and wherever it is kept who did something; `origin` all that is known, for the
-    record."""
+    record, where what they do is of `kind`."""
 
     name: str
     origin: str
+    kind: EventKind = EventKind.CHANGE
 
     @classmethod
     def of(cls, peer: Peer) -> Caller:

@@ -85,7 +85,8 @@ class Core:
         self.config = config
         self.registry = registry
         self.sealing = sealing
-        # Held from sealing a secret until it is stored: else the key it was sealed with may be gone by then.
+        # Held from sealing a secret until it is stored: else the key it was sealed with may be gone by then. Everybody
+        # waits for it, so nothing is done in it that takes long.
         self.sealing_turn = trio.Lock()
         self.inventory = inventory
         self.host = host
@@ -94,6 +95,7 @@ class Core:
         self._suspensions = Suspensions(self.journal, now)
         self._registry_turn = trio.CapacityLimiter(1)
         self._hashing_turn = trio.CapacityLimiter(1)
+        self._pairing_turn = trio.CapacityLimiter(1)
         self._feeding = trio.Lock()
         self._publishing = trio.Lock()
         self._turns: dict[Login, trio.Lock] = {}
@@ -160,6 +162,10 @@ class Core:
         """Run `call`, which makes a hash of a password or a file of a key, in a thread: one at a time, since it takes
         64 MiB and a processor for a moment. What lets somebody in has threads of its own (Attempts)."""
         return await trio.to_thread.run_sync(call, limiter=self._hashing_turn)
+
+    async def paired(self, call: Callable[[], T]) -> T:
+        """As `hashed`, for what finds a pair of keys, which may take seconds: hashes do not wait for it."""
+        return await trio.to_thread.run_sync(call, limiter=self._pairing_turn)
 
     def user_record(self, record: LoginRecord) -> UserRecord:
         """What NSS says of a login."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import trio
 from msgspec import UNSET, structs
@@ -12,6 +13,7 @@ from hatchway import accounts, log
 from hatchway.admin import owners
 from hatchway.admin.core import Core
 from hatchway.credentials import keys, passwords
+from hatchway.credentials.keys import KeyPair
 from hatchway.credentials.secret import Secret
 from hatchway.errors import ConflictError, UsageError
 from hatchway.model import (
@@ -49,6 +51,17 @@ def context_of(login: str, kind: CredentialKind) -> str:
     return f"{kind.value}:{login}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a new login has. `password` None: it is to have none; `encoded` is its hash."""
+
+    login: Login
+    uid: Uid
+    pair: KeyPair
+    password: Secret | None
+    encoded: str
+
+
 class Granting:
     """Gives access in the registry of one Core. hostd hears of it by `Core.sync`."""
 
@@ -74,27 +87,29 @@ class Granting:
         """
         owner_ids = owners.resolve(ownership.owner, self._core.inventory.get(key))
         # A login and uid are free when they are looked for; nobody else may take them before they are stored.
-        async with self._turn, self._core.sealing_turn:
+        async with self._turn:
             known = await self._core.db(lambda registry: registry.instance(key))
-            new, shown = (None, None) if known is not None else await self._new_login(key)
+            made = await self._new_login(key) if known is None else None
             now = self._core.now()
             info = self._core.inventory.get(key)
             runtime_id = "" if info is None else info.runtime_id
-            record = await self._core.db(
-                lambda registry: registry.enable(
-                    key,
-                    volumes,
-                    by=by,
-                    now=now,
-                    new=new,
-                    origin=origin,
-                    follow=frozenset(follow),
-                    runtime_id=runtime_id,
-                    ownership=ownership,
-                    owner_ids=owner_ids,
-                    limits=limits,
+            async with self._core.sealing_turn:
+                new, shown = self._sealed(made)
+                record = await self._core.db(
+                    lambda registry: registry.enable(
+                        key,
+                        volumes,
+                        by=by,
+                        now=now,
+                        new=new,
+                        origin=origin,
+                        follow=frozenset(follow),
+                        runtime_id=runtime_id,
+                        ownership=ownership,
+                        owner_ids=owner_ids,
+                        limits=limits,
+                    )
                 )
-            )
         self._logger.info(
             "enabled",
             instance=str(key),
@@ -109,25 +124,31 @@ class Granting:
         )
         return record, shown
 
-    async def new_password(self, login: str, password: Secret, kind: PasswordKind) -> NewCredential:
-        """`password` as the login's credential, kept as `kind` says."""
-        # Also a raw password is checked by its hash, so that an attempt takes the same time for every login.
-        encoded = await self._core.hashed(lambda: passwords.hash_password(password))
+    async def hash(self, password: Secret) -> str:
+        """The hash of a password there is to be: also a raw one is checked by that, so that an attempt takes the same
+        time for every login. Takes its time: not within `Core.sealing_turn`."""
+        return await self._core.hashed(lambda: passwords.hash_password(password))
+
+    def new_password(self, login: str, password: Secret, encoded: str, kind: PasswordKind) -> NewCredential:
+        """`password`, of which `encoded` is the hash, as the login's credential, kept as `kind` says. To be stored
+        within the same `Core.sealing_turn`."""
         context = context_of(login, CredentialKind.PASSWORD)
         sealed = self._core.sealing.seal(password, context) if kind is PasswordKind.RAW else None
         return NewCredential(CredentialKind.PASSWORD, encoded, sealed, None)
 
-    async def new_key(self, login: str, kind: str | None = None) -> NewCredential:
-        """A new key pair as the login's `id_container`. `kind` as of credentials.key of the configuration, None as is
-        configured there. Raises UsageError for a kind there is not."""
+    async def pair(self, login: str, kind: str | None = None) -> KeyPair:
+        """A new key pair for a login. `kind` as of credentials.key of the configuration, None as is configured there.
+        Raises UsageError for a kind there is not. Takes its time: not within `Core.sealing_turn`."""
         wanted, comment = kind or self._core.config.credentials.key, f"id_container {login}"
         if wanted == "ed25519":
-            pair = keys.generate_ed25519(comment)
-        elif wanted in RSA_BITS:
+            return keys.generate_ed25519(comment)
+        if wanted in RSA_BITS:
             # Finding primes may take a second.
-            pair = await trio.to_thread.run_sync(keys.generate_rsa, RSA_BITS[wanted], comment)
-        else:
-            raise UsageError(f"there is no kind of key {wanted!r}; there are: ed25519, {', '.join(RSA_BITS)}")
+            return await self._core.paired(lambda: keys.generate_rsa(RSA_BITS[wanted], comment))
+        raise UsageError(f"there is no kind of key {wanted!r}; there are: ed25519, {', '.join(RSA_BITS)}")
+
+    def new_key(self, login: str, pair: KeyPair) -> NewCredential:
+        """`pair` as the login's `id_container`. To be stored within the same `Core.sealing_turn`."""
         sealed = self._core.sealing.seal(pair.private, context_of(login, CredentialKind.KEY))
         return NewCredential(CredentialKind.KEY, pair.public, sealed, pair.fingerprint)
 
@@ -147,30 +168,30 @@ class Granting:
         Raises HatchwayError; then nothing has been granted.
         """
         info = self._core.inventory.get(key)
-        async with self._turn, self._core.sealing_turn:
+        async with self._turn:
             known = await self._core.db(lambda registry: registry.instance(key))
-            new = None
-            if known is None:
-                # Its password, if it is kept as a hash, nobody learns: 'password reset' makes one that is shown.
-                new, _shown = await self._new_login(key)
+            made = await self._new_login(key) if known is None else None
             ownerships = {}
             for volume, _mode, _folder in volumes:
                 said = ownership if ownership != UNSAID else _said(known, volume)
                 ownerships[volume.path] = (said, owners.resolve(said.owner, info))
             now, runtime_id = self._core.now(), "" if info is None else info.runtime_id
-            record = await self._core.db(
-                lambda registry: registry.grant_person(
-                    login,
-                    key,
-                    volumes,
-                    by=by,
-                    now=now,
-                    new=new,
-                    ownerships=ownerships,
-                    runtime_id=runtime_id,
-                    limits=limits,
+            async with self._core.sealing_turn:
+                # Its password, if it is kept as a hash, nobody learns: 'password reset' makes one that is shown.
+                new, _shown = self._sealed(made)
+                record = await self._core.db(
+                    lambda registry: registry.grant_person(
+                        login,
+                        key,
+                        volumes,
+                        by=by,
+                        now=now,
+                        new=new,
+                        ownerships=ownerships,
+                        runtime_id=runtime_id,
+                        limits=limits,
+                    )
                 )
-            )
         self._logger.info(
             "person enabled",
             login=login,
@@ -199,15 +220,18 @@ class Granting:
                 )
             return registry.next_uid(*self._core.config.ids.login_uids)
 
-        async with self._turn, self._core.sealing_turn:
+        async with self._turn:
             uid = await self._core.db(allocate)
-            new, shown = await self._with_credentials(login, uid)
-            now = self._core.now()
-            record = await self._core.db(lambda registry: registry.add_person(new, full_name=full_name, now=now))
+            made = await self._with_credentials(login, uid)
+            async with self._core.sealing_turn:
+                new, shown = self._sealed(made)
+                assert new is not None
+                now = self._core.now()
+                record = await self._core.db(lambda registry: registry.add_person(new, full_name=full_name, now=now))
         self._logger.info("person added", login=login, by=by)
         return record, shown
 
-    async def _new_login(self, key: InstanceKey) -> tuple[NewLogin, Secret | None]:
+    async def _new_login(self, key: InstanceKey) -> _Made:
         first, last = self._core.config.ids.login_uids
 
         def allocate(registry: Registry) -> tuple[Login, Uid]:
@@ -219,14 +243,23 @@ class Granting:
 
         return await self._with_credentials(*await self._core.db(allocate))
 
-    async def _with_credentials(self, login: Login, uid: Uid) -> tuple[NewLogin, Secret | None]:
-        credentials, shown = [await self.new_key(login)], None
-        if (kept := self._core.config.credentials.password) != "none":
+    async def _with_credentials(self, login: Login, uid: Uid) -> _Made:
+        password, encoded = None, ""
+        if self._core.config.credentials.password != "none":
             password = passwords.generate()
-            kind = PasswordKind.RAW if kept == "raw" else PasswordKind.HASHED
-            credentials.append(await self.new_password(login, password, kind))
-            shown = password if kind is PasswordKind.HASHED else None
-        return NewLogin(login=login, uid=uid, credentials=tuple(credentials)), shown
+            encoded = await self.hash(password)
+        return _Made(login, uid, await self.pair(login), password, encoded)
+
+    def _sealed(self, made: _Made | None) -> tuple[NewLogin | None, Secret | None]:
+        """What is to be stored of it within the same `Core.sealing_turn`, and the password if that is not kept."""
+        if made is None:
+            return None, None
+        credentials, shown = [self.new_key(made.login, made.pair)], None
+        if made.password is not None:
+            kind = PasswordKind.RAW if self._core.config.credentials.password == "raw" else PasswordKind.HASHED
+            credentials.append(self.new_password(made.login, made.password, made.encoded, kind))
+            shown = made.password if kind is PasswordKind.HASHED else None
+        return NewLogin(login=made.login, uid=made.uid, credentials=tuple(credentials)), shown
 
 
 def _said(record: InstanceRecord | None, volume: VolumeInfo) -> Ownership:

@@ -2,9 +2,9 @@
 
 What happens never waits for its record: it is told here, without blocking, and written a moment later, many rows at
 once. Everything is bounded, each sort of event by itself, in memory as in the table: whoever can make many events of
-one sort (anybody, of failed attempts; a login's holder, of logins; a maker of containers, of what labels do) must not
-be able to push others out. In the table one instance's events do not push out another's either. What is lost is
-counted, and the record says so.
+one sort (anybody, of failed attempts; a login's holder, of logins; people and holders of share links, of what they do
+in the web pages; a maker of containers, of what labels do) must not be able to push others out. In the table one
+instance's events do not push out another's either. What is lost is counted, and the record says so.
 Concurrency: all methods are for the event loop's thread. No secret is ever given to it.
 """
 
@@ -22,6 +22,8 @@ import trio
 
 from hatchway import log
 from hatchway.admin.attempts import ADDRESS_LENGTH, LOGIN_LENGTH, MINUTE_S, ROWS_MAX, Attempts
+from hatchway.admin.repeats import ROWS_MAX as REPEATS_MAX
+from hatchway.admin.repeats import Repeats
 from hatchway.config import Log
 from hatchway.model import EventKind, valid_login
 from hatchway.printable import plain
@@ -43,9 +45,12 @@ WAITING_MAX = 10_000
 BATCH = 500
 """Rows of one transaction: logins wait for the registry meanwhile."""
 
-LATE_MAX = 2 * (ROWS_MAX + 1)
-"""Rows at most that were written after one whose event is later: those of a minute of refusals, which are written when
-it is over, and of the one before, which may have just been."""
+LATE_MAX = 2 * (ROWS_MAX + 1 + REPEATS_MAX)
+"""Rows at most that were written after one whose event is later: those of what was counted for a minute, which are
+written when it is over, and of the one before, which may have just been."""
+
+COUNTED = frozenset({EventKind.REFUSED, EventKind.GUEST})
+"""Kinds of events that are counted for a minute."""
 
 TRIM_EVERY_S = 3600.0
 TRIM_AFTER = 10_000
@@ -58,6 +63,7 @@ DAY_S = 86400.0
 
 SORTS = (
     (EventKind.CHANGE, EventKind.LOST),
+    (EventKind.GUEST,),
     (EventKind.AUTO, EventKind.LOCKED),
     (EventKind.LOGIN, EventKind.END),
     (EventKind.REFUSED,),
@@ -98,6 +104,7 @@ class Journal:
         self._waiting: list[NewEvent] = []
         self._kinds: Counter[EventKind] = Counter()
         self._attempts = Attempts(0)
+        self._repeats = Repeats(0)
         self._lost = 0
         self._lost_at = 0.0
         self._writing = trio.Lock()
@@ -107,22 +114,24 @@ class Journal:
         self._logger = log.get()
 
     def record(self, event: NewEvent) -> None:
-        """Have `event` written soon. Texts are cut to what is kept, and what is not plainly visible is taken out."""
+        """Have `event` written soon. Texts are cut to what is kept, and what is not plainly visible is taken out.
+
+        Of what is of kind GUEST the same again within a minute is counted, and written when the minute is over.
+        """
+        event = _cut(event)
+        if event.kind is EventKind.GUEST:
+            self._end_minute()
+            if self._repeats.add(event):
+                return
+        self._keep(event)
+
+    def _keep(self, event: NewEvent) -> None:
         if self._kinds[event.kind] >= WAITING_MAX:
             self._lost_at = self._lost_at if self._lost else event.at
             self._lost += event.times
             return
         self._kinds[event.kind] += 1
-        self._waiting.append(
-            replace(
-                event,
-                instance=plain(event.instance, INSTANCE_LENGTH),
-                login=plain(event.login, LOGIN_LENGTH),
-                address=plain(event.address, ADDRESS_LENGTH),
-                who=plain(event.who, WHO_LENGTH),
-                what=plain(event.what, WHAT_LENGTH),
-            )
-        )
+        self._waiting.append(event)
 
     def refused(self, login: str, address: str, why: str, instance: str = "") -> None:
         """An attempt to log in failed. All texts may be a stranger's; `why` is one of few sentences of ours, without
@@ -133,9 +142,16 @@ class Journal:
     def _end_minute(self) -> None:
         minute = int(self._now() // MINUTE_S)
         if minute != self._attempts.minute:
-            ended, self._attempts = self._attempts, Attempts(minute)
-            for event in ended.events():
-                self.record(event)
+            self._begin_minute(minute)
+
+    def _begin_minute(self, minute: int) -> None:
+        ended = self._counted()
+        self._attempts, self._repeats = Attempts(minute), Repeats(minute)
+        for event in ended:
+            self._keep(_cut(event))
+
+    def _counted(self) -> list[NewEvent]:
+        return [*self._attempts.events(), *self._repeats.events()]
 
     async def run(self) -> None:
         """Write and trim for ever; when cancelled, write what there is."""
@@ -156,9 +172,7 @@ class Journal:
 
     async def finish(self) -> None:
         """Write all there is, also of a minute that is not over. For when nothing more is to come."""
-        ended, self._attempts = self._attempts, Attempts(self._attempts.minute)
-        for event in ended.events():
-            self.record(event)
+        self._begin_minute(self._attempts.minute)
         await self.write()
 
     async def write(self) -> None:
@@ -248,7 +262,7 @@ class Journal:
         only = None if instance is None else plain(instance, INSTANCE_LENGTH)
 
         def look(registry: Registry) -> Page:
-            late = LATE_MAX if after is None and (not kinds or EventKind.REFUSED in kinds) else 0
+            late = LATE_MAX if after is None and (not kinds or COUNTED.intersection(kinds)) else 0
             found = registry.events(limit=limit + late, instance=only, kinds=kinds, since=since, after=after)
             written: list[tuple[int | None, NewEvent]] = [(one.id, one.event) for one in found]
             more: list[tuple[int | None, NewEvent]] = [
@@ -267,10 +281,21 @@ class Journal:
 
         async with self._writing:
             # Not before: what was written meanwhile would be there twice.
-            unwritten = self._attempts.events()
+            unwritten = self._counted()
             if after is None:
                 unwritten = [*self._waiting, *self._loss(), *unwritten]
             return await self._db(look)
+
+
+def _cut(event: NewEvent) -> NewEvent:
+    return replace(
+        event,
+        instance=plain(event.instance, INSTANCE_LENGTH),
+        login=plain(event.login, LOGIN_LENGTH),
+        address=plain(event.address, ADDRESS_LENGTH),
+        who=plain(event.who, WHO_LENGTH),
+        what=plain(event.what, WHAT_LENGTH),
+    )
 
 
 def _store(registry: Registry, *, events: Sequence[NewEvent]) -> None:

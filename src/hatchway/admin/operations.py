@@ -60,6 +60,9 @@ from hatchway.wire.service import Request
 
 ROOT = (0,)
 
+NUMBER_MAX = 2**63 - 1
+"""The largest number that an event can have: SQLite knows none beyond."""
+
 
 class Operations:
     """The requests, on one Core."""
@@ -164,6 +167,8 @@ class Operations:
     async def _log(self, request: ReadLog, _caller: Caller) -> Log:
         if not 1 <= request.limit <= LOG_MAX:
             raise UsageError(f"{request.limit} events of the record: ask for 1 to {LOG_MAX:,}")
+        if request.after is not None and not 0 <= request.after <= NUMBER_MAX:
+            raise UsageError(f"{request.after} is the number of no event: they are 0 to {NUMBER_MAX}")
         page = await self._core.journal.read(
             limit=request.limit,
             instance=await self._finding.recorded(request.instance) if request.instance else None,

@@ -97,8 +97,9 @@ class PersonDoor:
         assert known.password is not None
         login, row, chosen = known.record.login, known.password.id, Secret(password)
         check_chosen(chosen)
+        wanted, encoded = wanted_kind(self._core, kind), await self._granting.hash(chosen)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(login, chosen, wanted_kind(self._core, kind))
+            new = self._granting.new_password(login, chosen, encoded, wanted)
             now = self._core.now()
             made(await self._core.db(lambda registry: registry.replace_credential(login, new, now, row)))
         not_ended = ""

@@ -25,6 +25,7 @@ from hatchway.wire import frames
 from hatchway.wire.entry import ExportKey, ImportPassword, KeyForm, Password, RenewKey, ResetPassword, SetPassword
 from hatchway.wire.links import MakeLink
 from hatchway.wire.service import Peer, Request, Table
+from hatchway.wire.sparing import Sparing
 from hatchway.wire.web import (
     Call,
     ChangePassword,
@@ -67,7 +68,7 @@ class Relaying:
         self._signing = signing
         self._kinds: Any = functools.reduce(operator.or_, requests)
         self._costly: dict[Hashable, tuple[trio.Lock, int]] = {}
-        self._logger = log.get(socket="web")
+        self._logger = Sparing(log.get(socket="web"))
 
     def table(self, web_uid: int) -> Table:
         """For the process that runs as `web_uid`, and nobody else."""

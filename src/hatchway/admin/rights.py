@@ -124,6 +124,9 @@ def may(kind: ViewerKind, name: str, request: object) -> bool:
         if isinstance(request, RenewKey) and request.kind is not None:
             # Some kinds take long to make, and others wait meanwhile.
             return False
+        if isinstance(request, ReadLog) and request.after is not None:
+            # The number of an event tells how many there were on the host.
+            return False
         # In so many words: nothing that means all, and no name that a container could have, should they be removed now.
         return getattr(request, "instance", None) == f"{PERSON}{name}"
     if kind is ViewerKind.LINK and type(request) in OF_ONE_INSTANCE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from msgspec import structs
 
@@ -26,7 +27,7 @@ from hatchway.credentials.keys import PublicKey
 from hatchway.credentials.sealing import SealingKey
 from hatchway.credentials.secret import DamagedSecretError, Secret
 from hatchway.errors import ConflictError, HatchwayError, NotFoundError, UsageError
-from hatchway.model import Login
+from hatchway.model import EventKind, Login
 from hatchway.registry.records import (
     CredentialKind,
     CredentialRecord,
@@ -59,6 +60,7 @@ from hatchway.wire.entry import (
     TakeKeyBack,
 )
 from hatchway.wire.service import Request
+from hatchway.wire.sparing import Sparing
 
 ROOT = (0,)
 
@@ -85,6 +87,8 @@ class Secrets:
         self._volume_keys = volume_keys
         self._deliveries = deliveries
         self._logger = log.get()
+        self._sparing = Sparing(self._logger)
+        self._renewing: set[Login] = set()
 
     def table(self) -> Requests:
         """Their part of the admin socket's request table."""
@@ -105,6 +109,10 @@ class Secrets:
             RotateKey: Request(ROOT, self._rotate_key),
         }
 
+    def _of(self, caller: Caller) -> Any:
+        """The logger for what `caller` does: guests may do it as often as they like."""
+        return self._sparing if caller.kind is EventKind.GUEST else self._logger
+
     # Passwords
 
     async def _show_password(self, request: ShowPassword, caller: Caller) -> Password:
@@ -120,14 +128,15 @@ class Secrets:
                 )
             case _:
                 shown = _password(record.login, password, unsealed(self._core, record.login, password))
-                self._logger.info("password shown", login=record.login, by=caller.name)
+                self._of(caller).info("password shown", login=record.login, by=caller.name)
                 return shown
 
     async def _reset_password(self, request: ResetPassword, caller: Caller) -> Password:
         record = await self._finding.holder(request.instance)
         password = passwords.generate()
+        kind, encoded = wanted_kind(self._core, request.kind), await self._granting.hash(password)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
+            new = self._granting.new_password(record.login, password, encoded, kind)
             await self._store(record.login, new, "password reset", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, password, not_ended)
@@ -136,8 +145,9 @@ class Secrets:
         record = await self._finding.holder(request.instance)
         password = Secret(request.password)
         check_chosen(password)
+        kind, encoded = wanted_kind(self._core, request.kind), await self._granting.hash(password)
         async with self._core.sealing_turn:
-            new = await self._granting.new_password(record.login, password, wanted_kind(self._core, request.kind))
+            new = self._granting.new_password(record.login, password, encoded, kind)
             await self._store(record.login, new, "password set", caller)
         not_ended = await self._end(record.login)
         return _password(record.login, new, not_ended=not_ended)
@@ -175,14 +185,21 @@ class Secrets:
         if request.form is KeyForm.PPK:
             # Also without a passphrase: an RSA key is checked when it is read.
             private = await self._core.hashed(partial(ppk.encode, private, record.login, passphrase))
-        self._logger.info("key exported", login=record.login, form=request.form.value, by=caller.name)
+        self._of(caller).info("key exported", login=record.login, form=request.form.value, by=caller.name)
         return KeyExport(login=record.login, private=private.reveal(), public=key.public, fingerprint=key.fingerprint)
 
     async def _renew_key(self, request: RenewKey, caller: Caller) -> Keys:
         record = await self._finding.holder(request.instance)
-        async with self._core.sealing_turn:
-            new = await self._granting.new_key(record.login, request.kind)
-            await self._store(record.login, new, "key renewed", caller)
+        if record.login in self._renewing:
+            raise ConflictError(f"the key of {record.login} is being renewed at this moment")
+        self._renewing.add(record.login)
+        try:
+            pair = await self._granting.pair(record.login, request.kind)
+            async with self._core.sealing_turn:
+                new = self._granting.new_key(record.login, pair)
+                await self._store(record.login, new, "key renewed", caller)
+        finally:
+            self._renewing.remove(record.login)
         not_ended = await self._end(record.login)
         await self._deliveries.settle(record.login)
         return structs.replace(await self._keys(record, (new.fingerprint or "",)), not_ended=not_ended)
@@ -319,7 +336,7 @@ class Secrets:
     async def _store(self, login: Login, new: NewCredential, done: str, caller: Caller) -> None:
         now = self._core.now()
         await self._core.db(lambda registry: registry.replace_credential(login, new, now))
-        self._logger.info(done, login=login, fingerprint=new.fingerprint, by=caller.name)
+        self._of(caller).info(done, login=login, fingerprint=new.fingerprint, by=caller.name)
 
     async def _end(self, login: Login) -> str:
         """End the sessions by what there was before. Gives why they go on for now, "" when none does: the answer shows
@@ -333,7 +350,7 @@ class Secrets:
 
     async def _remove(self, login: Login, credential: CredentialRecord, done: str, caller: Caller) -> None:
         await self._core.db(lambda registry: registry.remove_credential(login, credential.id))
-        self._logger.info(done, login=login, fingerprint=credential.fingerprint, by=caller.name)
+        self._of(caller).info(done, login=login, fingerprint=credential.fingerprint, by=caller.name)
         await self._admission.look_again(login, done)
 
     async def _credentials(self, login: Login) -> tuple[CredentialRecord, ...]:

@@ -336,7 +336,7 @@ class Signing:
             # This visit knows the password; the others end when they ask next.
             visit.credential = credential
             self._logger.info("password changed", login=login, by=caller.name)
-            told = NewEvent(self._now(), EventKind.CHANGE, "password changed", login, login, who=caller.origin)
+            told = NewEvent(self._now(), caller.kind, "password changed", login, login, who=caller.origin)
             self._journal.record(told)
 
         async with visit.looking:
@@ -368,13 +368,14 @@ class Signing:
         # What is done by a link is its instance's; what a person does, theirs.
         whose = "" if visit.kind is ViewerKind.OPERATOR else visit.name
         login = visit.name if visit.kind is ViewerKind.PERSON else ""
-        self._journal.record(NewEvent(self._now(), EventKind.CHANGE, what, whose, login, who=caller.origin))
+        self._journal.record(NewEvent(self._now(), caller.kind, what, whose, login, who=caller.origin))
 
 
 def caller_of(visit: Visit, place: str = "") -> Caller:
     """Who makes the requests of a visit, from the address `place`, "" when it is not known."""
     name = f"{visit.kind.value} {visit.link or visit.name} (web)"
-    return Caller(name, f"{name} from {place}" if place else name)
+    kind = EventKind.CHANGE if visit.kind is ViewerKind.OPERATOR else EventKind.GUEST
+    return Caller(name, f"{name} from {place}" if place else name, kind)
 
 
 def _wait(wait_s: float | None) -> str:

@@ -65,7 +65,8 @@ def to_person(answer: T, login: str) -> T:
         case Password():
             found = structs.replace(answer, not_ended=answer.not_ended and _NOT_ENDED)
         case Log():
-            found = structs.replace(answer, entries=tuple(_entries(answer.entries, login)))
+            # Numbers of events are the host's, and tell how many there were of anybody's.
+            found = structs.replace(answer, entries=tuple(_entries(answer.entries, login)), last=0)
         case Kicked() | KeyExport() | Server() | Sessions():
             pass
         case _:
@@ -154,11 +155,12 @@ def _entries(entries: Iterable[LogEntry], login: str) -> Iterable[LogEntry]:
     for one in entries:
         own = one.login == login and one.who.startswith(f"person {login} (web)")
         # What somebody else tried and did not do is none of theirs.
-        if own or one.done or one.kind is not EventKind.CHANGE:
+        if own or one.done or one.kind not in (EventKind.CHANGE, EventKind.GUEST):
             yield _entry(one, own=own)
 
 
 def _entry(entry: LogEntry, *, own: bool) -> LogEntry:
+    entry = structs.replace(entry, id=None if entry.id is None else 0)
     if own:
         entry = structs.replace(entry, who=f"you{entry.who.removeprefix(f'person {entry.login}')}")
     # Behind the colon stand reasons as operators write them, and what the host says of itself.

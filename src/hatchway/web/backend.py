@@ -35,9 +35,10 @@ TIMEOUT_S = 30.0
 AT_ONCE = 100
 """Requests at once, each of which is a connection; more wait. The core takes 256."""
 
-GUESSES_AT_ONCE = 60
-"""As AT_ONCE, of those that may be guesses: none is answered before two seconds if it is wrong. They do not count
-there, so that those who are signed in do not wait for them, and more are refused."""
+GUESSES_AT_ONCE = 40
+"""As AT_ONCE, of those that may be guesses, each of which takes seconds when it is wrong: two are looked at in a second
+and a half, so that the last still has its answer within TIMEOUT_S. They do not count there, since nobody who is signed
+in is to wait for them; more are refused."""
 
 GUESSES_OF_SOURCE, GUESSES_OF_SITE = 5, 15
 """As GUESSES_AT_ONCE, of one address, and of one network around it: see addresses.source_of and site_of."""

@@ -437,7 +437,7 @@ class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read-log"):
     """The record of what happened: the latest `limit` events, 1 to LOG_MAX, since `since` (Unix seconds, None: ever).
 
     `instance` as in Enable, also one that is forgotten; "" and no kinds: of all. With `after`, a `Log.last`, the first
-    that were written after that, and what is still counted, each time anew. Answer: Log.
+    that were written after that, and what is still counted, each time anew; not for people. Answer: Log.
     """
 
     limit: int = 100
@@ -452,7 +452,8 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `instance` is a key, `login` whatever a client said, `address` the client's, `who` a session's credential or who
     made a change, each "" when there is none. `done`: it was done, or let in. `read` and `written` are bytes that the
-    client of a session that ended has got and sent, None when that is not known, and with every other kind.
+    client of a session that ended has got and sent, None when that is not known, and with every other kind. People are
+    told 0 as every `id`.
     """
 
     id: int | None
@@ -470,7 +471,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
-    """Events in the order of their time. `last` is what to go on after."""
+    """Events in the order of their time. `last` is what to go on after; people are told 0."""
 
     entries: tuple[LogEntry, ...]
     last: int

@@ -21,6 +21,7 @@ from hatchway import log
 from hatchway.errors import HatchwayError, InternalError, ProtocolError
 from hatchway.wire import notify
 from hatchway.wire.frames import MAX_FRAME, Channel, Failure
+from hatchway.wire.sparing import Sparing
 
 _UCRED = struct.Struct("3i")
 
@@ -107,15 +108,16 @@ async def serve(
     *,
     request_max: int = MAX_FRAME,
     connections_max: int | None = None,
+    sparing: bool = False,
 ) -> None:
     """Serve `table` on `listener` until cancelled. `name` is the socket's name in the log.
 
     A request has at most `request_max` bytes. With `connections_max` no more are open at once: what comes beyond is
-    closed at once.
+    closed at once. `sparing`: peers may be broken into, and must not be able to fill the log.
     """
     connections = 0
     work = Work() if work is None else work
-    logger = log.get(socket=name)
+    logger = Sparing(log.get(socket=name)) if sparing else log.get(socket=name)
     kinds = _union(table)
 
     async def bounded(stream: trio.SocketStream) -> None:

@@ -564,3 +564,7 @@ async def test_the_record_is_read_by_instance_also_when_it_is_forgotten(tmp_path
         for limit in (0, 5001):
             with pytest.raises(UsageError):
                 await stage.do(ReadLog(limit=limit))
+        for after in (-1, 2**63, 2**64 - 1):
+            with pytest.raises(UsageError, match="the number of no event"):
+                await stage.do(ReadLog(after=after))
+        assert [one.id for one in (await stage.do(ReadLog(after=2**63 - 1))).entries] == [None]

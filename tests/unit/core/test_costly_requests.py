@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -17,11 +18,24 @@ from tests.unit.core.test_web_people import made
 from tests.unit.core.test_web_socket import THERE, Scene
 
 from hatchway.admin.relaying import COSTLY_MAX, is_costly
-from hatchway.credentials import passwords, ppk
+from hatchway.credentials import keys, passwords, ppk
 from hatchway.credentials.secret import Secret
-from hatchway.errors import PassphraseError, SignedOutError, SignInWaitError
-from hatchway.wire.entry import ExportKey, KeyExport, KeyForm, Keys, RenewKey, ShowPassword
+from hatchway.errors import ConflictError, PassphraseError, SignedOutError, SignInWaitError
+from hatchway.wire.entry import (
+    ExportKey,
+    KeyExport,
+    KeyForm,
+    Keys,
+    Password,
+    RenewKey,
+    ResetPassword,
+    RotateKey,
+    SetPassword,
+    ShowPassword,
+)
 from hatchway.wire.links import MakeLink, RevokeLink
+from hatchway.wire.people import AddPerson
+from hatchway.wire.web import ChangePassword
 
 KEY = str(WEB)
 PPK = ExportKey(KEY, KeyForm.PPK, "12345678")
@@ -35,12 +49,13 @@ def _no_host_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 class Slow:
     """Something that takes as long as it is held, in threads. `most`: how often it was done at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, result: object = Secret("made")) -> None:
+        self._result = result
         self.go_on = threading.Event()
         self.begun = self.most = self._now = 0
         self._lock = threading.Lock()
 
-    def __call__(self, *_: object) -> Secret:
+    def __call__(self, *_: object) -> Any:
         with self._lock:
             self.begun += 1
             self._now += 1
@@ -48,7 +63,7 @@ class Slow:
         self.go_on.wait(20)
         with self._lock:
             self._now -= 1
-        return Secret("made")
+        return self._result
 
     async def is_doing(self, number: int) -> None:
         with trio.fail_after(20):
@@ -57,8 +72,8 @@ class Slow:
 
 
 @contextmanager
-def held(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> Iterator[Slow]:
-    slow = Slow()
+def held(monkeypatch: pytest.MonkeyPatch, module: object, name: str, result: object = Secret("made")) -> Iterator[Slow]:
+    slow = Slow(result)
     with monkeypatch.context() as patched:
         patched.setattr(module, name, slow)
         try:
@@ -209,6 +224,59 @@ async def test_a_person_renews_one_key_at_a_time(tmp_path: Path) -> None:
             assert outcomes == ["too many"] * 3
             web.stage.core.sealing_turn.release()
         assert outcomes == ["too many"] * 3 + ["done"] * COSTLY_MAX
+
+
+async def test_nobody_waits_while_a_pair_of_keys_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shared(tmp_path) as web:
+        password = await made(web, "berta")
+        for login in ("clara", "dora"):
+            await made(web, login)
+        pair = keys.generate_rsa(2048, "id_container berta")
+        with held(monkeypatch, keys, "generate_rsa", pair) as slow:
+            async with trio.open_nursery() as nursery:
+                for login in ("berta", "clara"):
+                    nursery.start_soon(web.stage.do, RenewKey(instance=login, kind="rsa4096"))
+                await slow.is_doing(1)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert slow.begun == 1, "one at a time"
+                with pytest.raises(ConflictError, match="is being renewed"):
+                    await web.stage.do(RenewKey(instance="berta"))
+                with trio.fail_after(20):
+                    await web.stage.do(ResetPassword(instance=KEY))
+                    await web.stage.do(RenewKey(instance="dora"))
+                    await web.stage.do(AddPerson(login="emma"))
+                    await web.stage.do(RotateKey())
+                    await web.sign_in("berta", password)
+                slow.go_on.set()
+            assert (slow.begun, slow.most) == (2, 1)
+        # Sealed with the key of now, not with the one there was when it was begun.
+        assert (await web.stage.do(ExportKey("berta"))).fingerprint == pair.fingerprint
+        await web.stage.do(RenewKey(instance="berta"))
+
+
+@pytest.mark.parametrize(
+    "request_", [ResetPassword(instance="clara"), SetPassword(instance="clara", password="another one")]
+)
+async def test_nobody_waits_while_a_password_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: object
+) -> None:
+    async with shared(tmp_path) as web:
+        encoded = passwords.hash_password(Secret("another one"))
+        await web.sign_in("berta", current := await made(web, "berta"))
+        await made(web, "clara")
+        change = ChangePassword(token=web.token, address=THERE, current=current, password="another one")
+        with held(monkeypatch, passwords, "hash_password", encoded) as slow:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(web.ask, change, Password)
+                await slow.is_doing(1)
+                nursery.start_soon(web.stage.do, request_)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                with trio.fail_after(20):
+                    await web.stage.do(RenewKey(instance=KEY))
+                    await web.stage.do(RotateKey())
+                slow.go_on.set()
+            assert (slow.begun, slow.most) == (2, 1)
+        await web.sign_in("berta", "another one")
 
 
 def test_what_is_costly() -> None:

@@ -20,6 +20,7 @@ from hatchway.access.decision import Denial
 from hatchway.admin import attempts
 from hatchway.admin.attempts import LOGINS_MAX, OTHERS_MAX, REASONS_COUNTED, ROWS_MAX, Attempts
 from hatchway.admin.journal import BATCH, DAY_S, TRIM_AFTER, WAITING_MAX, WHAT_LENGTH, Journal
+from hatchway.admin.repeats import ROWS_MAX as REPEATS_MAX
 from hatchway.config import Log
 from hatchway.model import EventKind, InstanceKey, Login, Mode, Uid, VolumeInfo, VolumeKind
 from hatchway.registry.records import NewEvent, NewLogin
@@ -479,3 +480,61 @@ async def test_what_is_too_old_is_forgotten_day_by_day(registry: Registry) -> No
             await bed.journal._trim()
     assert [row.what for row in bed.rows()] == ["day 7", "day 8", "day 9"]
     assert logs == []
+
+
+# --- what people and holders of share links do -----------------------------------------------------------------------
+
+
+async def test_what_a_guest_does_again_within_a_minute_is_counted(bed: Bed) -> None:
+    def did(what: str, who: str = "link a (web) from 192.0.2.1") -> None:
+        bed.journal.record(NewEvent(bed.now, EventKind.GUEST, what, instance="shop/web/1", who=who))
+
+    def rows() -> list[tuple[str, str, float, int]]:
+        return [(row.what, row.who[5:6], row.at - START, row.times) for row in bed.rows()]
+
+    did("password shown")
+    did("password shown", "link b (web)")
+    await bed.journal.write()
+    first = [("password shown", "a", 0.0, 1), ("password shown", "b", 0.0, 1)]
+    assert rows() == first, "the first is written at once"
+    for second in range(10, 50):
+        bed.now = START + second
+        did("password shown")
+    bed.change("changed")
+    await bed.journal.write()
+    page = await bed.journal.read(limit=10)
+    assert [(number is None, one.what, one.times) for number, one in page.events if one.kind is EventKind.GUEST] == [
+        (False, "password shown", 1),
+        (False, "password shown", 1),
+        (True, "password shown", 40),
+    ]
+    assert [one.times for _, one in (await bed.journal.read(limit=1, kinds=[EventKind.GUEST])).events] == [40]
+    bed.now = START + 60
+    did("password shown")
+    await bed.journal.write()
+    again = [("password shown", "a", 10.0, 40), ("password shown", "a", 60.0, 1)]
+    assert [row for row in rows() if row[0] != "changed"] == [*first, *again]
+    latest = (await bed.journal.read(limit=3)).events
+    assert [one.at - START for _, one in latest] == [10.0, 49.0, 60.0], "by their time, whenever they were written"
+
+
+async def test_what_is_counted_of_guests_is_bounded_and_not_lost(bed: Bed) -> None:
+    for number in range(2 * REPEATS_MAX):
+        for _ in range(3):
+            bed.change(f"key removed: {number}", EventKind.GUEST)
+    assert len(bed.journal._repeats._counts) == REPEATS_MAX
+    await bed.journal.finish()
+    assert sum(row.times for row in bed.rows()) == 3 * 2 * REPEATS_MAX
+    assert len(bed.rows()) == REPEATS_MAX * 2 + REPEATS_MAX * 3
+
+
+async def test_guests_push_out_nothing_that_operators_did(registry: Registry) -> None:
+    bed = Bed(registry, Log(keep_events=1000))
+    bed.change("by an operator")
+    for number in range(3000):
+        bed.now += 61
+        bed.change(f"password shown {number}", EventKind.GUEST)
+    await bed.journal.finish()
+    await bed.journal._trim()
+    kinds = [row.kind for row in bed.rows()]
+    assert (kinds.count(EventKind.CHANGE), kinds.count(EventKind.GUEST)) == (1, 1000)

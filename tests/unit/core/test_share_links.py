@@ -24,6 +24,7 @@ from hatchway.errors import (
     SignInWaitError,
     UsageError,
 )
+from hatchway.model import EventKind
 from hatchway.wire import frames
 from hatchway.wire.admin import (
     ConnectionInfo,
@@ -49,7 +50,7 @@ from hatchway.wire.entry import (
     Unlock,
 )
 from hatchway.wire.links import LIFE_MAX_S, LinkMade, ListLinks, MakeLink, RevokeLink, ShareLinks
-from hatchway.wire.web import OpenLink, SignedIn, Viewer, ViewerKind, WhoIs
+from hatchway.wire.web import OpenLink, SignedIn, SignedOut, SignOut, Viewer, ViewerKind, WhoIs
 
 T = TypeVar("T")
 
@@ -355,3 +356,24 @@ async def test_who_locks_a_login_closes_its_links(tmp_path: Path) -> None:
             await opened(web, made.token)
         await web.stage.do(Unlock(KEY))
         await opened(web, made.token)
+
+
+async def test_what_is_done_by_a_link_is_apart_from_what_operators_did(tmp_path: Path) -> None:
+    async with shared(tmp_path) as web:
+        made = await make(web)
+        token = (await opened(web, made.token)).token
+        await web.stage.do(Disable(instance=KEY, volumes=("/data",)))
+        for _ in range(5):
+            await call(web, ExportKey(KEY), KeyExport, token)
+        await web.ask(SignOut(token), SignedOut)
+        told = await web.told()
+        assert [one.what.partition(",")[0] for one in told if one.kind is EventKind.CHANGE] == [
+            "enable all volumes: /data",
+            "link made",
+            "disable /data",
+        ]
+        of_guests = [(one.what, one.instance) for one in told if one.kind is EventKind.GUEST for _ in range(one.times)]
+        assert sorted(of_guests) == sorted(
+            [("opened", KEY), *[("private key handed out", KEY)] * 5, ("signed out", KEY)]
+        )
+        assert {one.kind for one in told} == {EventKind.CHANGE, EventKind.GUEST}

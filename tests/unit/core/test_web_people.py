@@ -496,8 +496,9 @@ def test_their_log_names_no_operator() -> None:
             entries=(
                 entry(EventKind.CHANGE, "locked: she left, says anna", other),
                 entry(EventKind.CHANGE, "kick all sessions: /run/hatchway/x hung up", "uid 0", done=False),
-                entry(EventKind.CHANGE, "key added: SHA256:x", own),
-                entry(EventKind.CHANGE, "key renewed: /run/hatchway/x hung up", own, done=False),
+                entry(EventKind.GUEST, "key added: SHA256:x", own),
+                entry(EventKind.GUEST, "key renewed: /run/hatchway/x hung up", own, done=False),
+                entry(EventKind.GUEST, "key renewed", "person berta2 (web)", done=False),
                 entry(EventKind.CHANGE, "key renewed", "person berta2 (web)"),
                 entry(EventKind.END, "session ended after 3 s: kicked by operator anna (web)", "key SHA256:x"),
                 entry(EventKind.LOGIN, "logged in", "password"),
@@ -517,6 +518,24 @@ def test_their_log_names_no_operator() -> None:
         ("wrong password (3); not let in", ""),
     ]
     assert [one.done for one in told] == [True, True, False, True, True, True, False]
+
+
+async def test_their_log_does_not_tell_how_much_happens_on_the_host(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        await web.sign_in("berta", await made(web, "berta"))
+        own = f"{PERSON}berta"
+        await web.stage.core.journal.write()
+        await web.call(ExportKey(own), KeyExport)
+        await web.call(ExportKey(own), KeyExport)
+        found = await web.call(ReadLog(instance=own), Log)
+        assert found.last == 0
+        assert {one.id for one in found.entries} == {0, None}, "written, and still counted"
+        for after in (0, 1, 2**63):
+            with pytest.raises(RefusedError):
+                await web.call(ReadLog(instance=own, after=after), Log)
+        seen = await operator(web, ReadLog(instance=own), Log)
+        assert seen.last > 0
+        assert len(seen.entries) == len(found.entries)
 
 
 @pytest.mark.parametrize("exc", [HostError("/run/x"), UnfinishedError("done, but /run/x"), HatchwayError("/var/lib")])

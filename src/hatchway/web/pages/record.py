@@ -20,6 +20,7 @@ KINDS = {
     EventKind.REFUSED: "Refused",
     EventKind.END: "Ended sessions",
     EventKind.CHANGE: "Changes",
+    EventKind.GUEST: "By people and links",
     EventKind.AUTO: "By rules and labels",
     EventKind.LOCKED: "Locked out",
     EventKind.LOST: "Lost events",
