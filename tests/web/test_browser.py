@@ -473,7 +473,7 @@ def test_a_person_changes_her_password(anna: Page, core: FakeCore) -> None:
         dialog.get_by_label("Once more").fill("a better password")
         dialog.get_by_role("button", name="Change password").click()
         expect(dialog).to_contain_text(told)
-    expect(dialog).to_contain_text("kept as argon2id: nobody can show it")
+    expect(dialog).to_contain_text("the one you chose or were given; nobody can look it up")
     assert core.persons_password == "a better password"
     dialog.get_by_role("button", name="Close").click()
     # The same browser goes on.
