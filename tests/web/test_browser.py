@@ -62,7 +62,7 @@ def page(context: BrowserContext, core: FakeCore) -> Iterator[Page]:
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     sign_in(page)
     yield page
-    assert [text for text in complaints if "status of 404" not in text] == []
+    assert [text for text in complaints if "status of 40" not in text] == []
 
 
 def sign_in(page: Page, name: str = NAME, password: str = PASSWORD, heading: str = "Instances") -> None:
