@@ -142,7 +142,7 @@ def seated(directory: Path, **options: Any) -> Iterator[Seat]:
         volume = made.add_volume("/home/work")
         (volume / "hello.txt").write_text("hello\n")
         made.write_instances()
-        wait_until(lambda: made.command("ls")["instances"], "the instance is known")
+        wait_until(lambda: made.told("ls")["instances"], "the instance is known")
         made.enable(INSTANCE)
         home = directory / "home"
         home.mkdir(mode=0o700)

@@ -10,7 +10,7 @@ from tests.figures import note
 from tests.mount import model
 
 
-@pytest.mark.parametrize(("on", "examples"), [(None, 120), ("/dev/shm", 40)], ids=["disk", "tmpfs"])
+@pytest.mark.parametrize(("on", "examples"), [(None, 50), ("/dev/shm", 40)], ids=["disk", "tmpfs"])
 def test_the_same_as_a_plain_directory(on: str | None, examples: int) -> None:
     with model.beds(on) as beds:
         model.run(beds, 4, examples)

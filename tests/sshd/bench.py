@@ -32,7 +32,7 @@ class Bench:
 
     def status(self, instance: str) -> dict[str, Any] | None:
         """What `hatchway ls` says of an instance."""
-        for info in self.hatchway.command("ls")["instances"]:
+        for info in self.hatchway.told("ls")["instances"]:
             key = info["key"]
             if f"{key['environment']}/{key['container']}/{key['number']}" == instance:
                 return dict(info)

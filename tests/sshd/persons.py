@@ -34,7 +34,7 @@ class Person:
 
     def accesses(self) -> list[str]:
         """What they have of each volume, as `hatchway person ls` says it."""
-        (found,) = [one for one in self.hatchway.command("person", "ls")["people"] if one["login"] == self.login]
+        (found,) = [one for one in self.hatchway.told("person", "ls")["people"] if one["login"] == self.login]
         return [str(volume["access"]) for volume in found["volumes"]]
 
     def client(self) -> Client:
@@ -71,7 +71,7 @@ def is_there(hatchway: Hatchway, instance: str) -> bool:
     """Whether the catalog has a static instance now."""
     environment, container, number = instance.split("/")
     key = {"environment": environment, "container": container, "number": int(number)}
-    return key in [one["key"] for one in hatchway.command("ls")["instances"] if one["present"]]
+    return key in [one["key"] for one in hatchway.told("ls")["instances"] if one["present"]]
 
 
 @contextlib.contextmanager

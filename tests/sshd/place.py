@@ -12,6 +12,9 @@ from tests.sshd.running import Hatchway, wait_until
 
 _NUMBERS = itertools.count(1)
 
+TOGETHER = 10
+"""Instances that are made at once for a Hatchway: it takes the catalog two looks at its file to see new ones."""
+
 
 def worker_of(hatchway: Hatchway, login: str, path: str) -> int:
     """The worker that was started last for a volume."""
@@ -40,6 +43,16 @@ def kernel_read_only(pid: int) -> bool:
     raise AssertionError("it holds no volume")
 
 
+def _made(hatchway: Hatchway, paths: Sequence[str]) -> tuple[int, dict[str, Path]]:
+    """The number of an instance that nobody has yet, and its directories."""
+    number = next(_NUMBERS)
+    directories = {path: hatchway.add_volume(path, number=number) for path in paths}
+    for path, directory in directories.items():
+        if path != "/data":
+            (directory / f"of{path.replace('/', '-')}").write_text(f"content of {path}")
+    return number, directories
+
+
 class Place:
     """An instance with the volumes `paths`, all enabled; `prepare` gets the directory of /data before that.
 
@@ -49,19 +62,20 @@ class Place:
     def __init__(
         self,
         hatchway: Hatchway,
-        prepare: Callable[[Path], None] = lambda _: None,
+        prepare: Callable[[Path], None] | None = None,
         *,
         paths: Sequence[str] = ("/data", "/logs"),
     ) -> None:
         self.hatchway = hatchway
-        self.number = next(_NUMBERS)
+        # Which directory it is is known from when the catalog sees it.
+        spare = hatchway.spare.setdefault(tuple(paths), []) if prepare is None else []
+        if not spare:
+            spare += [_made(hatchway, paths) for _ in range(TOGETHER if prepare is None else 1)]
+            if prepare is not None:
+                prepare(spare[0][1]["/data"])
+            hatchway.write_instances()
+        self.number, self.directories = spare.pop(0)
         self.instance, self.login = f"shop/web/{self.number}", f"shop-web-{self.number}"
-        self.directories = {path: hatchway.add_volume(path, number=self.number) for path in paths}
-        for path, directory in self.directories.items():
-            if path != "/data":
-                (directory / f"of{path.replace('/', '-')}").write_text(f"content of {path}")
-        prepare(self.data)
-        hatchway.write_instances()
         wait_until(lambda: len(self.volumes()) == len(paths), "the catalog sees all volumes")
         hatchway.enable(self.instance)
 
@@ -78,7 +92,7 @@ class Place:
     def volumes(self) -> dict[str, str]:
         """What `hatchway ls` says of each volume's access."""
         key = {"environment": "shop", "container": "web", "number": self.number}
-        for info in self.hatchway.command("ls")["instances"]:
+        for info in self.hatchway.told("ls")["instances"]:
             if info["key"] == key:
                 return {volume["path"]: str(volume["access"]) for volume in info["volumes"]}
         return {}

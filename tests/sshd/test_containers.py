@@ -97,7 +97,7 @@ def scene(stage: Scene, engine: str) -> Iterator[Scene]:
 
 
 def known(scene: Scene) -> list[str]:
-    keys = [info["key"] for info in scene.hatchway.command("ls")["instances"]]
+    keys = [info["key"] for info in scene.hatchway.told("ls")["instances"]]
     names = [f"{key['environment']}/{key['container']}/{key['number']}" for key in keys]
     return [name for name in names if scene.shop.tag in name]
 
@@ -261,12 +261,12 @@ def present(scene: Scene, instance: str) -> bool:
     return any(
         info["present"]
         and f"{info['key']['environment']}/{info['key']['container']}/{info['key']['number']}" == instance
-        for info in scene.hatchway.command("ls")["instances"]
+        for info in scene.hatchway.told("ls")["instances"]
     )
 
 
 def access(scene: Scene, instance: str) -> str:
-    for info in scene.hatchway.command("ls")["instances"]:
+    for info in scene.hatchway.told("ls")["instances"]:
         key = info["key"]
         if f"{key['environment']}/{key['container']}/{key['number']}" == instance:
             return str(info["volumes"][0]["access"])

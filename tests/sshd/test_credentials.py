@@ -76,7 +76,7 @@ def hatchway() -> Iterator[Hatchway]:
                 made.add_volume(path, number=number)
             (directory(made, number, "/fixed") / "held").write_text(HELD)
         made.write_instances()
-        wait_until(lambda: len(made.command("ls")["instances"]) == 7, "the catalog sees all instances")
+        wait_until(lambda: len(made.told("ls")["instances"]) == 7, "the catalog sees all instances")
         for number in range(1, 8):
             instance = f"shop/web/{number}"
             made.command("enable", instance, "/fixed", "--read-only")

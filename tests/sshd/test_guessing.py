@@ -124,7 +124,7 @@ def hold_out(hatchway: Hatchway, seconds: float) -> None:
 
     assert outcome.entered == 0
     assert outcome.guesses >= 0.8 * RATE * seconds
-    assert min(map(len, entered.values())) >= 3
+    assert min(map(len, entered.values())) >= 2
     assert max(entered["password"] + entered["key"]) < ENTER_S
     assert after_mib - before_mib < GROWTH_MIB
     assert used["core"] < CHECK_CPU_S * outcome.guesses
@@ -143,8 +143,8 @@ def refusals(hatchway: Hatchway) -> list[dict[str, Any]]:
     return found
 
 
-def test_ten_seconds_from_a_hundred_addresses(hatchway: Hatchway) -> None:
-    hold_out(hatchway, 10)
+def test_six_seconds_from_a_hundred_addresses(hatchway: Hatchway) -> None:
+    hold_out(hatchway, 6)
 
 
 def test_who_guesses_behind_the_owners_address_delays_the_owner_a_little(hatchway: Hatchway) -> None:

@@ -80,7 +80,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 
 def ours(shop: Shop, tag: str) -> list[str]:
-    found = [one["runtime_name"] for one in shop.hatchway.command("ls")["instances"]]
+    found = [one["runtime_name"] for one in shop.hatchway.told("ls")["instances"]]
     return sorted(name for name in found if tag in name)
 
 

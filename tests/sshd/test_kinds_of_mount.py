@@ -210,6 +210,7 @@ def test_a_volume_in_another_stands_there_whatever_the_container_made_of_it(
     assert (inner / "new").read_text() == "x"
     assert sorted(os.listdir("/etc")) == before
     # While somebody is in, the container swaps what is there for a link. The volume stays where it is.
+    wait_until(lambda: bench.hatchway.sessions() == 0, "the session before is over")
     with bench.hatchway.open_sftp(login) as session:
         assert session.stdin is not None
         session.stdin.write("ls -1 /data/deep/sub\n")

@@ -21,7 +21,9 @@ def hatchway() -> Iterator[Hatchway]:
         yield made
 
 
-def test_key_and_password_put_and_get(hatchway: Hatchway, tmp_path: Path) -> None:
+def test_key_and_password_put_and_get(hatchway: Hatchway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with the key exchange that ssh prefers."""
+    monkeypatch.setattr(hatchway, "kex", ())
     content = bytes(range(256)) * 4096
     (tmp_path / "up").write_bytes(content)
     batch = f"pwd\nput {tmp_path}/up file\nget file {tmp_path}/down\nrm file\n"

@@ -250,10 +250,12 @@ def test_another_directory_at_the_path_is_not_theirs(hatchway: Hatchway, place: 
     assert "of-somebody-else" not in person.said(f"-ls -1 /{place.login}/data")
 
     def suspended() -> bool:
-        (found,) = [one for one in hatchway.command("person", "ls")["people"] if one["login"] == person.login]
+        (found,) = [one for one in hatchway.told("person", "ls")["people"] if one["login"] == person.login]
         return [volume["access"] for volume in found["volumes"]] == ["suspended", "rw"]
 
-    wait_until(suspended, "it is noticed", 40)
+    # The core looks now and then (see test_refused_sessions), and when there is news.
+    with aliases(hatchway, {"/news": place.logs}):
+        wait_until(suspended, "it is noticed")
     assert "another volume stands there" in hatchway.cli("show", person.login).stdout
     person.grant(place.instance, "/data")
     assert "of-somebody-else" in person.said(f"ls -1 /{place.login}/data")

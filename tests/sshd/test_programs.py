@@ -63,7 +63,7 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with running(key_kind=request.param) as made:
         volume = made.add_volume("/home/work")
         made.write_instances()
-        wait_until(lambda: made.command("ls")["instances"], "the instance is known")
+        wait_until(lambda: made.told("ls")["instances"], "the instance is known")
         made.enable(INSTANCE)
         yield Desk(made, tmp_path_factory.mktemp("home"), volume)
 

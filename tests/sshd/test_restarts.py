@@ -20,7 +20,7 @@ from tests.sshd.test_lifecycle import children, mounted
 
 pytestmark = pytest.mark.engine
 
-SIZE = 1024**3
+SIZE = 1024**3 // 4
 SECONDS = 25
 """How long the upload takes, by sftp's own limit, so that it is still on its way whatever was killed."""
 

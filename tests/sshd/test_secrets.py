@@ -34,7 +34,7 @@ def hatchway() -> Iterator[Hatchway]:
     with running(INSTANCE, OTHER) as made:
         made.add_volume("/home/u/.ssh")
         made.write_instances()
-        wait_until(lambda: "/home/u/.ssh" in made.cli("ls").stdout, "the catalog sees the volume")
+        wait_until(lambda: "/home/u/.ssh" in str(made.told("ls")), "the catalog sees the volume")
         yield made
 
 
@@ -173,7 +173,9 @@ class Round:
         subprocess.run(["kill", "-STOP", str(pids["hostd"])], check=True)
         try:
             chosen = self.watch.keep_secret("the password set without hostd", secrets.token_urlsafe(20))
-            self.quietly("password", "set", INSTANCE, "--raw", "--stdin", given=f"{chosen}\n", status=None)
+            # Once: it waits for hostd. With --json the text of an error is printed as well.
+            done = told(self.hatchway, "--json", "password", "set", INSTANCE, "--raw", "--stdin", given=f"{chosen}\n")
+            self.printed += [done.stdout, done.stderr]
         finally:
             subprocess.run(["kill", "-CONT", str(pids["hostd"])], check=True)
         self.enters(chosen)

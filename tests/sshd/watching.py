@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,8 @@ class Watch:
         self.limits: dict[str, set[tuple[str, str]]] = {}
         self.rounds = 0
         self._forms: dict[bytes, str] = {}
+        # Arguments of each process when it was looked at last, and what was looked for.
+        self._looked: dict[str, tuple[bytes, dict[bytes, str]]] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -78,15 +81,20 @@ class Watch:
 
     def _run(self) -> None:
         while not self._end.wait(0.004):
-            for process in Path("/proc").glob("[0-9]*"):
+            for pid in filter(str.isdigit, os.listdir("/proc")):
                 try:
-                    self._look_at(process)
+                    self._look_at(pid)
                 except OSError:
                     continue  # it is over
             self.rounds += 1
 
-    def _look_at(self, process: Path) -> None:
+    def _look_at(self, pid: str) -> None:
+        process, looked_for = Path("/proc", pid), self._forms
         arguments = (process / "cmdline").read_bytes()
+        before, before_for = self._looked.get(pid, (None, None))
+        if arguments == before and looked_for is before_for:
+            return  # its environment is of the same moment, and more looks are worth more
+        self._looked[pid] = (arguments, looked_for)
         for what, data in (("arguments", arguments), ("environment", (process / "environ").read_bytes())):
             for name in self.found_in(data):
                 self.seen.add(f"{name} in the {what} of {arguments.split(bytes(1))[:4]!r}")

@@ -96,6 +96,8 @@ class FakeCore:
         # What is taken away from people is, but the host has not heard of it.
         self.unfinished: UnfinishedError | None = None
         self.problems: tuple[entry.Hindrance, ...] = ()
+        # Folders that are in no volume.
+        self.missing: set[str] = set()
         self.new_password: str | None = None
         self._made = 0
 
@@ -139,7 +141,10 @@ class FakeCore:
         self.links[request.token] = msgspec.structs.replace(found, uses=found.uses + 1), passphrase
         self._made += 1
         token = f"token-{self._made}-{os.urandom(16).hex()}"
-        self.tokens[token] = Viewer(kind=ViewerKind.LINK, name=str(found.key), expires_at=found.expires_at)
+        left = found.uses_max - found.uses - 1
+        self.tokens[token] = Viewer(
+            kind=ViewerKind.LINK, name=str(found.key), expires_at=found.expires_at, uses_left=left
+        )
         return SignedIn(token=token, viewer=self.tokens[token])
 
     async def _who_is(self, request: WhoIs, _peer: Peer) -> Viewer:
@@ -246,7 +251,11 @@ class FakeCore:
                 if request.folder and len(request.volumes) != 1:
                     raise UsageError("a folder is one volume's: name that volume only")
                 mode = Mode.READ_ONLY if request.read_only else Mode.READ_WRITE
-                given = [sample.person_volume(one.key, path, mode, folder=request.folder) for path in request.volumes]
+                refused = f"there is no folder {request.folder} in it now" if request.folder in self.missing else ""
+                given = [
+                    sample.person_volume(one.key, path, mode, folder=request.folder, refused=refused)
+                    for path in request.volumes
+                ]
                 person = self._share(request.login, one.key, request.volumes, *given)
                 return people.PersonChanged(person=person, key=one.key, changed=request.volumes)
             case people.RevokePerson():

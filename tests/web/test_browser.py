@@ -99,19 +99,32 @@ def open_dialog(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("sftp.example.com")
 
 
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+COLOUR_RULES = ("color-contrast", "link-in-text-block")
+"""Those to which it matters which colours there are."""
+
+
 def violations(page: Page) -> list[str]:
-    """What axe-core finds."""
+    """What axe-core finds, in light and in dark: of the latter only what is about colours, all else is the same."""
     axe = (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
     # The policy lets no script of others in; the debugger's protocol asks nobody.
     page.evaluate(axe)
-    found = page.evaluate(
-        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+    told = []
+    schemes: tuple[tuple[Literal["light", "dark"], str, tuple[str, ...]], ...] = (
+        ("dark", "rule", COLOUR_RULES),
+        ("light", "tag", RULES),
     )
-    return [
-        f"{one['id']}: {one['help']}: {node['html'][:160]} {node['failureSummary']}"
-        for one in found["violations"]
-        for node in one["nodes"]
-    ]
+    for scheme, kind, values in schemes:
+        # Colours that change at once.
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        found = page.evaluate("only => axe.run(document, {runOnly: only})", {"type": kind, "values": values})
+        assert "color-contrast" in {one["id"] for one in (*found["passes"], *found["violations"])}
+        told += [
+            f"{scheme}, {one['id']}: {one['help']}: {node['html'][:160]} {node['failureSummary']}"
+            for one in found["violations"]
+            for node in one["nodes"]
+        ]
+    return told
 
 
 def test_dialog(page: Page) -> None:
@@ -311,11 +324,9 @@ def test_by_keyboard(page: Page) -> None:
     expect(menu).to_be_focused()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
+def test_axe(chromium: Browser, site: str, core: FakeCore) -> None:
     # What is just appearing has less contrast than what has appeared.
-    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
-    context = chromium.new_context(base_url=site, color_scheme=colours, reduced_motion="reduce")
+    context = chromium.new_context(base_url=site, reduced_motion="reduce")
     context.set_default_timeout(10_000)
     page = context.new_page()
     core.conditions = msgspec.structs.replace(core.conditions, locked_at=sample.NOW, locked_why="a key was lost")
@@ -337,19 +348,27 @@ def test_axe(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
     assert [f"{path} {one}" for path, here in found.items() for one in here] == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_wider_than_the_window(page: Page, core: FakeCore, width: int) -> None:
-    core.know(sample.plain() + sample.hostile())
-    page.set_viewport_size({"width": width, "height": 800})
-    wide = {}
-    for path in (*PAGES, *PEOPLE_PAGES, *(paths.instance(one.key) for one in sample.hostile())):
+def wider(page: Page, *those: str) -> dict[tuple[str, int], int]:
+    """How wide pages are that do not fit into a window of one of WIDTHS."""
+    found = {}
+    for path in those:
         page.goto(path)
-        if (found := page.evaluate("document.documentElement.scrollWidth")) > width:
-            wide[path] = found
-    open_dialog(page)
-    box = page.get_by_role("dialog").bounding_box()
-    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
-    assert wide == {}
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
+                found[path, width] = wide
+    return found
+
+
+def test_nothing_is_wider_than_the_window(page: Page, core: FakeCore) -> None:
+    core.know(sample.plain() + sample.hostile())
+    instances = (paths.instance(one.key) for one in sample.hostile())
+    assert wider(page, *PAGES, *PEOPLE_PAGES, *instances) == {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        open_dialog(page)
+        box = page.get_by_role("dialog").bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
 def test_hostile_names_do_nothing(page: Page, core: FakeCore) -> None:
@@ -558,10 +577,8 @@ def test_takes_everything_away(page: Page, core: FakeCore) -> None:
     assert core.people["anna"].volumes == ()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_of_what_is_a_persons_own(chromium: Browser, site: str, core: FakeCore, scheme: str) -> None:
-    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
-    context = chromium.new_context(base_url=site, color_scheme=colours, reduced_motion="reduce")
+def test_axe_of_what_is_a_persons_own(chromium: Browser, site: str, core: FakeCore) -> None:
+    context = chromium.new_context(base_url=site, reduced_motion="reduce")
     context.set_default_timeout(10_000)
     page = context.new_page()
     core.know(sample.plain())
@@ -578,18 +595,11 @@ def test_axe_of_what_is_a_persons_own(chromium: Browser, site: str, core: FakeCo
     assert [f"{path} {one}" for path, here in found.items() for one in here] == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_of_a_persons_is_wider_than_the_window(anna: Page, core: FakeCore, width: int) -> None:
+def test_nothing_of_a_persons_is_wider_than_the_window(anna: Page, core: FakeCore) -> None:
     hostile = [
         sample.person_volume(one.key, one.volumes[0].path, folder=one.volumes[0].name.strip("/"))
         for one in sample.hostile()
     ]
     volumes = (*core.people["anna"].volumes, *hostile)
     core.people["anna"] = msgspec.structs.replace(core.people["anna"], full_name="n" * 100, volumes=volumes)
-    anna.set_viewport_size({"width": width, "height": 800})
-    wide = {}
-    for path in OWN_PAGES:
-        anna.goto(path)
-        if (found := anna.evaluate("document.documentElement.scrollWidth")) > width:
-            wide[path] = found
-    assert wide == {}
+    assert wider(anna, *OWN_PAGES) == {}

@@ -93,6 +93,42 @@ def test_a_passphrase_is_asked_for(operator: Client, visitor: Client) -> None:
     assert visitor.follow(right).status == 200
 
 
+def closed(visitor: Client) -> str:
+    """What whoever closes the page is told, and that they are out."""
+    told = visitor.follow(visitor.send(visitor.get(CONNECT).form("/sign-out")))
+    assert told.form("/link").fields["token"] == "" and "Sign in" not in told.text
+    assert visitor.get(CONNECT).status == 303
+    return told.text
+
+
+def test_who_opened_a_link_is_told_how_often_it_opens_still(operator: Client, visitor: Client) -> None:
+    open_link(visitor, address(make(operator)))
+    assert "This link is used up now. Copy or download what you need" in visitor.get(CONNECT).text
+    text = closed(visitor)
+    assert "Closed" in text and "you need another link" in text
+    shown = address(make(operator, uses="3"))
+    for words in ("can be opened 2 more times", "can be opened once more"):
+        open_link(visitor, shown)
+        assert words in visitor.get(CONNECT).text
+        assert "open the link once more" in closed(visitor)
+    open_link(visitor, shown)
+    revealed = visitor.send(visitor.get(CONNECT).form(f"{CONNECT}/reveal"))
+    assert "This link is used up now" in revealed.text
+    # Nobody else is told of links.
+    assert "This link" not in operator.get(f"{WEB}/connect").text
+
+
+def test_who_is_out_is_not_asked_to_sign_in(operator: Client, visitor: Client, core: FakeCore) -> None:
+    open_link(visitor, address(make(operator)))
+    reveal = visitor.get(CONNECT).form(f"{CONNECT}/reveal")
+    core.tokens.clear()
+    for answer in (visitor.send(reveal), visitor.get(CONNECT)):
+        told = visitor.follow(answer)
+        assert "was not used for a while" in told.text and "ask whoever sent it for a new one" in told.text
+    assert visitor.cookies.keys() == {"hatchway-visitor"}
+    assert "Somebody shares files" in visitor.get("/link?closed=nonsense").text
+
+
 def test_it_is_taken_back(operator: Client, visitor: Client, core: FakeCore) -> None:
     shown = address(make(operator, uses="5"))
     revoke = operator.get(f"{WEB}/links").form(f"{WEB}/links/revoke")
@@ -105,6 +141,21 @@ def test_it_is_taken_back(operator: Client, visitor: Client, core: FakeCore) -> 
 def test_it_begins_as_the_pages_are_called_from_outside(operator: Client, core: FakeCore) -> None:
     core.public_url = "https://files.example.org"
     assert address(make(operator)).startswith("https://files.example.org/link#")
+
+
+@pytest.mark.parametrize(
+    ("called", "warned"),
+    [
+        ("", True),  # as the test's own site is
+        ("https://localhost:8022", True),
+        ("https://[::1]:8022", True),
+        ("https://files.example.org", False),
+        ("https://192.0.2.7:8022", False),
+    ],
+)
+def test_an_address_of_this_host_only_is_warned_of(operator: Client, core: FakeCore, called: str, warned: bool) -> None:
+    core.public_url = called
+    assert ("Only this host itself can open it" in make(operator).text) == warned
 
 
 @pytest.mark.parametrize("fields", [{"uses": "often"}, {"uses": "-1"}, {"life": "99y"}, {"note": "x" * 500}])

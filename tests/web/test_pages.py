@@ -308,6 +308,13 @@ def test_log(operator: Client, core: FakeCore) -> None:
     operator.get("/log?kind=refused&instance=shop%2Fweb%2F1")
     assert core.calls[-1][1] == admin.ReadLog(limit=101, instance="shop/web/1", kinds=(EventKind.REFUSED,))
     assert "there is no instance nothing" in operator.get("/log?instance=nothing").text.lower()
+    made = msgspec.structs.replace(sample.events()[0], what="link made: too short", done=False)
+    by_rule = msgspec.structs.replace(made, kind=EventKind.AUTO, what="access given to /x: it is away")
+    core.events = [sample.events()[0], made, by_rule]
+    for page in ("/log", WEB):
+        text = " ".join(operator.get(page).text.split())
+        assert text.count("not done:") == 2, page
+        assert "not done: link made: too short" in text and "not done: access given to /x" in text, page
     core.events = [
         msgspec.structs.replace(sample.events()[0], id=n, at=sample.NOW + n, what=f"event {n}.") for n in range(250)
     ]

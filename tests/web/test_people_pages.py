@@ -389,6 +389,27 @@ def test_share(operator: Client, core: FakeCore) -> None:
     assert operator.get("/people/nobody/share/shop/web/1").status == 404
 
 
+def test_a_folder_that_is_not_there(operator: Client, anna: Client, core: FakeCore) -> None:
+    core.missing.add("photos/none")
+    there = f"{ANNA}/share/shop/web/1"
+    told = sent(operator, there, there, volume=paths.coded("/srv/uploads"), mode="rw", folder="photos/none")
+    assert "/srv/uploads: there is no folder photos/none in it now. They are refused there" in told.text
+    for client, page, whom in ((operator, ANNA, "they are"), (anna, "/me", "you are")):
+        answer = client.get(page)
+        text = " ".join(answer.text.split())
+        assert f"There is no folder photos/none in it now: {whom} refused there" in text and "not there" in text
+        assert "/shop-web-1/srv/uploads/photos/none" not in text, "nobody finds it there"
+        assert answer.page.count('class="file-link"') == 2
+    assert "2 of 4 volumes can be reached now" in anna.get("/me").text
+    assert "no such folder" in operator.get("/people?state=care&q=anna").text
+    uploads = {"instance": paths.coded("shop/web/1"), "volume": paths.coded("/srv/uploads")}
+    told = operator.follow(operator.send(operator.get(ANNA).form(f"{ANNA}/change", **uploads), mode="ro"))
+    assert "They are refused there until that changes" in told.text
+    core.missing.clear()
+    told = sent(operator, ANNA, f"{ANNA}/change", uploads, mode="rw")
+    assert "refused there" not in told.text and "/shop-web-1/srv/uploads/photos/none" in told.text
+
+
 def test_change_and_revoke(operator: Client, core: FakeCore) -> None:
     uploads = {"instance": paths.coded("shop/web/1"), "volume": paths.coded("/srv/uploads")}
     volumes = tuple(

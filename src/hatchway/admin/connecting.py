@@ -69,7 +69,7 @@ class Connecting:
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
         instance = person = None
         if isinstance(record, PersonRecord):
-            person = self._statuses.of_person(record, sessions, sizes)
+            person = self._statuses.of_person(record, sessions, sizes, await self._statuses.folders([record]))
             of_volumes = hindering.of_person(person)
         else:
             instance = self._statuses.of(record, self._core.inventory.get(record.key), sessions, sizes)

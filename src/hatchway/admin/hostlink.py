@@ -11,7 +11,7 @@ import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import HatchwayError, NotRunningError, ProtocolError
+from hatchway.errors import HatchwayError, HostError, NotRunningError, ProtocolError
 from hatchway.wire import frames
 from hatchway.wire.admin import HOST_STARTING
 from hatchway.wire.frames import Failure
@@ -20,12 +20,16 @@ from hatchway.wire.host import (
     ApplyViews,
     AskActivity,
     AskBirths,
+    AskFolders,
     AskLeftovers,
     Births,
     Deliver,
     Delivered,
     Done,
     EndSessions,
+    Folder,
+    Folders,
+    FolderState,
     HostStatus,
     KeyFiles,
     Leftovers,
@@ -100,6 +104,13 @@ class HostLink:
     async def births(self, sources: tuple[str, ...]) -> Births:
         """Which directories stand at these paths now. Raises HatchwayError."""
         return await frames.call(self._path, AskBirths(sources), Births)
+
+    async def folders(self, asked: tuple[Folder, ...]) -> tuple[FolderState, ...]:
+        """What is where these folders should be. Raises HatchwayError."""
+        states = (await frames.call(self._path, AskFolders(asked), Folders, MEASURE_TIMEOUT_S)).states
+        if len(states) != len(asked):
+            raise HostError(f"hostd says of {len(states)} folders what is there, not of {len(asked)}")
+        return states
 
     async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
         """Have hostd know the sizes of these volumes and no others; as it knows them now. Raises HatchwayError."""

@@ -19,6 +19,8 @@ from hatchway.admin.finding import Finding
 from hatchway.admin.granting import Granting, check_new_limits, check_ownership
 from hatchway.admin.key_places import Place
 from hatchway.admin.measuring import Measuring
+from hatchway.admin.secrets import of_kind, password_kind
+from hatchway.admin.share_links import pages_url
 from hatchway.admin.statuses import Statuses
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HostError, NotFoundError, UsageError
@@ -35,7 +37,7 @@ from hatchway.model import (
     valid_volume_path,
 )
 from hatchway.printable import plain
-from hatchway.registry.records import PersonGrant, PersonRecord
+from hatchway.registry.records import CredentialKind, PersonGrant, PersonRecord
 from hatchway.registry.store import Registry
 from hatchway.wire.people import (
     FULL_NAME_MAX,
@@ -83,10 +85,12 @@ class PeopleRequests:
             key = await self._finding.key(request.instance)
             people = [person for person in people if any(grant.key == key for grant in person.grants)]
         sessions, sizes = await self._statuses.sessions(), await self._measuring.sizes()
-        return People(tuple(self._statuses.of_person(person, sessions, sizes) for person in people))
+        folders = await self._statuses.folders(people)
+        return People(tuple(self._statuses.of_person(person, sessions, sizes, folders) for person in people))
 
     async def _add(self, request: AddPerson, caller: Caller) -> PersonChanged:
-        if not valid_login(request.login) or is_probe(request.login):
+        # With "_" begin accounts that packages make (Debian policy 9.2.1): one of them may come later.
+        if not valid_login(request.login) or request.login.startswith("_") or is_probe(request.login):
             raise UsageError(
                 f"{request.login!r} cannot be a login: a letter, then letters, digits, '-' and '_', all in lower case, "
                 "at most 31 together"
@@ -191,8 +195,19 @@ class PeopleRequests:
         changed: tuple[str, ...] = (),
         password: str | None = None,
     ) -> PersonChanged:
-        status = self._statuses.of_person(record, await self._statuses.sessions())
-        return PersonChanged(person=status, key=key, changed=changed, password=password)
+        folders = await self._statuses.folders([record])
+        status = self._statuses.of_person(record, await self._statuses.sessions(), folders=folders)
+        known = await self._core.db(lambda registry: registry.credentials(record.login))
+        kind = password_kind(of_kind(known, CredentialKind.PASSWORD))
+        config = self._core.config
+        return PersonChanged(
+            person=status,
+            key=key,
+            changed=changed,
+            password=password,
+            password_kind=kind,
+            web=pages_url(config) if config.web.enabled else None,
+        )
 
 
 def fits(config: Config, login: str, place: str) -> bool:

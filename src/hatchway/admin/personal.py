@@ -32,7 +32,7 @@ from hatchway.model import (
 )
 from hatchway.registry.records import GrantRecord, PersonGrant, PersonRecord
 from hatchway.wire.admin import Access, PersonVolume
-from hatchway.wire.host import View, VolumeSize
+from hatchway.wire.host import FolderState, View, VolumeSize
 
 PRIVATE = "an instance's private key lies there"
 ANOTHER = "another volume stands there than the one access was given to"
@@ -74,6 +74,18 @@ def as_given(people: Iterable[PersonRecord]) -> Iterator[Given]:
     for person in people:
         for one in person.grants:
             yield Given(one.key, (one.grant,))
+
+
+def folder_places(people: Iterable[PersonRecord], inventory: Inventory) -> tuple[Place, ...]:
+    """The folders that are shared with these people, by grants that are in force: each once."""
+    found = [
+        seen(grant, share)
+        for record in people
+        if any(grant.folder for grant in record.grants)
+        for grant, share in live(record, inventory).items()
+        if grant.folder
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def live(record: PersonRecord, inventory: Inventory) -> dict[PersonGrant, shares.Share]:
@@ -154,8 +166,10 @@ def statuses(
     keys: KeyPlaces,
     by_volume: Mapping[Directory, Limits] = shares.NOTHING,
     sizes: Mapping[Directory, VolumeSize] = MappingProxyType({}),
+    folders: Mapping[Place, FolderState] = MappingProxyType({}),
 ) -> tuple[PersonVolume, ...]:
-    """What is shared with a person, as they and operators see it. Arguments as in `host_views` and `shares.status`."""
+    """What is shared with a person, as they and operators see it. Arguments as in `host_views` and `shares.status`;
+    `folders` say what is where those should be that are shared."""
     found = live(record, inventory)
     result = []
     for grant in record.grants:
@@ -166,13 +180,14 @@ def statuses(
             if share is None
             else Directory(share.source, share.created)
         )
-        access, problem, lets_in = Access.SUSPENDED, _problem(volume), False
+        access, problem, lets_in, refused = Access.SUSPENDED, _problem(volume), False, ""
         if share is not None and keys.shown(seen(grant, share)) is not None:
             problem = PRIVATE
         elif share is not None:
             lets_in = _lets_in(grant, share, keys)
             read_only = lets_in or _is_given_read_only(grant, share, inventory)
             access, problem = (Access.READ_ONLY if read_only else Access.READ_WRITE), ""
+            refused = _refused(grant.folder, folders.get(seen(grant, share), FolderState.UNKNOWN))
         elif grant_is_covered(grant, found):
             problem = COVERED
         result.append(
@@ -189,6 +204,7 @@ def statuses(
                 access=access,
                 session_path=place_of(grant) if access.is_on else None,
                 problem=problem,
+                refused=refused,
                 key_source=lets_in and grant.grant.mode is Mode.READ_WRITE,
                 ownership=grant.grant.ownership,
                 limits=by_volume.get(directory, NO_LIMITS),
@@ -209,6 +225,19 @@ def _volume(grant: PersonGrant, inventory: Inventory) -> VolumeInfo | None:
     info = inventory.get(grant.key)
     volumes = () if info is None else info.volumes
     return next((volume for volume in volumes if volume.path == grant.grant.path), None)
+
+
+def _refused(folder: str, state: FolderState) -> str:
+    """Why nobody gets in where this folder should be. It is told to the person: nothing of the host is in it."""
+    match state:
+        case FolderState.NOTHING:
+            return f"there is no folder {folder} in it now"
+        case FolderState.FILE:
+            return f"{folder} is no folder in it now"
+        case FolderState.LINK:
+            return f"a link stands in the way of the folder {folder} in it"
+        case _:
+            return ""
 
 
 def _problem(volume: VolumeInfo | None) -> str:

@@ -17,7 +17,7 @@ from hatchway.admin.finding import Finding
 from hatchway.config import Config, web_address
 from hatchway.credentials import passwords
 from hatchway.credentials.secret import Secret
-from hatchway.errors import UsageError
+from hatchway.errors import ConflictError, UsageError
 from hatchway.printable import plain
 from hatchway.registry.records import NewShareLink, ShareLinkRecord
 from hatchway.wire.links import (
@@ -56,8 +56,8 @@ def over(record: ShareLinkRecord, now: float) -> str:
     return "too many wrong passphrases" if record.wrong >= WRONG_MAX else ""
 
 
-def url(config: Config, token: str) -> str:
-    """The address that opens a link; "" when it is not known how the web pages are called from outside."""
+def pages_url(config: Config) -> str:
+    """How the web pages are called from outside, without a slash at its end; "" when that is not known."""
     base = config.web.url
     if not base and config.connect.host:
         # What people are told for SFTP is a name for this host.
@@ -67,7 +67,13 @@ def url(config: Config, token: str) -> str:
         # In front of a proxy it is called as that says.
         if ports and config.web.tls in ("own", "files"):
             base = f"https://{host}" + (f":{ports[0]}" if ports[0] != 443 else "")
-    return f"{base.rstrip('/')}/link#{token}" if base else ""
+    return base.rstrip("/")
+
+
+def url(config: Config, token: str) -> str:
+    """The address that opens a link; "" when it is not known how the web pages are called from outside."""
+    base = pages_url(config)
+    return f"{base}/link#{token}" if base else ""
 
 
 class LinkRequests:
@@ -87,6 +93,8 @@ class LinkRequests:
         }
 
     async def _make(self, request: MakeLink, caller: Caller) -> LinkMade:
+        if not self._core.config.web.enabled:
+            raise ConflictError("the web pages are off: set enabled = true below [web], then reload")
         now = self._core.now()
         if not now < request.expires_at <= now + LIFE_MAX_S + 60:
             raise UsageError(f"a link must expire, in {LIFE_MAX_S / 86400:.0f} days at most")
@@ -158,6 +166,11 @@ class LinkDoor:
         """Count that it is opened. False when somebody was quicker, and it is used up."""
         now = self._core.now()
         return await self._core.db(lambda registry: registry.use_share_link(record.id, now, WRONG_MAX))
+
+    async def uses_left(self, row: int | None) -> int:
+        """How often the link in that row can still be opened."""
+        found = None if row is None else await self._core.db(lambda registry: registry.share_link(row=row))
+        return 0 if found is None or over(found, self._core.now()) else found.uses_max - found.uses
 
     async def standing(self, row: int | None) -> str:
         """Why whoever came in by the link in that row may not stay; "" when they may. That it is used up is no reason:

@@ -76,7 +76,10 @@ LOGGED_MAX = 64
 WRONG = "the name or the password is wrong, or this account may not sign in here"
 """What everybody is told who may not sign in."""
 
-NO_LINK = "this link opens nothing: it is not whole, or was used up, has expired, or was taken back"
+NO_LINK = (
+    "this link opens nothing: it is not whole, or was used up, has expired, or was taken back. Ask whoever sent it for "
+    "a new one"
+)
 """What everybody is told whose link opens nothing."""
 
 REFUSED = "signing in to the web pages: wrong name or password, or no operator"
@@ -174,7 +177,7 @@ class Signing:
             begun = self._visits.begin(
                 ViewerKind.PERSON, login, known.record.uid, self._clock(), credential=known.password.id
             )
-            return self._begun(*begun, place)
+            return await self._begun(*begun, place)
         self._refused(login, place, reason, REFUSED)
         raise away or SignInError(WRONG)
 
@@ -196,7 +199,9 @@ class Signing:
             self._refused(name, place, verdict.reason if away is None else str(away), REFUSED)
             raise away or SignInError(WRONG)
         operator = verdict.operator
-        return self._begun(*self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock()), place)
+        return await self._begun(
+            *self._visits.begin(ViewerKind.OPERATOR, operator.name, operator.uid, self._clock()), place
+        )
 
     async def open_link(self, request: OpenLink) -> SignedIn:
         """Raises SignInError, PassphraseError and SignInWaitError."""
@@ -230,22 +235,22 @@ class Signing:
             begun = self._visits.begin(
                 ViewerKind.LINK, str(link.key), -1, self._clock(), link.id, link=link.name, most_s=most_s
             )
-            return self._begun(*begun, place)
+            return await self._begun(*begun, place)
         if link is not None and wrong:
             self._refused("", place, "wrong passphrase", f"{called}: wrong passphrase", str(link.key))
             raise PassphraseError("the passphrase is wrong")
         self._refused("", place, "it opens nothing", f"{called} opens nothing")
         raise SignInError(NO_LINK)
 
-    def _begun(self, token: str, visit: Visit, place: str) -> SignedIn:
+    async def _begun(self, token: str, visit: Visit, place: str) -> SignedIn:
         caller = caller_of(visit, place)
         self._logger.info("signed in", by=caller.name, address=place)
         self._record("opened" if visit.kind is ViewerKind.LINK else "signed in", caller, visit)
-        return SignedIn(token=token, viewer=self._viewer(visit))
+        return SignedIn(token=token, viewer=await self._viewer(visit))
 
     async def who_is(self, request: WhoIs) -> Viewer:
         """Raises SignedOutError, and NotRunningError when it cannot be told now."""
-        return self._viewer(await self.visit(request.token))
+        return await self._viewer(await self.visit(request.token))
 
     async def visit(self, token: str, place: str | None = None) -> Visit:
         """The visit that `token` is for, of somebody who still may be here, and asks from the address `place`.
@@ -350,9 +355,10 @@ class Signing:
             self._logger.error("operators cannot be looked at", error=str(exc))
             raise NotRunningError("whether you may sign in cannot be looked at now: Hatchway's log says why") from None
 
-    def _viewer(self, visit: Visit) -> Viewer:
-        left_s = visit.ends_at - self._clock()
-        return Viewer(kind=visit.kind, name=visit.name, expires_at=self._now() + left_s)
+    async def _viewer(self, visit: Visit) -> Viewer:
+        uses_left = await self._links.uses_left(visit.credential) if visit.kind is ViewerKind.LINK else None
+        expires_at = self._now() + visit.ends_at - self._clock()
+        return Viewer(kind=visit.kind, name=visit.name, expires_at=expires_at, uses_left=uses_left)
 
     def _refused(self, name: str, place: str, reason: str, told: str, instance: str = "") -> None:
         self._logger.warning("sign-in refused", name=name[:LOGGED_MAX], address=place, reason=reason)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from msgspec import structs
 
+from hatchway import log
 from hatchway.access.decision import has_passed
 from hatchway.admin import personal, shares
 from hatchway.admin.conditions import ConditionRequests
 from hatchway.admin.core import Core
+from hatchway.admin.key_places import Place
 from hatchway.admin.reconcile import Reconciler
 from hatchway.errors import HatchwayError
 from hatchway.model import Directory, InstanceInfo
 from hatchway.registry.records import InstanceRecord, PersonRecord
 from hatchway.wire.admin import InstanceStatus, PersonStatus
-from hatchway.wire.host import VolumeSize
+from hatchway.wire.host import Folder, FolderState, VolumeSize
 
 
 class Statuses:
@@ -48,20 +51,36 @@ class Statuses:
         return structs.replace(status, locked=conditions.locked_at is not None, expired=expired)
 
     def of_person(
-        self, record: PersonRecord, sessions: Mapping[str, int], sizes: Mapping[Directory, VolumeSize] = shares.UNKNOWN
+        self,
+        record: PersonRecord,
+        sessions: Mapping[str, int],
+        sizes: Mapping[Directory, VolumeSize] = shares.UNKNOWN,
+        folders: Mapping[Place, FolderState] = MappingProxyType({}),
     ) -> PersonStatus:
-        """The person. `sessions` are counts by login."""
+        """The person. `sessions` are counts by login, `folders` as `folders` gives them."""
         conditions, inventory = self._conditions.status(record), self._core.inventory
         limits = self._core.limits or shares.NOTHING
         return PersonStatus(
             login=record.login,
             full_name=record.full_name,
             created_at=record.created_at,
-            volumes=personal.statuses(record, inventory, self._core.key_places, limits, sizes),
+            volumes=personal.statuses(record, inventory, self._core.key_places, limits, sizes, folders),
             sessions=sessions.get(record.login, 0),
             locked=conditions.locked_at is not None,
             expired=has_passed(conditions.expires_at, self._core.now()),
         )
+
+    async def folders(self, people: Iterable[PersonRecord]) -> dict[Place, FolderState]:
+        """What is where the folders should be that are shared with these people; none when hostd does not say."""
+        asked = personal.folder_places(people, self._core.inventory)
+        if not asked or self._core.host.problem is not None:
+            return {}
+        request = tuple(Folder(one.directory.source, one.directory.birth, one.within) for one in asked)
+        try:
+            return dict(zip(asked, await self._core.host.folders(request), strict=True))
+        except HatchwayError as exc:
+            log.get().warning("hostd does not say which folders are there", error=str(exc))
+            return {}
 
     async def sessions(self) -> dict[str, int]:
         """How many sessions each login has; none are known while hostd is away, which is a finding of its own."""

@@ -174,6 +174,6 @@ def _entry(entry: LogEntry, *, own: bool) -> LogEntry:
         case EventKind.END:
             return structs.replace(entry, what=first)
         case _ if own:
-            return structs.replace(entry, what=first if entry.done else f"{first}: not done")
+            return structs.replace(entry, what=first)
         case _:
             return structs.replace(entry, what=first, who=entry.who and THE_OPERATOR)

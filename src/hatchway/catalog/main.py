@@ -16,7 +16,6 @@ import trio
 
 from hatchway import config as configuration
 from hatchway import log
-from hatchway.catalog.docker_source import DockerSource
 from hatchway.catalog.feeder import Feeder
 from hatchway.catalog.static_source import StaticSource
 from hatchway.config import Config
@@ -31,6 +30,9 @@ async def run(config: Config, *, now: Callable[[], float] = time.time) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feeder.run)
         if config.engine.enabled:
+            # Here, not above: the engine's library is the most of what there is to load.
+            from hatchway.catalog.docker_source import DockerSource
+
             nursery.start_soon(DockerSource(config.engine, feeder, now=now).follow)
         if config.static.file:
             nursery.start_soon(StaticSource(config, feeder, now=now).follow)

@@ -56,7 +56,7 @@ class App:
         When that takes long it is said on standard error, once: what `waiting` tells is known by then, in a thread of
         its own, or that there is no answer yet.
         """
-        # Here, not above: the frames load an event loop, which `--help` and mistyped commands can do without.
+        # Here, not above: `--help` and mistyped commands can do without.
         from hatchway.wire.frames import call_blocking
 
         path = self._admin_socket()

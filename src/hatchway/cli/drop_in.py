@@ -6,6 +6,7 @@ import difflib
 import os
 import shlex
 import signal
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,8 +18,9 @@ from hatchway.cli.output import Terminal
 from hatchway.cli.text import safe
 from hatchway.config import Config
 from hatchway.errors import ConflictError, RefusedError, UsageError
-from hatchway.sshd import changeover, dropin
-from hatchway.sshd.changeover import Plan
+
+if TYPE_CHECKING:
+    from hatchway.sshd.changeover import Change, Plan
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -61,6 +63,9 @@ def enable(app: App, dry_run: bool) -> None:
     read them. Before that sshd must accept all of it, with nothing changed for its other ports; if these do not answer
     afterwards, all is put back. No session ends. Once more after a change in hatchway.toml or of the host's sshd.
     """
+    # Here, not above: no other command has to load it.
+    from hatchway.sshd import changeover
+
     _suitable()
     plan = changeover.to_enable(app.config)
     _carry_out(app, plan, dry_run)
@@ -75,6 +80,8 @@ def disable(app: App, dry_run: bool) -> None:
 
     The host's sshd is as it would be without Hatchway. No session ends.
     """
+    from hatchway.sshd import changeover
+
     _suitable()
     plan = changeover.to_disable(app.config)
     _carry_out(app, plan, dry_run)
@@ -88,6 +95,8 @@ def status(app: App) -> int:
 
     Exit status 6 when it is not.
     """
+    from hatchway.sshd import changeover, dropin
+
     _suitable()
     found = State(dropin.in_place(app.config), app.config.sshd.port, changeover.problems(app.config))
     app.emit(found, lambda out: _print_state(out, found))
@@ -102,6 +111,8 @@ def _suitable() -> None:
 
 
 def _carry_out(app: App, plan: Plan, dry_run: bool) -> None:
+    from hatchway.sshd import changeover
+
     told = Told(
         changes={change.path: _difference(change) for change in plan.changes},
         commands=tuple(shlex.join(command) for command in plan.commands),
@@ -118,7 +129,7 @@ def _carry_out(app: App, plan: Plan, dry_run: bool) -> None:
     app.emit(told, lambda out: _print_done(out, plan, app.config))
 
 
-def _difference(change: changeover.Change) -> str:
+def _difference(change: Change) -> str:
     lines = difflib.unified_diff(
         (change.before or "").splitlines(keepends=True),
         (change.after or "").splitlines(keepends=True),
@@ -129,6 +140,8 @@ def _difference(change: changeover.Change) -> str:
 
 
 def _print_plan(out: Terminal, plan: Plan, told: Told) -> None:
+    from hatchway.sshd import dropin
+
     if not plan.needed:
         out.out(Text(_nothing(plan)))
         return

@@ -43,7 +43,11 @@ TYPES = ("ed25519", "rsa2048", "rsa3072", "rsa4096")
 
 @click.group()
 def key() -> None:
-    """The keys of an instance."""
+    """The keys of an instance or a person.
+
+    INSTANCE may be the login of a person, except for 'deliver', 'take-back' and 'volumes': people have no volumes of
+    their own.
+    """
 
 
 @key.command("list")

@@ -120,7 +120,7 @@ def _lines(entries: list[LogEntry] | tuple[LogEntry, ...]) -> list[Text]:
 
 def _cells(entry: LogEntry) -> list[Text]:
     text = safe(entry.what, "" if entry.done else _STYLE.get(entry.kind, "red"))
-    if entry.kind in (EventKind.CHANGE, EventKind.GUEST) and not entry.done:
+    if entry.kind in (EventKind.CHANGE, EventKind.GUEST, EventKind.AUTO) and not entry.done:
         text = Text.assemble(("not done: ", "red"), text)
     if entry.read is not None and entry.written is not None:
         text.append(f": {amount(entry.read)} down, {amount(entry.written)} up")

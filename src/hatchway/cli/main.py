@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,6 +55,8 @@ class Commands(click.Group):
 
 
 def _version() -> str:
+    from importlib import metadata
+
     try:
         return metadata.version("hatchway")
     except metadata.PackageNotFoundError:

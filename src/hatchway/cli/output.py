@@ -44,8 +44,8 @@ class Terminal(Console):
         self.out(Text(title, style="bold"))
 
     def field(self, label: str, value: str | Text, *, width: int = 14) -> None:
-        """An indented `label` and its `value`; `width` columns are the label's."""
-        self.out(Text.assemble("  ", Text(label.ljust(width), style="dim"), value if value else "-"))
+        """An indented `label` and its `value`; `width` columns are the label's, two of them at least blank."""
+        self.out(Text.assemble("  ", Text(f"{label}  ".ljust(width), style="dim"), value if value else "-"))
 
     def sentence(self, text: str, style: str = "", *, label: Text | str = "") -> None:
         """Print text behind `label` in lines of at most the visible width, the next ones indented like the first.

@@ -1,4 +1,4 @@
-"""`hatchway password`: the password of an instance. It is never an argument: see `given`."""
+"""`hatchway password`: the password of an instance or a person. It is never an argument: see `given`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def password() -> None:
-    """The password of an instance."""
+    """The password of an instance or a person. INSTANCE may be the login of a person."""
 
 
 _raw = click.option(

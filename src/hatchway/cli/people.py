@@ -57,6 +57,8 @@ def _remarks(volume: PersonVolume) -> list[Text]:
         found.append(Text(owned, style="dim"))
     if volume.access is Access.SUSPENDED:
         found.append(Text.assemble(("suspended: ", "yellow"), safe(volume.problem, "yellow")))
+    if volume.refused:
+        found.append(Text.assemble(safe(volume.refused, "yellow"), (": they are refused until that changes", "yellow")))
     if volume.key_source:
         found.append(Text("read-only, since keys may lie there that let somebody in", style="yellow"))
     return found

@@ -13,6 +13,7 @@ from hatchway.cli.people import person_line, print_person_volumes
 from hatchway.cli.text import count, safe
 from hatchway.errors import UsageError
 from hatchway.model import Ownership, parse_owner, parse_umask
+from hatchway.wire.entry import PasswordKind
 from hatchway.wire.people import (
     AddPerson,
     GrantPerson,
@@ -23,6 +24,9 @@ from hatchway.wire.people import (
     RemovePerson,
     RevokePerson,
 )
+
+_LABELS = 18
+"""Columns of what stands in front of the commands."""
 
 
 @click.group()
@@ -140,10 +144,15 @@ def _print_added(out: Terminal, changed: PersonChanged) -> None:
     if changed.password is not None:
         out.heading("Password, shown this once")
         out.out(Text.assemble("  ", safe(changed.password)))
+    commands = {"Share with them": f"hatchway person grant {login} INSTANCE VOLUME"}
+    if changed.password_kind is PasswordKind.RAW:
+        commands["Their password"] = f"hatchway password show {login}"
+    commands |= {"How to connect": f"hatchway show {login}", "A key they have": f"hatchway key add {login} FILE"}
     out.out()
-    out.field("Share with them", safe(f"hatchway person grant {login} INSTANCE VOLUME"))
-    out.field("How to connect", safe(f"hatchway show {login}"))
-    out.field("A key they have", safe(f"hatchway key add {login} FILE"))
+    for label, command in commands.items():
+        out.field(label, safe(command), width=_LABELS)
+    if changed.web is not None:
+        out.field("On the web pages", _signing_in(changed), width=_LABELS)
 
 
 def _print_changed(out: Terminal, changed: PersonChanged, done: str) -> None:
@@ -153,6 +162,16 @@ def _print_changed(out: Terminal, changed: PersonChanged, done: str) -> None:
     if person.volumes:
         out.out()
         out.out(Text.assemble("'", safe(f"hatchway show {person.login}"), "' has everything a client needs."))
+        if changed.web is not None:
+            out.out(Text.assemble("They find it on the web pages, too: ", _signing_in(changed), "."))
+
+
+def _signing_in(changed: PersonChanged) -> Text:
+    """Where and how they sign in to the web pages, which are on."""
+    how = "they sign in with login and password"
+    if changed.password_kind is PasswordKind.NONE:
+        how = "to sign in they need a password, which 'hatchway password reset' makes"
+    return Text.assemble(safe(f"{changed.web}/"), "  ", how) if changed.web else Text(how)
 
 
 def _print_people(out: Terminal, answer: People) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -12,7 +13,7 @@ import trio
 
 from hatchway import log
 from hatchway.config import Config
-from hatchway.errors import ConflictError, HostError, RefusedError
+from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host import orphans, policy, processes, sources
 from hatchway.host.activity import bounded
 from hatchway.host.adoption import adopt
@@ -35,11 +36,14 @@ from hatchway.wire.host import (
     ApplyViews,
     AskActivity,
     AskBirths,
+    AskFolders,
     AskLeftovers,
     Births,
     Deliver,
     Done,
     EndSessions,
+    Folders,
+    FolderState,
     HostStatus,
     Leftover,
     Leftovers,
@@ -58,6 +62,9 @@ from hatchway.wire.host import (
 from hatchway.wire.service import Peer, Request, Table
 
 IDLE_CHECK_S = 5.0
+
+LOOK_S = 1.0
+"""Longest that an answer about folders waits for their file systems."""
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
@@ -97,6 +104,7 @@ class Hostd:
             EndSessions: Request(only, self._end_sessions),
             AskActivity: Request(only, self._activity),
             AskBirths: Request(only, self._births),
+            AskFolders: Request(only, self._folders),
             Measure: Request(only, self._measure),
             ReadKeys: Request(only, self._tasks.read_keys),
             Deliver: Request(only, self._tasks.deliver),
@@ -330,6 +338,30 @@ class Hostd:
         others = [(source, problem) for source, problem in self._unidentified.items() if source not in looks]
         self._unidentified = {**dict(others[-sources.LOOKS_MAX :]), **answer.unknown}
         return answer
+
+    async def _folders(self, request: AskFolders, _peer: Peer) -> Folders:
+        asked: dict[tuple[str, str], list[str]] = {}
+        for one in request.folders:
+            asked.setdefault((one.source, one.birth), []).append(one.folder)
+        found: dict[tuple[str, str], dict[str, FolderState]] = {}
+
+        def look(source: str) -> str:
+            # In a thread, which may be done when nobody waits for it any more.
+            for (of, birth), folders in asked.items():
+                if of == source:
+                    with contextlib.suppress(HatchwayError):
+                        found[of, birth] = sources.folder_states(self._config, source, expected=birth, folders=folders)
+            return ""
+
+        looks = {source: functools.partial(look, source) for source, _ in asked}
+        with trio.move_on_after(LOOK_S):
+            await self._patience.texts(looks)
+        known = dict(found)
+        return Folders(
+            tuple(
+                known.get((one.source, one.birth), {}).get(one.folder, FolderState.UNKNOWN) for one in request.folders
+            )
+        )
 
     async def _measure(self, request: Measure, _peer: Peer) -> Sizes:
         return await self._accounts.measure(request)

@@ -17,13 +17,14 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host.on_demand import BIND, Demand, demand_of, open_device
-from hatchway.host.policy import check_directory, check_source, private_directories
+from hatchway.host.policy import check_directory, check_source, check_within, private_directories
 from hatchway.host.whereabouts import Whereabouts, of_device
 from hatchway.kernel import mounts
 from hatchway.kernel.birth import birth_of
@@ -37,6 +38,7 @@ from hatchway.kernel.files import (
 from hatchway.kernel.statx import statx
 from hatchway.kernel.superblock import journal_elsewhere, uuid_on
 from hatchway.model import below
+from hatchway.wire.host import FolderState
 
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _ATTRIBUTES = mounts.ATTR_NOSYMFOLLOW | mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
@@ -142,6 +144,36 @@ def room(config: Config, source: str, *, expected: str) -> Room:
             files=space.f_files,
             files_free=space.f_ffree,
         )
+
+
+def folder_states(config: Config, source: str, *, expected: str, folders: Iterable[str]) -> dict[str, FolderState]:
+    """What is where these folders of `source` should be, for a session that asked for one now.
+
+    Of a volume on a device nothing is said: its file system is mounted only for who uses it. Raises as `open_volume`.
+    """
+    if device_of(config, source):
+        return {}
+    with contextlib.ExitStack() as stack:
+        found = _find(config, source, stack, expected)
+        return {folder: _folder_state(found, folder) for folder in folders}
+
+
+def _folder_state(found: _Found, folder: str) -> FolderState:
+    check_within(folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            _within(found, folder, stack)
+        except OSError as exc:
+            return _STATES.get(exc.errno or 0, FolderState.UNKNOWN)
+    return FolderState.THERE
+
+
+_STATES = {
+    errno.ENOENT: FolderState.NOTHING,
+    errno.ENOTDIR: FolderState.FILE,
+    errno.ELOOP: FolderState.LINK,
+    errno.EXDEV: FolderState.LINK,
+}
 
 
 def device_of(config: Config, source: str) -> str:

@@ -9,6 +9,7 @@ Needs root and systemd.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import socket
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hatchway import trust
 from hatchway.config import Config
 from hatchway.errors import ConflictError, HatchwayError, HostError
-from hatchway.sshd import dropin, hosts, render, version
+from hatchway.sshd import dropin, hosts, install, render, version
 from hatchway.sshd.files import replace
 
 DEDICATED = "hatchway-sshd.service"
@@ -98,6 +100,8 @@ def to_enable(config: Config) -> Plan:
             f"the host's sshd was started with {' '.join(given)}, which wins over its configuration: take that out of "
             "SSHD_OPTS in /etc/default/ssh or of its unit, and put it into a file in /etc/ssh/sshd_config.d"
         )
+    for name in (*install.HELPERS, "local-port"):
+        trust.require(f"{config.paths.libexec_dir}/{name}", executable=True)
     if not os.path.isdir(dropin.DIRECTORY):
         raise ConflictError(f"there is no directory {dropin.DIRECTORY} that the host's sshd reads")
     if (found := hosts.match_before()) is not None:
@@ -110,25 +114,31 @@ def to_enable(config: Config) -> Plan:
     before = hosts.settings(binary, None)
     _suits(config, before)
     listening = _listening(config, before, known)
-    text = dropin.sshd_text(config, known, listening, before.get("hostkey", ()))
+    text = dropin.sshd_text(config, known, listening, _host_keys(before))
     _holds(config, known, text)
+    pam = _text(dropin.pam_path(config))
+    if pam is None:
+        raise ConflictError(f"there is no {dropin.pam_path(config)}: PAM would ask another file for the host's sshd")
+    # PAM first: its lines change nothing as long as sshd does not listen to our port.
     changes = [
-        Change(dropin.pam_path(config), _text(dropin.pam_path(config)), None),
+        Change(dropin.pam_path(config), pam, dropin.with_block(pam, config)),
         Change(dropin.FILE, _text(dropin.FILE), text),
     ]
-    pam = changes[0].before
-    if pam is None:
-        raise ConflictError(f"there is no {changes[0].path}: PAM would ask /etc/pam.d/other for the host's sshd")
-    changes[0] = Change(changes[0].path, pam, dropin.with_block(pam, config))
     if unit.socket and not hosts.generated():
         changes.append(Change(dropin.SOCKET_FILE, _text(dropin.SOCKET_FILE), dropin.socket_text(config)))
     changes = [each for each in changes if each.before != each.after]
     if not dropin.in_place(config):
         _is_free(config)
+    theirs = _answering(before)
+    if not theirs:
+        raise ConflictError(
+            f"the host's sshd answers at none of {', '.join(before['listenaddress'])} now, so it could not be told "
+            "whether it does afterwards: see what is the matter with it first"
+        )
     ours = _ours(config, text, unit)
     dedicated = _active(DEDICATED)
     needed = bool(changes) or dedicated or not all(_answers(each) for each in ours)
-    return Plan(True, unit, tuple(changes), _answering(before), ours, dedicated, needed)
+    return Plan(True, unit, tuple(changes), theirs, ours, dedicated, needed)
 
 
 def to_disable(config: Config) -> Plan:
@@ -197,13 +207,13 @@ def _do(plan: Plan, tell: Callable[[str], None], *, all_of_it: bool = False) -> 
 
     for change in plan.changes:
         tell(f"{'remove' if change.after is None else 'write'} {change.path}")
-        step(lambda change=change: _put(change))  # type: ignore[misc]
+        step(functools.partial(_put, change))
     for command in plan.commands:
         tell(" ".join(command))
-        step(lambda command=command: _run(command))  # type: ignore[misc]
+        step(functools.partial(_run, command))
     # Ours first: while the host's sshd has not done what it was told, only the others answer.
-    step(lambda: _must_answer(plan.ours))
-    step(lambda: _must_answer(plan.theirs))
+    step(functools.partial(_must_answer, plan.ours))
+    step(functools.partial(_must_answer, plan.theirs))
     if problems:
         raise HostError("; ".join(problems))
 
@@ -224,6 +234,17 @@ def _suits(config: Config, before: hosts.Settings) -> None:
             f"the host's sshd listens at port {config.sshd.port} for itself: give one of the two another port, that is "
             "sshd.port in /etc/hatchway/hatchway.toml"
         )
+
+
+def _host_keys(before: hosts.Settings) -> list[str]:
+    """The files of the host keys that are there: sshd leaves out those that are not. Raises ConflictError."""
+    found = [file for file in before.get("hostkey", ()) if os.path.exists(file)]
+    for file in found:
+        if not os.path.exists(f"{file}.pub"):
+            raise ConflictError(
+                f"there is no {file}.pub, which clients are to be told: ssh-keygen -y -f {file} >{file}.pub"
+            )
+    return found
 
 
 def _listening(config: Config, before: hosts.Settings, known: version.Version) -> tuple[str, ...]:
@@ -258,18 +279,20 @@ def _listening(config: Config, before: hosts.Settings, known: version.Version) -
 def _holds(config: Config, known: version.Version, text: str) -> None:
     """Raises ConflictError unless the policy in `text` holds for our port, and nothing changes for the others."""
     policy = [line.split(None, 1) for line in render.policy(config, known).splitlines() if line.startswith("    ")]
-    ours = hosts.settings(config.sshd.binary, text, *_connection("hatchway-login", config.sshd.port))
+    ours = hosts.settings(config.sshd.binary, text, user="hatchway-login", port=config.sshd.port)
     for keyword, value in [pair for pair in policy if pair[0] != "#"]:
         said = [each.lower() for each in ours.get(keyword.lower(), [])]
-        if not _alike(value) & {*said, " ".join(said)}:
+        # All of it: of lists, such as AllowGroups, those of later Match blocks are added.
+        if " ".join(said) not in _alike(value):
             raise ConflictError(
                 f"'{keyword} {value}' would not hold for connections to port {config.sshd.port}: the host's sshd has "
                 f"{', '.join(said) or 'nothing'}. Look for {keyword} in {hosts.MAIN_FILE} and {dropin.DIRECTORY}"
             )
     for port in hosts.settings(config.sshd.binary, None)["port"]:
         for user in ("root", "nobody", "hatchway-login"):
-            connection = _connection(user, int(port))
-            without, with_it = (hosts.settings(config.sshd.binary, each, *connection) for each in (None, text))
+            without, with_it = (
+                hosts.settings(config.sshd.binary, each, user=user, port=int(port)) for each in (None, text)
+            )
             keywords = {*without, *with_it} - {"port", "listenaddress"}
             if changed := sorted(each for each in keywords if without.get(each) != with_it.get(each)):
                 raise ConflictError(f"{', '.join(changed)} would change for {user} at port {port}")
@@ -278,10 +301,6 @@ def _holds(config: Config, known: version.Version, text: str) -> None:
 def _alike(value: str) -> set[str]:
     """What `sshd -T` may say for a value: some it writes otherwise than they are given (servconf.c, dump_config)."""
     return {value.lower(), {"yes": "1", "no": "0"}.get(value, value.lower())}
-
-
-def _connection(user: str, port: int) -> tuple[str, ...]:
-    return (f"user={user}", "host=localhost", "addr=127.0.0.1", "laddr=127.0.0.1", f"lport={port}")
 
 
 def _answering(settings: hosts.Settings) -> tuple[Address, ...]:
@@ -395,7 +414,12 @@ def _remove_empty(directory: str) -> None:
 
 def _run(command: tuple[str, ...]) -> None:
     done = hosts.run(command, timeout_s=90.0)
-    if done.returncode != 0:
-        raise HostError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip() or done.returncode}")
     if "reload-or-restart" in command:
         time.sleep(SETTLE_S)
+        # It may have ended: one that systemd had listened for does, once systemd does so no more, for then it is in its
+        # own way.
+        if not _active(command[-1]):
+            return _run(("systemctl", "restart", command[-1]))
+    if done.returncode != 0:
+        raise HostError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip() or done.returncode}")
+    return None

@@ -36,12 +36,14 @@ Settings = Mapping[str, Sequence[str]]
 _WITH_DIRECTORY = 'set -e; mount --bind "$1" "$2"; shift 2; exec "$@"'
 
 
-def settings(binary: str, drop_in: str | None, *connection: str) -> Settings:
-    """What the sshd at `binary` is set to, with the text `drop_in` in FILE, or without that file.
+def settings(binary: str, drop_in: str | None, *, user: str = "root", port: int = 22) -> Settings:
+    """What the sshd at `binary` is set to for a connection of `user` to `port`, with the text `drop_in` in FILE, or
+    without that file.
 
-    `connection`, if given, are criteria of Match blocks ("user=root"): what holds for that connection.
     Raises HostError with sshd's own words when it refuses its configuration.
     """
+    # sshd will not answer without what is asked for in a Match block.
+    connection = f"user={user},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport={port}"
     with tempfile.TemporaryDirectory(prefix="hatchway-sshd.") as directory:
         for path in glob.glob(f"{dropin.DIRECTORY}/*"):
             if path != dropin.FILE and os.path.isfile(path):
@@ -49,10 +51,7 @@ def settings(binary: str, drop_in: str | None, *connection: str) -> Settings:
         if drop_in is not None:
             Path(directory, os.path.basename(dropin.FILE)).write_text(drop_in, encoding="utf-8")
         separate = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _WITH_DIRECTORY, "sh"]
-        command = [*separate, directory, os.path.realpath(dropin.DIRECTORY), binary, "-T"]
-        if connection:
-            command += ["-C", ",".join(connection)]
-        done = run(command)
+        done = run([*separate, directory, os.path.realpath(dropin.DIRECTORY), binary, "-T", "-C", connection])
     if done.returncode != 0:
         raise HostError(f"the host's sshd refuses its configuration: {(done.stderr + done.stdout).strip()}")
     found: dict[str, list[str]] = {}

@@ -126,7 +126,14 @@ def rules(text: str) -> list[list[str]]:
 
 
 def put_signin_service(config: Config) -> bool:
-    """Write the PAM file by which operators sign in; whether it was not there before. Raises ConfigError, HostError."""
+    """Write the PAM file by which operators sign in; whether it was not there before. Raises ConfigError, HostError.
+
+    That of the package stays as it is: it may have been made stricter.
+    """
+    with contextlib.suppress(OSError):
+        text = Path(config.signin_pam_path).read_text(encoding="utf-8", errors="replace")
+        if render.PACKAGED_PAM in text.splitlines():
+            return False
     return _put(config.signin_pam_path, render.signin_service(), "remove it")
 
 

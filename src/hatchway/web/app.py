@@ -46,6 +46,7 @@ from hatchway.web.pages import (
 from hatchway.web.settings import https, proxies
 from hatchway.web.tokens import Cookies, FormTokens
 from hatchway.web.visit import Doors, House, sentence
+from hatchway.web.whose import SHARED
 
 _STATUSES: tuple[tuple[type[HatchwayError], int], ...] = (
     (RefusedError, 403),
@@ -135,7 +136,10 @@ def application(
                 return house.html("onward.html")
             to_page = request.method == "GET" and request.url.path != "/"
             there = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-            away: Response = RedirectResponse(paths.query("/sign-in", next=there if to_page else None), 303)
+            # Whoever came by a link has nothing to sign in with.
+            by_link = request.url.path.startswith(f"{SHARED}/")
+            door = paths.query("/link", closed="over") if by_link else None
+            away: Response = RedirectResponse(door or paths.query("/sign-in", next=there if to_page else None), 303)
             if house.cookies.token(request) is not None:
                 house.cookies.forget(away)
             return away

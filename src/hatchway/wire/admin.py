@@ -109,7 +109,9 @@ class PersonVolume(msgspec.Struct, frozen=True, kw_only=True):
 
     `mode` is what was granted, `access` what they have; `key_source`: that is less since keys may lie there that let
     somebody in. `session_path` is where a session of theirs finds it, None while it is suspended, for the reason
-    `problem`. Other fields as in VolumeStatus and InstanceStatus; `size` is the whole volume's.
+    `problem`. `refused` says why they get "permission denied" there for now although they have access, "" when they do
+    not or that is not known: of what is shared as a folder, the container decides whether it is there. Other fields as
+    in VolumeStatus and InstanceStatus; `size` is the whole volume's.
     """
 
     key: InstanceKey
@@ -126,6 +128,7 @@ class PersonVolume(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: float
     granted_by: str
     problem: str = ""
+    refused: str = ""
     key_source: bool = False
     ownership: Ownership = UNSAID
     limits: Limits = NO_LIMITS

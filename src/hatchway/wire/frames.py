@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-import trio
 
 from hatchway.errors import BY_CODE, HatchwayError, NotRunningError, ProtocolError
+
+if TYPE_CHECKING:
+    # Elsewhere only where it is used: a third of the time that a command takes would go into loading it.
+    import trio
 
 T = TypeVar("T")
 
@@ -85,6 +88,8 @@ class Channel:
         return decode(body, kind)
 
     async def _exactly(self, count: int) -> bytes | None:
+        import trio
+
         while len(self._buffer) < count:
             try:
                 chunk = await self.stream.receive_some(65536)
@@ -106,6 +111,8 @@ class Channel:
 
 async def connect(path: str) -> Channel:
     """Connect to the unix socket at `path`. Raises NotRunningError when nobody listens."""
+    import trio
+
     try:
         return Channel(await trio.open_unix_socket(path))
     except OSError as exc:
@@ -118,6 +125,8 @@ async def call(path: str, request: object, answer: type[T], timeout_s: float = 6
     Raises the HatchwayError the peer answered with, NotRunningError when it cannot be reached, hangs up or does not
     answer within `timeout_s` seconds.
     """
+    import trio
+
     channel = await connect(path)
     async with channel.stream:
         try:

@@ -207,6 +207,37 @@ class Sizes(msgspec.Struct, frozen=True, tag="sizes"):
     sizes: tuple[VolumeSize, ...]
 
 
+class Folder(msgspec.Struct, frozen=True):
+    """The directory `folder` of a volume. `source` and `birth` as in View."""
+
+    source: str
+    birth: str
+    folder: str
+
+
+class AskFolders(msgspec.Struct, frozen=True, tag="ask-folders"):
+    """Could a session be shown these now? No device is mounted for that. Answer: Folders, after a second at most."""
+
+    folders: tuple[Folder, ...]
+
+
+class FolderState(enum.StrEnum):
+    """What is where a folder should be. `NOTHING`: nothing. `FILE`: what is no directory. `LINK`: a link, or something
+    else that is mounted there, stands in the way. `UNKNOWN`: nothing can be said, of the volume perhaps."""
+
+    THERE = "there"
+    NOTHING = "nothing"
+    FILE = "file"
+    LINK = "link"
+    UNKNOWN = "unknown"
+
+
+class Folders(msgspec.Struct, frozen=True, tag="folders"):
+    """One for each folder that was asked for, in that order."""
+
+    states: tuple[FolderState, ...]
+
+
 class ReadKeys(msgspec.Struct, frozen=True, tag="read-keys"):
     """Which public keys are in the volume `source`, whose root is somebody's .ssh? Answer: KeyFiles.
 

@@ -9,7 +9,7 @@ import msgspec
 
 from hatchway.model import KEEP_LIMITS, UNSAID, InstanceKey, NewLimits, Ownership
 from hatchway.wire.admin import PersonStatus
-from hatchway.wire.entry import Confidential
+from hatchway.wire.entry import Confidential, PasswordKind
 
 FULL_NAME_MAX = 100
 """Characters of a person's full name."""
@@ -25,12 +25,15 @@ class AddPerson(msgspec.Struct, frozen=True, kw_only=True, tag="add-person"):
 
 class PersonChanged(Confidential, frozen=True, kw_only=True, tag="person-changed"):
     """The person after a change of what is shared. `changed` are the paths of an instance that were changed;
-    `password` as in Changed."""
+    `password` as in Changed, `password_kind` as in ConnectionInfo. `web` is how the web pages are called from outside,
+    "" when that is not known, None when they are off."""
 
     person: PersonStatus
     key: InstanceKey | None = None
     changed: tuple[str, ...] = ()
     password: str | None = None
+    password_kind: PasswordKind = PasswordKind.NONE
+    web: str | None = None
 
 
 class RemovePerson(msgspec.Struct, frozen=True, tag="remove-person"):

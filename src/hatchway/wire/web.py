@@ -24,12 +24,13 @@ class ViewerKind(enum.StrEnum):
 class Viewer(msgspec.Struct, frozen=True, kw_only=True, tag="viewer"):
     """Who is signed in. `name` is the operator's account, the person's login, or the key of the link's instance.
 
-    `expires_at` is Unix seconds.
+    `expires_at` is Unix seconds. `uses_left` is how often the link can be opened after this, None for others.
     """
 
     kind: ViewerKind
     name: str
     expires_at: float
+    uses_left: int | None = None
 
 
 class SignIn(Confidential, frozen=True, kw_only=True, tag="sign-in"):

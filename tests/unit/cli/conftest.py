@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 
 from hatchway.cli.main import cli
 from hatchway.errors import HatchwayError
-from hatchway.model import InstanceKey, InstanceState, VolumeKind
-from hatchway.wire import admin, entry
+from hatchway.model import InstanceKey, InstanceState, Mode, VolumeKind
+from hatchway.wire import admin, entry, links, people
 from hatchway.wire.frames import Failure, decode, encode
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -61,6 +61,14 @@ _REQUESTS = (
     | entry.ListSessions
     | entry.Kick
     | entry.RotateKey
+    | people.AddPerson
+    | people.RemovePerson
+    | people.GrantPerson
+    | people.RevokePerson
+    | people.ListPeople
+    | links.MakeLink
+    | links.ListLinks
+    | links.RevokeLink
 )
 
 Answer = object | Callable[[Any], object]
@@ -292,6 +300,32 @@ def connection(**more: Any) -> admin.ConnectionInfo:
     return admin.ConnectionInfo(**fields)
 
 
+def person(*volumes: admin.PersonVolume, **more: Any) -> admin.PersonStatus:
+    """Anna."""
+    fields = {"login": "anna", "full_name": "Anna Berg", "created_at": 0.0, **more}
+    return admin.PersonStatus(volumes=volumes, **fields)
+
+
+def person_volume(path: str = "/home/work", **more: Any) -> admin.PersonVolume:
+    """What a person has of shop/web/1."""
+    fields: dict[str, Any] = {
+        "key": InstanceKey("shop", "web", 1),
+        "state": InstanceState.RUNNING,
+        "present": True,
+        "folder": "",
+        "name": "work",
+        "driver": "local",
+        "kind": VolumeKind.VOLUME,
+        "mode": Mode.READ_WRITE,
+        "access": admin.Access.READ_WRITE,
+        "session_path": f"/shop-web-1{path}",
+        "granted_at": 0.0,
+        "granted_by": "root",
+        **more,
+    }
+    return admin.PersonVolume(path=path, **fields)
+
+
 @pytest.fixture
 def make() -> Any:
     """The makers of answers above, as attributes: test modules cannot import this one."""
@@ -301,5 +335,7 @@ def make() -> Any:
         instance = staticmethod(instance)
         connection = staticmethod(connection)
         conditions = staticmethod(conditions)
+        person = staticmethod(person)
+        person_volume = staticmethod(person_volume)
 
     return Make

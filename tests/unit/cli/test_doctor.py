@@ -661,3 +661,9 @@ def test_the_command_line_does_not_load_the_engines_library() -> None:
     code = "import sys, hatchway.cli.main, hatchway.cli.doctor.examine; sys.exit('docker' in sys.modules)"
     source = str(Path(__file__).parents[3] / "src")
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}).returncode == 0
+
+
+def test_a_command_that_asks_loads_no_event_loop() -> None:
+    code = "import sys, hatchway.cli.main, hatchway.wire.frames; sys.exit('trio' in sys.modules)"
+    source = str(Path(__file__).parents[3] / "src")
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}).returncode == 0

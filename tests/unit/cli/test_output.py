@@ -31,6 +31,16 @@ def test_long_values_are_never_cut_or_wrapped(terminal: Terminal) -> None:
     assert written(terminal) == f"  {'Path':14}{path}\n"
 
 
+def test_a_label_never_runs_into_its_value(terminal: Terminal) -> None:
+    for label in ("Port", "Twelve chars", "Share with them"):
+        terminal.field(label, "value", width=14)
+    assert written(terminal).splitlines() == [
+        "  Port          value",
+        "  Twelve chars  value",
+        "  Share with them  value",
+    ]
+
+
 def test_sentences_are_wrapped_but_words_are_whole(terminal: Terminal) -> None:
     path = "/a-long-path/" * 10
     terminal.sentence(f"this is where {path} stands " + "and goes on " * 10, label="ok  ")

@@ -26,7 +26,7 @@ from hatchway.admin.inventory import Inventory
 from hatchway.admin.measuring import Measuring
 from hatchway.admin.reconcile import Reconciler
 from hatchway.admin.volume_keys import VolumeKeys
-from hatchway.config import Access, Config, Credentials, Login, Paths
+from hatchway.config import Access, Config, Credentials, Login, Paths, Web
 from hatchway.credentials.sealing import SealingKey
 from hatchway.errors import ConflictError, HatchwayError, HostError, RefusedError
 from hatchway.host import policy
@@ -35,6 +35,8 @@ from hatchway.registry.store import Registry
 from hatchway.wire.host import (
     Births,
     Deliver,
+    Folder,
+    FolderState,
     HostStatus,
     KeyFiles,
     Leftover,
@@ -53,6 +55,8 @@ from hatchway.wire.service import Peer
 
 ROOT = Caller.of(Peer(1, 0, 0))
 WEB = InstanceKey("shop", "web", 1)
+
+WITHOUT_PAGES = Web()
 
 
 class FakeHost(HostLink):
@@ -73,6 +77,9 @@ class FakeHost(HostLink):
         self.measured: list[tuple[SharedVolume, ...]] = []
         self.sizes: dict[str, VolumeSize] = {}
         self.unmeasurable: HatchwayError | None = None
+        # What is where folders should be, by source and folder; else they are there.
+        self.folder_states: dict[tuple[str, str], FolderState] = {}
+        self.unlooked: HatchwayError | None = None
         self.ended: list[str] = []
         self.unendable: HostError | None = None
         self.active: list[SessionActivity] = []
@@ -170,6 +177,15 @@ class FakeHost(HostLink):
         refused = {source: f"there is no directory {source}" for source, birth in known.items() if not birth}
         return Births({source: birth for source, birth in known.items() if birth}, refused, unknown)
 
+    async def folders(self, asked: tuple[Folder, ...]) -> tuple[FolderState, ...]:
+        self._fail()
+        if self.unlooked is not None:
+            raise self.unlooked
+        for one in asked:
+            policy.check_birth(one.birth)
+            policy.check_within(one.folder)
+        return tuple(self.folder_states.get((one.source, one.folder), FolderState.THERE) for one in asked)
+
     async def measure(self, volumes: tuple[SharedVolume, ...]) -> Sizes:
         self._fail()
         if self.unmeasurable is not None:
@@ -253,7 +269,13 @@ def snapshot(*volumes: VolumeInfo, key: InstanceKey = WEB, label: str = "") -> S
 
 @asynccontextmanager
 async def staged(
-    directory: Path, password: str = "raw", *, labels: bool = False, lock_after: int = 0, expiry_known: bool = True
+    directory: Path,
+    password: str = "raw",
+    *,
+    labels: bool = False,
+    lock_after: int = 0,
+    expiry_known: bool = True,
+    web: Web = WITHOUT_PAGES,
 ) -> AsyncIterator[Stage]:
     """A stage in `directory` whose catalog has shown one container with two volumes and a tmpfs."""
     config = Config(
@@ -261,6 +283,7 @@ async def staged(
         credentials=Credentials(password=password),  # type: ignore[arg-type] # one of its two words
         access=Access(labels=labels),
         login=Login(lock_after=lock_after),
+        web=web,
     )
     registry = Registry.open(config.registry_path)
     try:

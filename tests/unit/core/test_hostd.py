@@ -19,8 +19,12 @@ from hatchway.wire.host import (
     ApplyViews,
     AskActivity,
     AskBirths,
+    AskFolders,
     Births,
     EndSessions,
+    Folder,
+    Folders,
+    FolderState,
     SessionActivity,
     View,
 )
@@ -124,3 +128,45 @@ async def test_a_directory_that_cannot_be_identified_is_logged_once(
         assert await logged("/srv/a") == []
         problems["/srv/a"] = "out of memory"
         assert await logged("/srv/a") == ["out of memory"]
+
+
+async def test_what_is_where_folders_should_be(tmp_path: Path) -> None:
+    volume, other = tmp_path / "srv" / "volume", tmp_path / "srv" / "other"
+    for directory in (volume / "photos" / "2026", other / "photos"):
+        directory.mkdir(parents=True)
+    (volume / "file").touch()
+    (volume / "link").symlink_to(other)
+    config = Config(
+        paths=Paths(run_dir=str(tmp_path / "run"), state_dir=str(tmp_path / "state")),
+        host=Host(bind_prefixes=(str(tmp_path / "srv"),)),
+    )
+    birth = sources.birth(config, str(volume))
+    wanted = {
+        "photos": FolderState.THERE,
+        "photos/2026": FolderState.THERE,
+        "photos/none": FolderState.NOTHING,
+        "photos/none/2026": FolderState.NOTHING,
+        "file": FolderState.FILE,
+        "file/2026": FolderState.FILE,
+        "link": FolderState.LINK,
+        "link/photos": FolderState.LINK,
+        "../other/photos": FolderState.UNKNOWN,
+    }
+    asked = [Folder(str(volume), birth, folder) for folder in wanted]
+    # Another directory than access was given to, one that is not there, and what is never shared.
+    asked += [Folder(str(volume), "inode:1:1.0", "photos"), Folder(f"{volume}2", birth, "photos")]
+    asked += [Folder("/etc", birth, "ssh")]
+    async with trio.open_nursery() as nursery:
+        ask = Hostd(config, nursery, gid=1).table(0)[AskFolders].handler
+
+        async def states(*asked: Folder) -> tuple[FolderState, ...]:
+            answer = await ask(AskFolders(asked), Peer(1, 0, 0))
+            assert isinstance(answer, Folders)
+            return answer.states
+
+        for one, state in zip(asked, [*wanted.values(), *[FolderState.UNKNOWN] * 3], strict=True):
+            assert await states(one) == (state,), one
+        together = [one for one in asked if not one.folder.startswith("..")]
+        expected = [wanted[one.folder] for one in together[:-3]]
+        assert await states(*together) == (*expected, *[FolderState.UNKNOWN] * 3)
+        nursery.cancel_scope.cancel()

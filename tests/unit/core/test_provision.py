@@ -145,8 +145,11 @@ def test_the_pam_service_of_an_earlier_run_is_taken_away(tmp_path: Path, monkeyp
         supervisor._prepare_signin(config)
     install.withdraw_signin_service(config)
     assert path.exists()
-    path.write_text(render.signin_service(render.PACKAGED_PAM))
-    assert not supervisor._prepare_signin(config)
+    for more in ("", "auth required pam_faillock.so preauth\n"):
+        packaged = render.signin_service(render.PACKAGED_PAM) + more
+        path.write_text(packaged)
+        assert not supervisor._prepare_signin(config)
+        assert path.read_text() == packaged
     path.unlink()
     assert not supervisor._prepare_signin(Config(paths=paths))
     assert not path.exists()

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import pytest
 import trio
-from tests.unit.core.stage import WEB
+from tests.unit.core.stage import WEB, staged
 from tests.unit.core.test_web_socket import Scene, scene
 
 from hatchway.admin import share_links
 from hatchway.config import Config, Connect, Web
 from hatchway.errors import (
+    ConflictError,
     NotFoundError,
     PassphraseError,
     RefusedError,
@@ -94,6 +95,7 @@ async def test_a_link_shows_how_to_connect_to_its_instance_and_nothing_else(tmp_
         found = await opened(web, made.token)
         assert (found.viewer.kind, found.viewer.name) == (ViewerKind.LINK, KEY)
         assert found.token != made.token
+        assert found.viewer.uses_left == 0
         info = await call(web, Show(instance=KEY, secrets=True), ConnectionInfo, found.token)
         assert (info.login, info.password is not None) == ("shop-web-1", True)
         assert (await call(web, ExportKey(KEY), KeyExport, found.token)).login == "shop-web-1"
@@ -138,7 +140,9 @@ async def test_a_link_is_used_up(tmp_path: Path) -> None:
             await opened(web, made.token)
         # Who is in stays in.
         for one in (first, second):
-            assert (await frames.call(web.path, WhoIs(one.token), Viewer, 10)).kind is ViewerKind.LINK
+            viewer = await frames.call(web.path, WhoIs(one.token), Viewer, 10)
+            assert (viewer.kind, viewer.uses_left) == (ViewerKind.LINK, 0)
+        assert (first.viewer.uses_left, second.viewer.uses_left) == (1, 0)
         (listed,) = (await web.stage.do(ListLinks(instance=KEY))).links
         assert (listed.uses, listed.over) == (2, "used up")
 
@@ -292,6 +296,15 @@ async def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path, fields: d
         with pytest.raises(UsageError, match="90 days"):
             await make(web, expires_at=web.stage.core.now() + LIFE_MAX_S + HOUR_S)
         assert await web.stage.do(ListLinks()) == ShareLinks(())
+
+
+async def test_without_web_pages_there_are_no_links(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.do(Enable(instance=KEY, every=True))
+        with pytest.raises(ConflictError, match=r"the web pages are off: set enabled = true below \[web\]"):
+            await stage.do(MakeLink(instance=KEY, expires_at=stage.core.now() + HOUR_S))
+        # Those that were made before can be looked at, and taken back.
+        assert await stage.do(ListLinks()) == ShareLinks(())
 
 
 @pytest.mark.parametrize(

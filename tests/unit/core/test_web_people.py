@@ -34,6 +34,7 @@ from hatchway.errors import (
 from hatchway.model import PERSON, EventKind, InstanceKey
 from hatchway.registry.reserve import NoRoomError
 from hatchway.wire.admin import (
+    Access,
     ConnectionInfo,
     Listing,
     ListInstances,
@@ -61,8 +62,8 @@ from hatchway.wire.entry import (
     Sessions,
     SetConditions,
 )
-from hatchway.wire.host import VolumeSize
-from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged, PersonRemoved, RemovePerson
+from hatchway.wire.host import FolderState, VolumeSize
+from hatchway.wire.people import AddPerson, GrantPerson, ListPeople, People, PersonChanged, PersonRemoved, RemovePerson
 from hatchway.wire.web import ChangePassword, Viewer, ViewerKind
 
 
@@ -427,6 +428,39 @@ async def test_nothing_of_the_host_is_told(tmp_path: Path) -> None:
         assert "does not answer" in repr(kept.problems), "operators are told everything"
 
 
+async def test_a_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    async with scene(tmp_path) as web:
+        password, host = await made(web, "berta"), web.stage.host
+        own, source = f"{PERSON}berta", volume("/data").source
+        assert source is not None
+        host.folder_states[source, "photos"] = FolderState.NOTHING
+        grant = GrantPerson(login="berta", instance="web", volumes=("/data",), folder="photos")
+        told = "there is no folder photos in it now"
+        changed: PersonChanged = await operator(web, grant, PersonChanged)
+        assert [one.refused for one in changed.person.volumes] == [told]
+        assert changed.person.volumes[0].access is Access.READ_WRITE, "it is theirs as soon as it is there"
+        [listed] = (await operator(web, ListPeople(), People)).people
+        info = await operator(web, Show(instance=own), ConnectionInfo)
+        await web.sign_in("berta", password)
+        seen: Any = (await web.call(Show(instance=own), ConnectionInfo)).person
+        for person in (listed, info.person, seen):
+            assert [one.refused for one in person.volumes] == [told]
+        for state, words in (
+            (FolderState.FILE, "photos is no folder in it now"),
+            (FolderState.LINK, "a link stands in the way of the folder photos in it"),
+            (FolderState.UNKNOWN, ""),
+            (FolderState.THERE, ""),
+        ):
+            host.folder_states[source, "photos"] = state
+            seen = (await web.call(Show(instance=own), ConnectionInfo)).person
+            assert [one.refused for one in seen.volumes] == [words]
+        # Nothing else depends on what hostd says of it.
+        host.folder_states[source, "photos"] = FolderState.NOTHING
+        for host.unlooked, host.problem in ((HostError("it is an older one"), None), (None, "it is away")):
+            person = (await operator(web, Show(instance=own), ConnectionInfo)).person
+            assert [one.refused for one in person.volumes] == [""]
+
+
 async def test_what_the_host_could_not_do_is_told_without_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as web:
         await web.sign_in("berta", await made(web, "berta"))
@@ -477,12 +511,13 @@ def test_their_log_names_no_operator() -> None:
     assert [(one.what, one.who) for one in told] == [
         ("locked", "the operator"),
         ("key added", "you (web) from 192.0.2.7"),
-        ("key renewed: not done", "you (web) from 192.0.2.7"),
+        ("key renewed", "you (web) from 192.0.2.7"),
         ("key renewed", "the operator"),
         ("session ended after 3 s", "key SHA256:x"),
         ("logged in", "password"),
         ("wrong password (3); not let in", ""),
     ]
+    assert [one.done for one in told] == [True, True, False, True, True, True, False]
 
 
 async def test_their_log_does_not_tell_how_much_happens_on_the_host(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ async def scene(
     directory: Path, *, uid: int | None = None, failure_s: float = 0.0, lock_after: int = 0
 ) -> AsyncIterator[Scene]:
     uid = os.getuid() if uid is None else uid
-    async with staged(directory, lock_after=lock_after) as stage, trio.open_nursery() as nursery:
+    async with staged(directory, web=CONFIG, lock_after=lock_after) as stage, trio.open_nursery() as nursery:
         asked, sftp, clock = Helper(), Throttle(), [0.0]
         mine = (os.getuid(),)
         rows: Table = {CheckPassword: Request(mine, asked.password), CheckStanding: Request(mine, asked.standing)}

@@ -144,6 +144,11 @@ def test_who_waits_in_vain_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_two_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
+    """Ten times; tests/long has more."""
+    opened_at_once(tmp_path, 10)
+
+
+def opened_at_once(directory: Path, times: int) -> None:
     script = (
         "import sys\n"
         "from hatchway.registry.store import Registry\n"
@@ -160,10 +165,10 @@ def test_two_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
     for opener in openers:
         assert opener.stdout is not None
         assert opener.stdout.readline() == "ready\n"
-    for number in range(50):
+    for number in range(times):
         for opener in openers:
             assert opener.stdin is not None
-            opener.stdin.write(f"{tmp_path}/{number}.sqlite\n")
+            opener.stdin.write(f"{directory}/{number}.sqlite\n")
             opener.stdin.flush()
         for opener in openers:
             assert opener.stdout is not None

@@ -7,11 +7,13 @@ page pastes the address there; so it is sent when somebody presses the button, i
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from hatchway import addresses
 from hatchway.errors import NotRunningError, PassphraseError, SignInError, SignInWaitError, UsageError
 from hatchway.web import paths, whose
 from hatchway.web.pages.instance import find
@@ -26,6 +28,15 @@ ADDRESS_MAX = 4096
 
 LIVES_S = {"1h": 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 """For how long a link can be made to open, as the form says it."""
+
+
+CLOSED = {
+    "used": "To see it again you need another link: ask whoever sent you this one.",
+    "more": "To see it again, open the link once more.",
+    "over": "The page was not used for a while, or the link has expired or was taken back. If the link was for once "
+    "only, ask whoever sent it for a new one.",
+}
+"""What is said to whom the page behind a link was closed, or who closed it."""
 
 
 def routes(doors: Doors) -> list[BaseRoute]:
@@ -68,8 +79,24 @@ async def _make(visit: Visit) -> Response:
     # Where the operator is: what they see the pages by, others may see them by as well.
     url = made.url or f"{visit.origin}/link#{made.token}"
     return visit.page(
-        "link-made.html", whose=visit.whose, instance=instance, link=made.link, url=url, configured=bool(made.url)
+        "link-made.html",
+        whose=visit.whose,
+        instance=instance,
+        link=made.link,
+        url=url,
+        configured=bool(made.url),
+        only_here=_is_only_here(url),
     )
+
+
+def _is_only_here(url: str) -> bool:
+    """Whether an address leads everybody to the computer they sit at."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    found = addresses.address(host)
+    return host == "localhost" if found is None else found.is_loopback
 
 
 async def _revoke(visit: Visit) -> Response:
@@ -82,7 +109,7 @@ def open_routes(house: House) -> list[Route]:
     """The page that opens a link, for whoever is not signed in."""
 
     def form(
-        request: Request, status: int = 200, *, problem: str = "", token: str = "", asks: bool = False
+        request: Request, status: int = 200, *, problem: str = "", token: str = "", asks: bool = False, closed: str = ""
     ) -> Response:
         visitor = house.cookies.visitor_of(request) or new_visitor()
         response = house.html(
@@ -92,13 +119,14 @@ def open_routes(house: House) -> list[Route]:
             problem=problem,
             token=token,
             asks=asks,
+            closed=closed,
             signed_in=house.cookies.token(request) is not None,
         )
         house.cookies.welcome(response, visitor)
         return response
 
     async def show(request: Request) -> Response:
-        return form(request)
+        return form(request, closed=CLOSED.get(request.query_params.get("closed", ""), ""))
 
     async def open_link(request: Request) -> Response:
         try:

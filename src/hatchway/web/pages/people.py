@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -120,6 +122,8 @@ def needs_care(one: PersonStatus) -> list[str]:
     found = [word for word, is_so in (("locked", one.locked), ("expired", one.expired)) if is_so]
     if any(not volume.access.is_on for volume in one.volumes):
         found.append("suspended")
+    if any(volume.refused for volume in one.volumes):
+        found.append("no such folder")
     return found
 
 
@@ -234,12 +238,20 @@ async def _share(visit: Visit) -> Response:
     changed = await visit.ask(request, PersonChanged)
     what = ", ".join(changed.changed) + (f", only {folder}," if folder else "")
     visit.say(f"{what} of {key} {'is' if len(changed.changed) == 1 else 'are'} shared with {login}.")
-    less = [one for one in changed.person.volumes if one.key == key and one.path in changed.changed and one.key_source]
+    given = [one for one in changed.person.volumes if one.key == key and one.path in changed.changed]
+    _say_refused(visit, given)
+    less = [one for one in given if one.key_source]
     if less:
         visit.say(
             f"Read-only all the same, since keys may lie there: {', '.join(one.path for one in less)}.", good=False
         )
     return visit.go(paths.person(login))
+
+
+def _say_refused(visit: Visit, volumes: Iterable[PersonVolume]) -> None:
+    for one in volumes:
+        if one.refused:
+            visit.say(f"{one.path}: {one.refused}. They are refused there until that changes.", good=False)
 
 
 async def _volume(visit: Visit) -> PersonVolume:
@@ -269,9 +281,10 @@ async def _change(visit: Visit) -> Response:
         folder=volume.folder,
         ownership=volume.ownership,
     )
-    await visit.ask(request, PersonChanged)
+    changed = await visit.ask(request, PersonChanged)
     how = "read-only" if mode == Mode.READ_ONLY else "to read and write"
     visit.say(f"{volume.path} of {volume.key} is shared with {login}, {how}.")
+    _say_refused(visit, [one for one in changed.person.volumes if (one.key, one.path) == (volume.key, volume.path)])
     return visit.go(paths.person(login))
 
 

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from hatchway.errors import NotRunningError, SignedOutError, SignInError, SignInWaitError, UsageError
 from hatchway.web import paths
+from hatchway.web.pages.links import CLOSED
 from hatchway.web.tokens import new_visitor
 from hatchway.web.visit import House, StaleFormError, say_when, sentence
 
@@ -67,14 +68,15 @@ def routes(house: House) -> list[Route]:
 
     async def sign_out(request: Request) -> Response:
         token = house.cookies.token(request)
-        await house.form(request, token)
+        link = str((await house.form(request, token)).get("link", ""))
         assert token is not None
         try:
             await house.backend.sign_out(token)
         except NotRunningError:
             # The browser forgets it all the same; to the core it is valid until it expires.
             pass
-        response = RedirectResponse("/sign-in", 303)
+        # Whoever came by a link has nothing to sign in with.
+        response = RedirectResponse(paths.query("/link", closed=link) if link in CLOSED else "/sign-in", 303)
         house.cookies.forget(response)
         response.headers["clear-site-data"] = '"cache"'
         return response
