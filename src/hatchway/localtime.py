@@ -5,6 +5,14 @@ from __future__ import annotations
 import datetime
 
 
+def zoned(at: float) -> str:
+    """As `local`, and in which time zone that is: for what is read elsewhere too."""
+    try:
+        return f"{local(at)} {datetime.datetime.fromtimestamp(at).astimezone():%Z}"
+    except (ValueError, OverflowError, OSError):
+        return local(at)
+
+
 def local(at: float) -> str:
     """`at`, Unix seconds, as "2026-01-31 14:05:00"; in seconds where the calendar ends."""
     try:

@@ -103,6 +103,11 @@ def test_a_folder_that_is_none_locks_nobody_out(hatchway: Hatchway, place: Place
         with status(PERMISSION_DENIED):
             client.opendir(f"/{place.login}/data/photos")
         assert client.list(f"/{place.login}/data") == ["photos"]
+    found = hatchway.command("person", "ls", place.instance)["people"]
+    [listed] = [one for one in found if one["login"] == person.login]
+    words = {None: "there is no folder photos in it now", "file": "photos is no folder in it now"}
+    link = "a link stands in the way of the folder photos in it"
+    assert {one["refused"] for one in listed["volumes"]} == {"", words.get(there, link)}
 
 
 def test_one_person_on_many_instances(hatchway: Hatchway) -> None:

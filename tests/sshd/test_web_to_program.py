@@ -155,7 +155,7 @@ def test_a_share_link(hatchway: Hatchway, chromium: Browser) -> None:
             page.get_by_role("button", name=f"Take back the link {name}").click()
             expect(page.get_by_text("is taken back")).to_be_visible()
             other.reload()
-            expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+            expect(other.get_by_role("heading", name="Closed")).to_be_visible()
         assert not opens(chromium, address)
         # One that expires does so by itself.
         made = hatchway.command("link", "add", INSTANCE, "--expires", "6s", "--uses", "5")

@@ -310,12 +310,12 @@ class FakeCore:
                     mounts=4,
                     host_problem=None,
                     waiting=("shop/db/1 /var/lib/postgresql/data",),
-                    locked=("shop-db-1",),
+                    locked=("clara", "shop-db-1"),
                 )
             case admin.ReadLog():
                 whose = person_named(request.instance) or request.instance
                 if whose and whose not in ("shop-web-1", *self.people, *map(str, self.instances)):
-                    raise NotFoundError(f"there is no instance {request.instance}")
+                    raise NotFoundError(f"there is no instance {request.instance}; 'hatchway ls' lists them")
                 found = [
                     one
                     for one in self.events

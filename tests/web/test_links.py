@@ -10,6 +10,7 @@ from tests.web import sample
 from tests.web.browsing import Answer, Client
 from tests.web.core import PRIVATE_KEY, RAW_PASSWORD, FakeCore
 
+from hatchway.credentials.passwords import CHARS_MIN
 from hatchway.web import paths
 from hatchway.wire.web import ViewerKind
 
@@ -161,9 +162,23 @@ def test_an_address_of_this_host_only_is_warned_of(operator: Client, core: FakeC
 @pytest.mark.parametrize("fields", [{"uses": "often"}, {"uses": "-1"}, {"life": "99y"}, {"note": "x" * 500}])
 def test_what_cannot_be_is_said(operator: Client, core: FakeCore, fields: dict[str, str]) -> None:
     form = operator.get(f"{WEB}/links").form(f"{WEB}/links/make")
-    answer = operator.send(form, **({"life": "1d"} | fields))
-    assert operator.follow(answer).read.text
+    answer = operator.send(form, **({"life": "1d", "note": "for Berta", "passphrase": "two mice"} | fields))
+    assert answer.status == 400 and 'role="alert"' in answer.page
+    typed = answer.form(f"{WEB}/links/make").fields
+    assert typed["note"] == fields.get("note", "for Berta") and typed["uses"] == fields.get("uses", "1")
+    assert "two mice" not in answer.page
+    if "life" not in fields:
+        assert '<option value="1d" selected>' in answer.page
     assert core.links == {}
+
+
+def test_how_short_a_passphrase_may_be_is_said_before(operator: Client) -> None:
+    for page, names in ((f"{WEB}/links", ["passphrase"]), (f"{WEB}/connect", ["passphrase"]),
+                        (f"{WEB}/password", ["password", "again"])):  # fmt: skip
+        answer = operator.get(page)
+        assert f"{CHARS_MIN} characters" in answer.text
+        least = {fields.get("name"): fields.get("minlength") for tag, fields in answer.read.tags if tag == "input"}
+        assert [least[name] for name in names[:1]] == [str(CHARS_MIN)], page
 
 
 def test_who_must_wait_is_told(operator: Client, visitor: Client, core: FakeCore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import msgspec
@@ -11,8 +12,10 @@ from tests.web import sample
 from tests.web.browsing import Answer, Client
 from tests.web.core import RAW_PASSWORD, FakeCore
 
-from hatchway.model import EventKind, InstanceKey, Ownership
+from hatchway.model import EventKind, InstanceKey, InstanceState, Ownership
 from hatchway.web import paths
+from hatchway.web.mending import mend
+from hatchway.web.whose import of_instance
 from hatchway.wire import admin, entry, people
 from hatchway.wire.entry import KeyForm, PasswordKind
 
@@ -138,7 +141,8 @@ def test_dialog(operator: Client, core: FakeCore) -> None:
         assert value in answer.text
         assert any(attributes.get("data-copy") == value for _, attributes in answer.read.tags), value
     assert "sftp://shop-web-1@sftp.example.com:2022/srv/uploads/" in answer.read.links
-    assert "The login is locked." in answer.text and "hatchway unlock shop-web-1" in answer.text
+    assert "The login is locked." in answer.text and "hatchway unlock" not in answer.text
+    assert answer.form(f"{WEB}/unlock").method == "post"
     for program in ("FileZilla", "WinSCP", "PuTTY", "OpenSSH", "rclone", "Cyberduck"):
         assert program in answer.text
 
@@ -308,6 +312,7 @@ def test_log(operator: Client, core: FakeCore) -> None:
     operator.get("/log?kind=refused&instance=shop%2Fweb%2F1")
     assert core.calls[-1][1] == admin.ReadLog(limit=101, instance="shop/web/1", kinds=(EventKind.REFUSED,))
     assert "there is no instance nothing" in operator.get("/log?instance=nothing").text.lower()
+    assert "hatchway ls" not in operator.get("/log?instance=nothing").text
     made = msgspec.structs.replace(sample.events()[0], what="link made: too short", done=False)
     by_rule = msgspec.structs.replace(made, kind=EventKind.AUTO, what="access given to /x: it is away")
     core.events = [sample.events()[0], made, by_rule]
@@ -323,6 +328,65 @@ def test_log(operator: Client, core: FakeCore) -> None:
     assert "Older" in second and "Older" not in third
 
 
-def test_status(operator: Client) -> None:
+def test_the_address_of_a_change_stands_where_addresses_do(operator: Client, core: FakeCore) -> None:
+    made = msgspec.structs.replace(sample.events()[0], who="operator olga (web) from 2001:db8::7")
+    core.events = [made, msgspec.structs.replace(made, who="a key from home"), sample.events()[1]]
+    cells = re.findall(r'<td class="mono small address"[^>]*>([^<]*)</td>\s*<td class="small"[^>]*>([^<]*)<',
+                       operator.get("/log").page)  # fmt: skip
+    assert cells == [
+        ("192.0.2.17", "SHA256:Zk3w1aQ9bV8m ada@laptop"), ("", "a key from home"),
+        ("2001:db8::7", "operator olga (web)"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "path"),
+    [
+        ("hatchway unlock shop-web-1", "Unlock", "/unlock"),
+        ("hatchway enable shop/web/1 --all", "To its volumes", "#volumes"),
+        ("hatchway confirm shop/web/1 '/a b'", "To its volumes", "#volumes"),
+        ("hatchway access set shop-web-1 --expires WHEN", "Who may enter", "#conditions"),
+        ("hatchway key list shop-web-1", "To its keys", "#keys"),
+        ("hatchway password reset shop-web-1", "Password", "/password"),
+        ("hatchway person grant bert INSTANCE VOLUME", "Share something", "/share"),
+        ("hatchway person grant --read-only -- bert shop/web/1 /x", "To its volumes", "#volumes"),
+        ("hatchway enable shop/web/1 /x --size LIMIT", None, None),
+        ("hatchway doctor", None, None),
+        ("", None, None),
+    ],
+)
+def test_what_is_mended_here_needs_no_command(
+    operator: Client, core: FakeCore, command: str, text: str | None, path: str | None
+) -> None:
+    hindrance = entry.Hindrance("something is in the way", command)
+    whose = of_instance(sample.WEB)
+    press = mend(hindrance, whose)
+    assert (press and press.text, press and press.path) == (text, path and f"{WEB}{path}")
+    core.problems = (hindrance,)
+    for page in (WEB, f"{WEB}/connect"):
+        answer = operator.get(page)
+        assert ("On the host:" in answer.text) == (text is None and bool(command))
+        if press is not None and not press.posts:
+            # In the dialog a part of the page beneath it would not be seen.
+            assert (press.path if page == WEB else press.path.partition("#")[0]) in answer.read.links
+
+
+def test_who_has_nothing_is_given_something_here(operator: Client, core: FakeCore) -> None:
+    core.problems = (entry.Hindrance("nothing is shared", "hatchway person grant bert INSTANCE VOLUME"),)
+    answer = operator.get("/people/bert/connect")
+    assert "/people/bert/share" in answer.read.links and "hatchway person" not in answer.text
+
+
+def test_a_static_directory_is_no_container(operator: Client, core: FakeCore) -> None:
+    one = msgspec.structs.replace(core.instances[sample.WEB], state=InstanceState.STATIC, image="", user="")
+    core.know([one])
+    text = operator.get(WEB).text
+    assert "without a container" in text and "Runs as" not in text and "Image" not in text
+
+
+def test_status(operator: Client, core: FakeCore) -> None:
     text = operator.get("/status").text
     assert "Hatchway 0.1.0" in text and "Everything is running" in text and "/var/lib/postgresql/data" in text
+    # Instances are found among instances, people have pages of their own.
+    links = operator.get("/status").read.links
+    assert "/?q=shop-db-1" in links and "/people/clara" in links and "/?q=clara" not in links

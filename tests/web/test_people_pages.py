@@ -16,7 +16,7 @@ from tests.web.test_pages import last, sent
 from tests.web.test_security import FORMS, PAGES, WEB
 
 from hatchway.errors import HostError, UnfinishedError
-from hatchway.model import Mode, Ownership
+from hatchway.model import InstanceKey, Mode, Ownership
 from hatchway.printable import escaped
 from hatchway.web import paths
 from hatchway.wire import entry, people
@@ -357,8 +357,10 @@ def test_add(operator: Client, core: FakeCore) -> None:
     answer = sent(operator, "/add-person", "/add-person", login="dora", full_name=" Dora Ö. ")
     assert last(core) == people.AddPerson(login="dora", full_name="Dora Ö.")
     assert "dora is added" in answer.text and "Nothing yet" in answer.text
-    answer = sent(operator, "/add-person", "/add-person", login="dora")
-    assert "dora is taken" in answer.text.lower()
+    answer = sent(operator, "/add-person", "/add-person", login="dora", full_name='Dora "the other"')
+    assert answer.status == 400 and "dora is taken" in answer.text.lower()
+    typed = answer.form("/add-person").fields
+    assert (typed["login"], typed["full_name"]) == ("dora", 'Dora "the other"')
     assert "Enter a login" in sent(operator, "/add-person", "/add-person", login=" ").text
     core.new_password = "made-just-now"
     answer = sent(operator, "/add-person", "/add-person", login="add")
@@ -380,13 +382,59 @@ def test_share(operator: Client, core: FakeCore) -> None:
     )
     assert "/srv/uploads, only a/b, of shop/web/1 is shared with bert" in answer.text
     assert core.people["bert"].volumes[0].folder == "a/b"
-    answer = sent(operator, there, there, mode="ro")
-    assert "Choose a volume" in answer.text
-    fields = {"csrf": token(operator, there), "volume": paths.coded("/srv/themes"), "mode": "nonsense"}
-    assert "choose read-only" in operator.follow(operator.post(there, fields)).text.lower()
+    answer = sent(operator, there, there, mode="rw", folder="a/b")
+    assert answer.status == 400 and "Choose a volume" in answer.text
+    assert (answer.form(there).fields["mode"], answer.form(there).fields["folder"]) == ("rw", "a/b")
+    themes = paths.coded("/srv/themes")
+    fields = {"csrf": token(operator, there), "volume": themes, "mode": "nonsense"}
+    assert "choose read-only" in operator.post(there, fields).text.lower()
+    answer = operator.post(there, fields | {"mode": "rw", "folder": "x" * 5000})
+    assert answer.status == 400 and "'folder' is too long" in answer.text
+    assert (answer.form(there).fields["volume"], answer.form(there).fields["folder"]) == (themes, "")
     assert "has it already" in operator.get(there).text
     assert operator.get(f"{page}/no/such/1").status == 404
     assert operator.get("/people/nobody/share/shop/web/1").status == 404
+
+
+def test_what_they_have_is_what_is_chosen_first(operator: Client, core: FakeCore) -> None:
+    def first(login: str, there: str) -> tuple[str | None, str | None, str | None]:
+        fields = operator.get(f"/people/{login}/share/{there}").form(f"/people/{login}/share/{there}").fields
+        return fields.get("volume"), fields.get("mode"), fields.get("folder")
+
+    # Of several volumes, some with writing: neither is taken away or given by not looking.
+    assert first("anna", "shop/web/1") == (None, None, "")
+    assert first("bert", "shop/web/1") == (None, "ro", "")
+    assert first("anna", "shop/db/1") == (None, "ro", "")
+    one = paths.coded("/srv/uploads")
+    assert first("bert", "shop/web/2") == (one, "ro", "")
+    given = sample.person_volume(sample.HASHED, "/srv/uploads", folder="a/b")
+    core.people["bert"] = msgspec.structs.replace(core.people["bert"], volumes=(given,))
+    assert first("bert", "shop/web/2") == (one, "rw", "a/b")
+    there = "/people/bert/share/shop/web/2"
+    answer = operator.follow(operator.send(operator.get(there).form(there)))
+    assert last(core) == people.GrantPerson(
+        login="bert", instance="shop/web/2", volumes=("/srv/uploads",), folder="a/b"
+    )
+    assert "is shared with bert, to read and write" in answer.text
+
+
+def test_from_an_instance_to_whom_to_share_it_with(operator: Client, core: FakeCore) -> None:
+    page = f"{WEB}/people"
+    assert page in operator.get(WEB).read.links
+    assert f"{paths.instance(sample.FRESH)}/people" in operator.get(paths.instance(sample.FRESH)).read.links
+    mail = paths.instance(InstanceKey("intranet", "mail", 1))
+    assert f"{mail}/people" not in operator.get(mail).read.links, "it has no volume"
+    answer = operator.get(page)
+    for login in ("anna", "bert", "clara"):
+        assert f"/people/{login}/share/shop/web/1" in answer.read.links
+    found = [link for link in operator.get(f"{page}?q=berg").read.links if "/share/" in link]
+    assert found == ["/people/anna/share/shop/web/1"]
+    assert "Nobody fits" in operator.get(f"{page}?q=nobody-at-all").text
+    assert operator.get(f"{paths.instance(InstanceKey('no', 'such', 1))}/people").status == 404
+    core.people = {one.login: one for one in sample.many_people(80)}
+    assert "30 more" in operator.get(page).text
+    core.people = {}
+    assert "Nobody yet" in operator.get(page).text
 
 
 def test_a_folder_that_is_not_there(operator: Client, anna: Client, core: FakeCore) -> None:

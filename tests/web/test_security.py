@@ -23,6 +23,7 @@ from hatchway.web import paths
 WEB = paths.instance(sample.WEB)
 PAGES = (
     "/", "/sessions", "/log", "/status", WEB, f"{WEB}/connect", f"{WEB}/links", f"{WEB}/password", f"{WEB}/renew-key",
+    f"{WEB}/people",
 )  # fmt: skip
 FORMS = (
     "/sessions/end",

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import UNSET
 
 from hatchway.admin.rules import Change
-from hatchway.localtime import local
+from hatchway.localtime import zoned
 from hatchway.model import Limits, Mode, NewLimits, Ownership
 from hatchway.wire.admin import (
     Apply,
@@ -169,7 +169,7 @@ def _renew_key(_request: RenewKey) -> str:
 def _add_key(request: AddKey) -> str:
     words = ["key added"]
     words += [f"from {request.sources}"] if request.sources else []
-    words += [f"until {local(request.expires_at)}"] if request.expires_at is not None else []
+    words += [f"until {zoned(request.expires_at)}"] if request.expires_at is not None else []
     return ", ".join(words)
 
 
@@ -194,7 +194,7 @@ def _set_conditions(request: SetConditions) -> str:
     if request.allowed_from is not UNSET:
         said.append(f"from {', '.join(request.allowed_from) or 'anywhere'}")
     if request.expires_at is not UNSET:
-        said.append("never expires" if request.expires_at is None else f"expires at {local(request.expires_at)}")
+        said.append("never expires" if request.expires_at is None else f"expires at {zoned(request.expires_at)}")
     if request.sessions_max is not UNSET:
         most = request.sessions_max
         said.append("as many sessions as configured" if most is None else f"at most {_count(most, 'session')}")
@@ -214,7 +214,7 @@ def _kick(request: Kick) -> str:
 
 
 def _make_link(request: MakeLink) -> str:
-    words = [f"link made, until {local(request.expires_at)}", f"to be opened {_count(request.uses, 'time')}"]
+    words = [f"link made, until {zoned(request.expires_at)}", f"to be opened {_count(request.uses, 'time')}"]
     words += ["with a passphrase"] if request.passphrase is not None else []
     return ", ".join(words) + (f": {request.note}" if request.note else "")
 

@@ -178,7 +178,7 @@ def _print_done(out: Terminal, plan: Plan, config: Config) -> None:
 
 def _print_state(out: Terminal, found: State) -> None:
     whose = "The host's own sshd" if found.in_place else "Hatchway's own sshd, beside the host's,"
-    out.out(Text(f"{whose} is to serve port {found.port}."))
+    out.out(Text(f"{whose} {'is to serve' if found.problems else 'serves'} port {found.port}."))
     for problem in found.problems:
         out.sentence(problem, "red", label="  ")
     if found.problems:

@@ -106,7 +106,7 @@ def grant(
         limits=parse_limits(size, files),
     )
     changed = app.ask(request, PersonChanged)
-    app.emit({"changed": changed}, lambda out: _print_changed(out, changed, "shared"))
+    app.emit({"changed": changed}, lambda out: _print_granted(out, changed))
 
 
 @person.command()
@@ -162,8 +162,12 @@ def _print_changed(out: Terminal, changed: PersonChanged, done: str) -> None:
     if person.volumes:
         out.out()
         out.out(Text.assemble("'", safe(f"hatchway show {person.login}"), "' has everything a client needs."))
-        if changed.web is not None:
-            out.out(Text.assemble("They find it on the web pages, too: ", _signing_in(changed), "."))
+
+
+def _print_granted(out: Terminal, changed: PersonChanged) -> None:
+    _print_changed(out, changed, "shared")
+    if changed.web is not None:
+        out.out(Text.assemble("They find it on the web pages, too: ", _signing_in(changed), "."))
 
 
 def _signing_in(changed: PersonChanged) -> Text:

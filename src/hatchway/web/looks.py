@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hatchway.printable import escaped, harmless
-from hatchway.web import moments, paths, wording
+from hatchway.web import mending, moments, paths, wording
 
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 FOREVER = "public, max-age=31536000, immutable"
@@ -90,5 +90,7 @@ def environment(static: Static) -> jinja2.Environment:
         "query": paths.query,
         "in_decimal": wording.in_decimal,
         "size_warnings": wording.warnings,
+        "mend": mending.mend,
+        "whom": wording.whom,
     }
     return found

@@ -134,6 +134,13 @@ class Visit:
             raise UsageError(f"the field '{name}' is too long")
         return value
 
+    def typed(self, name: str) -> str:
+        """A field of the form as it was sent, to be shown there again; "" for one that is too long."""
+        try:
+            return self.field(name)
+        except UsageError:
+            return ""
+
     def fields(self, name: str) -> list[str]:
         """All fields of that name."""
         assert self._form is not None
@@ -169,8 +176,18 @@ class Visit:
         """Have the browser look at `path`."""
         return RedirectResponse(path, 303)
 
+    def leave(self, path: str) -> Response:
+        """The same from a form in a dialog, which ends by that: `path` is no page for one."""
+        if self.request.headers.get("x-requested-with") is None:
+            return self.go(path)
+        # The script would follow a redirect, and throw away what the page has to say.
+        return Response(status_code=204, headers={"x-leave": path})
+
 
 Page = Callable[[Visit], Awaitable[Response]]
+
+Again = Callable[[Visit, str], Awaitable[Response]]
+"""A form once more, with what was typed and why it was not taken."""
 
 
 class Doors:
@@ -194,9 +211,16 @@ class Doors:
         return Route(path, serve, methods=["GET"])
 
     def post(
-        self, path: str, page: Page, back: Callable[[Visit], str], *, kind: ViewerKind = ViewerKind.OPERATOR
+        self,
+        path: str,
+        page: Page,
+        back: Callable[[Visit], str],
+        *,
+        kind: ViewerKind = ViewerKind.OPERATOR,
+        again: Again | None = None,
     ) -> Route:
-        """What a form does. What the core has against it is said on the page `back`."""
+        """What a form does. What the core has against it is said on the page `back`, or by `again`: then what was typed
+        is not typed anew."""
 
         async def serve(request: Request) -> Response:
             visit = await self._visit(request)
@@ -207,6 +231,8 @@ class Doors:
             except (StaleFormError, NoFormError):
                 raise
             except (UsageError, ConflictError, NotFoundError, UnfinishedError) as exc:
+                if again is not None and isinstance(exc, UsageError | ConflictError):
+                    return await again(visit, sentence(str(exc)))
                 visit.say(sentence(str(exc)), good=False)
                 return visit.go(back(visit))
 

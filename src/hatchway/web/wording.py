@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 
+from hatchway import addresses
 from hatchway.fullness import Full, fullness
 from hatchway.model import Limits
-from hatchway.wire.admin import Access, PersonVolume, VolumeStatus
+from hatchway.wire.admin import Access, LogEntry, PersonVolume, VolumeStatus
 from hatchway.wire.host import VolumeSize
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -54,6 +55,14 @@ def warnings(volume: VolumeStatus | PersonVolume) -> list[str]:
         known = "not known" if volume.size.used is None else "not certain"
         found.append(f"Size {known}: {volume.size.problem}.")
     return found
+
+
+def whom(entry: LogEntry) -> tuple[str, str]:
+    """Who did it, and from which address: of a change the record has both in one text."""
+    before, said, after = entry.who.rpartition(" from ")
+    if said and not entry.address and addresses.address(after) is not None:
+        return before, after
+    return entry.who, entry.address
 
 
 def span(seconds: float) -> str:

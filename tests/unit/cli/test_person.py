@@ -8,7 +8,7 @@ import pytest
 
 from hatchway.model import InstanceKey
 from hatchway.wire.entry import PasswordKind
-from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged
+from hatchway.wire.people import AddPerson, GrantPerson, PersonChanged, RevokePerson
 
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Cli, FakeDaemon
@@ -53,6 +53,8 @@ def test_where_they_sign_in_is_said(
         password_kind=kind,
         web=web,
     )
+    daemon.answers[RevokePerson] = daemon.answers[GrantPerson]
+    assert "sign in" not in run("person", "revoke", "anna", "shop/web/1", "work").stdout
     added, granted = run("person", "add", "anna").stdout, run("person", "grant", "anna", "shop/web/1", "work").stdout
     if said is None:
         assert "sign in" not in added + granted

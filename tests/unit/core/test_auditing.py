@@ -380,7 +380,8 @@ def test_sentences_of_requests() -> None:
     assert requested(Prune(gone_s=86400.0)) == "forget what has been gone for 1 day"
     at = datetime.datetime(2026, 1, 31, 23, 59, 59).timestamp()
     assert requested(SetConditions(instance="web", sessions_max=1, expires_at=at)) == (
-        "conditions: expires at 2026-01-31 23:59:59; at most 1 session"
+        f"conditions: expires at 2026-01-31 23:59:59 {datetime.datetime.fromtimestamp(at).astimezone():%Z}; at most "
+        "1 session"
     )
     assert requested(Prune(gone_s=86400 * 2.5)) == "forget what has been gone for 2.5 days"
 

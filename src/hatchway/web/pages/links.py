@@ -27,7 +27,9 @@ ADDRESS_MAX = 4096
 """Characters of what may be pasted."""
 
 LIVES_S = {"1h": 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
+LIVES = {"1h": "one hour", "1d": "one day", "7d": "seven days", "30d": "30 days"}
 """For how long a link can be made to open, as the form says it."""
+LIFE = "7d"
 
 
 CLOSED = {
@@ -43,7 +45,7 @@ def routes(doors: Doors) -> list[BaseRoute]:
     """Pages and forms of operators."""
     return [
         doors.get(f"{whose.OF_INSTANCE}/links", _links),
-        doors.post(f"{whose.OF_INSTANCE}/links/make", _make, _to_links),
+        doors.post(f"{whose.OF_INSTANCE}/links/make", _make, _to_links, again=_links_again),
         doors.post(f"{whose.OF_INSTANCE}/links/revoke", _revoke, _to_links),
     ]
 
@@ -53,10 +55,31 @@ def _to_links(visit: Visit) -> str:
 
 
 async def _links(visit: Visit) -> Response:
+    return await _form(visit)
+
+
+async def _links_again(visit: Visit, problem: str) -> Response:
+    # The passphrase is typed anew: no page has a secret that was not asked for.
+    return await _form(visit, 400, problem, visit.typed("note"), visit.typed("life"), visit.typed("uses"))
+
+
+async def _form(
+    visit: Visit, status: int = 200, problem: str = "", note: str = "", life: str = "", uses: str = "1"
+) -> Response:
     instance = await find(visit)
     found = await visit.ask(ListLinks(instance=str(instance.key)), ShareLinks)
     return visit.page(
-        "links.html", whose=visit.whose, instance=instance, links=found.links, uses_max=USES_MAX, note_max=NOTE_MAX
+        "links.html",
+        status,
+        whose=visit.whose,
+        instance=instance,
+        links=found.links,
+        note_max=NOTE_MAX,
+        problem=problem,
+        note=note,
+        life=life if life in LIVES_S else LIFE,
+        lives=LIVES,
+        uses=uses,
     )
 
 

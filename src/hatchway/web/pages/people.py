@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -23,6 +24,7 @@ from hatchway.wire.admin import (
     PersonVolume,
     ReadLog,
     Show,
+    VolumeStatus,
 )
 from hatchway.wire.entry import Keys, ListKeys, ListSessions, Sessions
 from hatchway.wire.people import (
@@ -58,13 +60,14 @@ def routes(doors: Doors) -> list[BaseRoute]:
     return [
         doors.get("/people", _people),
         doors.get(_ADD, _ask_add),
-        doors.post(_ADD, _add, lambda _visit: _ADD),
+        doors.post(_ADD, _add, lambda _visit: _ADD, again=_add_form),
         doors.get(_HERE, _person),
         doors.get(f"{_HERE}/remove", _ask_remove),
         doors.post(f"{_HERE}/remove", _remove, lambda _visit: "/people"),
+        doors.get(f"{whose.OF_INSTANCE}/people", _choose_person),
         doors.get(_SHARE, _choose),
         doors.get(f"{_SHARE}/{{environment}}/{{container}}/{{number}}", _ask_share),
-        doors.post(f"{_SHARE}/{{environment}}/{{container}}/{{number}}", _share, _to_share),
+        doors.post(f"{_SHARE}/{{environment}}/{{container}}/{{number}}", _share, _to_share, again=_share_again),
         doors.post(f"{_HERE}/change", _change, to_page),
         doors.post(f"{_HERE}/revoke", _revoke, to_page),
         doors.get(f"{_HERE}/revoke-all", _ask_revoke_all),
@@ -128,7 +131,13 @@ def needs_care(one: PersonStatus) -> list[str]:
 
 
 async def _ask_add(visit: Visit) -> Response:
-    return visit.page("add-person.html", name_max=FULL_NAME_MAX)
+    return visit.page("add-person.html", name_max=FULL_NAME_MAX, problem="", login="", full_name="")
+
+
+async def _add_form(visit: Visit, problem: str) -> Response:
+    login, full_name = visit.typed("login"), visit.typed("full_name")
+    values = {"name_max": FULL_NAME_MAX, "problem": problem, "login": login, "full_name": full_name}
+    return visit.page("add-person.html", 400, **values)
 
 
 async def _add(visit: Visit) -> Response:
@@ -140,7 +149,7 @@ async def _add(visit: Visit) -> Response:
     visit.say(f"{login} is added. Nothing is shared with them yet: choose an instance.")
     if changed.password is not None:
         return visit.page("new-password.html", whose=person, password=changed.password, remark="")
-    return visit.go(person.page)
+    return visit.leave(person.page)
 
 
 async def _info(visit: Visit) -> tuple[ConnectionInfo, PersonStatus]:
@@ -199,6 +208,23 @@ async def _choose(visit: Visit) -> Response:
     )
 
 
+async def _choose_person(visit: Visit) -> Response:
+    """With whom to share something of an instance."""
+    instance = await find(visit)
+    everybody = (await visit.ask(ListPeople(), People)).people
+    typed = visit.asked("q")[: tree.SEARCH_MAX]
+    found = [one for one in everybody if _has(one, typed.casefold().split())]
+    return visit.page(
+        "share-with.html",
+        whose=visit.whose,
+        instance=instance,
+        people=[(one, _share_path(one.login, instance.key)) for one in found[:FOUND_MAX]],
+        found=len(found),
+        total=len(everybody),
+        words=typed,
+    )
+
+
 def _share_path(login: str, key: InstanceKey) -> str:
     return paths.person(login, "share", paths.coded(key.environment), paths.coded(key.container), str(key.number))
 
@@ -208,10 +234,50 @@ def _to_share(visit: Visit) -> str:
 
 
 async def _ask_share(visit: Visit) -> Response:
+    return await _share_form(visit)
+
+
+async def _share_again(visit: Visit, problem: str) -> Response:
+    chosen = frozenset(visit.fields("volume"))
+    return await _share_form(visit, 400, problem, _Choice(chosen, visit.typed("mode"), visit.typed("folder")))
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    """What a form to share something has chosen: volumes as `paths.coded`, a mode or "", and a folder."""
+
+    volumes: frozenset[str]
+    mode: str
+    folder: str = ""
+
+
+async def _share_form(visit: Visit, status: int = 200, problem: str = "", typed: _Choice | None = None) -> Response:
     _, person = await _info(visit)
     instance = await find(visit)
     theirs = {volume.path: volume for volume in person.volumes if volume.key == instance.key}
-    return visit.page("share.html", whose=visit.whose, person=person, instance=instance, theirs=theirs)
+    shareable = [one for one in instance.volumes if one.present and one.refusal is None]
+    return visit.page(
+        "share.html",
+        status,
+        whose=visit.whose,
+        person=person,
+        instance=instance,
+        theirs=theirs,
+        shareable=shareable,
+        problem=problem,
+        choice=typed or _first_choice(shareable, theirs),
+    )
+
+
+def _first_choice(shareable: Sequence[VolumeStatus], theirs: Mapping[str, PersonVolume]) -> _Choice:
+    """What they have: whoever shares it again must not take writing away, or give all of it, by not looking."""
+    if len(shareable) == 1:
+        [one] = shareable
+        has = theirs.get(one.path)
+        volumes = frozenset({paths.coded(one.path)})
+        return _Choice(volumes, Mode.READ_ONLY) if has is None else _Choice(volumes, has.mode, has.folder)
+    writes = any(one.mode is Mode.READ_WRITE for one in theirs.values())
+    # Of several volumes some with writing: which is meant cannot be guessed.
+    return _Choice(frozenset(), "" if writes else Mode.READ_ONLY)
 
 
 async def _share(visit: Visit) -> Response:
@@ -237,7 +303,7 @@ async def _share(visit: Visit) -> Response:
     )
     changed = await visit.ask(request, PersonChanged)
     what = ", ".join(changed.changed) + (f", only {folder}," if folder else "")
-    visit.say(f"{what} of {key} {'is' if len(changed.changed) == 1 else 'are'} shared with {login}.")
+    visit.say(f"{what} of {key} {'is' if len(changed.changed) == 1 else 'are'} shared with {login}, {_how(mode)}.")
     given = [one for one in changed.person.volumes if one.key == key and one.path in changed.changed]
     _say_refused(visit, given)
     less = [one for one in given if one.key_source]
@@ -246,6 +312,10 @@ async def _share(visit: Visit) -> Response:
             f"Read-only all the same, since keys may lie there: {', '.join(one.path for one in less)}.", good=False
         )
     return visit.go(paths.person(login))
+
+
+def _how(mode: str) -> str:
+    return "read-only" if mode == Mode.READ_ONLY else "to read and write"
 
 
 def _say_refused(visit: Visit, volumes: Iterable[PersonVolume]) -> None:
@@ -282,8 +352,7 @@ async def _change(visit: Visit) -> Response:
         ownership=volume.ownership,
     )
     changed = await visit.ask(request, PersonChanged)
-    how = "read-only" if mode == Mode.READ_ONLY else "to read and write"
-    visit.say(f"{volume.path} of {volume.key} is shared with {login}, {how}.")
+    visit.say(f"{volume.path} of {volume.key} is shared with {login}, {_how(mode)}.")
     _say_refused(visit, [one for one in changed.person.volumes if (one.key, one.path) == (volume.key, volume.path)])
     return visit.go(paths.person(login))
 

@@ -55,7 +55,8 @@ async def _page(visit: Visit, typed: str, instance: str, place: str) -> Response
         found = await visit.ask(ReadLog(limit=min(number * PAGE + 1, LOG_MAX), instance=instance, kinds=kinds), Log)
         entries = tuple(reversed(found.entries))
     except NotFoundError as exc:
-        problem = sentence(str(exc))
+        # Operators are here, not at a shell.
+        problem = sentence(str(exc).replace("'hatchway ls' lists them", "“Instances” and “People” list what there is"))
     return visit.page(
         "log.html",
         entries=entries[(number - 1) * PAGE : number * PAGE],

@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute
 
 from hatchway.web.visit import Doors, Visit
 from hatchway.wire.admin import DaemonStatus, Status
+from hatchway.wire.people import ListPeople, People
 
 
 def routes(doors: Doors) -> list[BaseRoute]:
@@ -15,4 +16,6 @@ def routes(doors: Doors) -> list[BaseRoute]:
 
 
 async def _status(visit: Visit) -> Response:
-    return visit.page("status.html", state=await visit.ask(DaemonStatus(), Status))
+    state = await visit.ask(DaemonStatus(), Status)
+    people = (await visit.ask(ListPeople(), People)).people if state.locked or state.expired else ()
+    return visit.page("status.html", state=state, people=frozenset(one.login for one in people))

@@ -110,6 +110,8 @@
     }
     if (mine !== wanted || !box.open) return;
     content.removeAttribute("aria-busy");
+    const there = found.answer.headers.get("X-Leave");
+    if (there) { location.assign(there); return; }
     const part = found.page.querySelector("[data-dialog-content]");
     if (options) changed = true;
     if (!part) {
