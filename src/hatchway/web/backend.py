@@ -83,6 +83,8 @@ class Backend:
         return await self._send(Call(token=token, address=address, request=raw), answer)
 
     async def _guess(self, address: str, request: object, answer: type[T]) -> T:
+        # Others go on, also while somebody is refused again and again.
+        await trio.lowlevel.checkpoint()
         with self._counted(address):
             return await frames.call(self._path, request, answer, TIMEOUT_S)
 

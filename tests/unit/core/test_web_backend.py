@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +107,23 @@ async def test_a_network_with_many_addresses_does_not_take_all(tmp_path: Path) -
                 await guess(backend, address)
         await begin(nursery, backend, ["2001:db8:1::1", "192.0.3.1"])
         assert core.guesses == 2 * GUESSES_OF_SITE + 2
+        core.go_on.set()
+
+
+async def test_who_is_refused_again_and_again_lets_others_go_on(tmp_path: Path) -> None:
+    async with asked(tmp_path) as (backend, core, nursery):
+        await begin(nursery, backend, ["203.0.113.66"] * GUESSES_OF_SOURCE)
+
+        async def insist() -> None:
+            for _ in range(100_000):
+                with contextlib.suppress(SignInWaitError):
+                    await backend.sign_in("anna", "wrong", "203.0.113.66")
+
+        async with trio.open_nursery() as insisting:
+            insisting.start_soon(insist)
+            assert await backend.who_is("token") == ANNA
+            assert insisting.child_tasks, "who is answered before"
+            insisting.cancel_scope.cancel()
         core.go_on.set()
 
 
