@@ -84,7 +84,8 @@ class Lasting:
 
     async def _run(self) -> None:
         self._token, self._end = trio.lowlevel.current_trio_token(), trio.Event()
-        async with staged(self.directory) as self.stage, trio.open_nursery() as nursery:
+        pages = Web(enabled=True)
+        async with staged(self.directory, web=pages) as self.stage, trio.open_nursery() as nursery:
             sock = trio.socket.socket(socket.AF_UNIX)
             await sock.bind(self.admin_path)
             sock.listen()
@@ -93,7 +94,7 @@ class Lasting:
             asks = helper(core.config.signin_socket)
             people = PersonDoor(core, self.stage.admission)
             attempts, links = Attempts(failure_s=0.0), LinkDoor(core)
-            signing = Signing(Web(), core.journal, attempts, asks, people, links, core.now, lambda: 0.0)
+            signing = Signing(pages, core.journal, attempts, asks, people, links, core.now, lambda: 0.0)
             self.visits = signing._visits
             web = trio.socket.socket(socket.AF_UNIX)
             await web.bind(self.web_path)
