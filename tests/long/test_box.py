@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).parents[2]
-RELEASE, NUMBER = "trixie", "13"
+RELEASES = {"bookworm": "12", "trixie": "13"}
 KEYS = "usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant"
-BOOT_S, PROVISION_S = 600, 1800
+# Emulated, on a machine that may have other things to do.
+BOOT_S, PROVISION_S, COMMAND_S = 1200, 3600, 300
 
 _missing = [name for name in ("qemu-system-x86_64", "debootstrap", "vagrant") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(_missing), reason=f"not installed: {' '.join(_missing)}")
@@ -39,7 +40,8 @@ def free_port() -> int:
 class Machine:
     """The box under qemu, with ports of loopback that lead to it."""
 
-    def __init__(self, image: Path, directory: Path) -> None:
+    def __init__(self, release: str, image: Path, directory: Path) -> None:
+        self.release = release
         self.directory = directory
         self.ssh_port, self.port, self.web_port = free_port(), free_port(), free_port()
         # Vagrant's own pair, from Vagrant's package.
@@ -62,7 +64,7 @@ class Machine:
         settings = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR")
         return ["-F", "none", *(word for setting in settings for word in ("-o", setting)), "-o", "ConnectTimeout=20"]
 
-    def ssh(self, command: str, *, timeout_s: float = 120, given: bytes | None = None) -> str:
+    def ssh(self, command: str, *, timeout_s: float = COMMAND_S, given: bytes | None = None) -> str:
         words = ["ssh", *self.options(), "-i", str(self._key), "-p", str(self.ssh_port), "vagrant@127.0.0.1", command]
         return run(*words, timeout_s=timeout_s, given=given)
 
@@ -94,16 +96,16 @@ class Machine:
             environment |= {"SSH_ASKPASS": str(asked), "SSH_ASKPASS_REQUIRE": "force"}
         words += ["-b", "-", f"{login}@127.0.0.1"]
         done = subprocess.run(
-            words, input=batch, env=environment, capture_output=True, text=True, timeout=180, check=False
+            words, input=batch, env=environment, capture_output=True, text=True, timeout=COMMAND_S, check=False
         )
         assert done.returncode == 0, f"{login}: {done.stdout}\n{done.stderr}"
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    directory = tmp_path_factory.mktemp("box")
-    run(str(TREE / "vagrant/build-box"), RELEASE, str(directory), timeout_s=1800)
-    made = Machine(directory / f"hatchway-{RELEASE}.qcow2", directory)
+@pytest.fixture(params=RELEASES)
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    release: str = request.param
+    run(str(TREE / "vagrant/build-box"), release, str(tmp_path), timeout_s=1800)
+    made = Machine(release, tmp_path / f"hatchway-{release}.qcow2", tmp_path)
     try:
         yield made
     finally:
@@ -113,8 +115,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 def test_box_becomes_a_host(machine: Machine) -> None:
     debs = [Path(place) for place in os.environ.get("HATCHWAY_TEST_DEBS", "").split()]
-    found = [path for place in debs for path in place.glob(f"hatchway_*+deb{NUMBER}_amd64.deb")]
+    found = [path for place in debs for path in place.glob(f"hatchway_*+deb{RELEASES[machine.release]}_amd64.deb")]
     machine.wait()
+    assert f"VERSION_CODENAME={machine.release}" in machine.ssh("cat /etc/os-release").splitlines()
     assert machine.ssh("sudo passwd --status vagrant").split()[1] == "L"
     tar = ["tar", "-C", str(TREE), "--exclude=.git", "--exclude=./dist", "--exclude=./vagrant/boxes", "-czf", "-", "."]
     packed = subprocess.run(tar, capture_output=True, check=True, timeout=120).stdout
@@ -124,10 +127,12 @@ def test_box_becomes_a_host(machine: Machine) -> None:
         there = f"/hatchway/dist/{newest.name}"
         machine.ssh(f"sudo mkdir /hatchway/dist && sudo tee {there} >/dev/null", given=newest.read_bytes())
     told = machine.ssh(
-        f"sudo HATCHWAY_PORT={machine.port} HATCHWAY_WEB_PORT={machine.web_port} /hatchway/vagrant/provision",
+        f"sudo HATCHWAY_MACHINE=box HATCHWAY_PORT={machine.port} HATCHWAY_WEB_PORT={machine.web_port}"
+        " /hatchway/vagrant/provision",
         timeout_s=PROVISION_S,
     )
     assert f"sftp -P {machine.port} sample-web-1@127.0.0.1" in told
+    assert 'vagrant ssh box -c "sudo hatchway key export sample/web/1 -o -" -- -T >' in told
     use(machine)
     before = machine.boot_id()
     with contextlib.suppress(AssertionError):
