@@ -26,29 +26,15 @@ def hatchway() -> Iterator[Hatchway]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def looks(hatchway: Hatchway) -> Looks:
-    return Looks(hatchway)
-
-
-class Looks:
-    """The core looks now and then whether directories are still the same. What it knows is known here, too."""
-
-    def __init__(self, hatchway: Hatchway) -> None:
-        self._hatchway = hatchway
-        self._last = -LOOK_EVERY_S
-
-    def replaced(self) -> Place:
-        """An instance of whose volume another directory has taken the place. Nobody knows yet, so one login gets as
-        far as to the opening of its session."""
-        place = Place(self._hatchway)
-        if time.monotonic() > self._last + LOOK_EVERY_S / 2:
-            # It may look any moment. That it has just done so another volume shows.
-            replace(place.logs)
-            wait_until(lambda: place.volumes()["/logs"] == "suspended", "the core has looked", LOOK_EVERY_S + 10)
-            self._last = time.monotonic()
-        replace(place.data)
-        return place
+def replaced(hatchway: Hatchway) -> Place:
+    """An instance of whose volume another directory has taken the place. Nobody knows yet, so one login gets as far
+    as to the opening of its session."""
+    place = Place(hatchway)
+    # The core looks now and then. That it has just done so another volume shows.
+    replace(place.logs)
+    wait_until(lambda: place.volumes()["/logs"] == "suspended", "the core has looked", LOOK_EVERY_S + 10)
+    replace(place.data)
+    return place
 
 
 def replace(directory: Path) -> None:
@@ -73,9 +59,9 @@ def refused(hatchway: Hatchway) -> list[str]:
 
 @pytest.mark.parametrize("method", ["key", "password"])
 def test_a_master_connection_does_not_outlive_a_refused_session(
-    hatchway: Hatchway, looks: Looks, tmp_path: Path, method: str
+    hatchway: Hatchway, tmp_path: Path, method: str
 ) -> None:
-    place = looks.replaced()
+    place = replaced(hatchway)
     password = hatchway.password(place.instance) if method == "password" else None
     control, before = tmp_path / "control", len(refused(hatchway))
     with hatchway.credentials(place.login, password) as (credentials, environment):
@@ -95,8 +81,8 @@ def test_a_master_connection_does_not_outlive_a_refused_session(
     assert place.mount_ids() == {}
 
 
-def test_who_asks_for_sftp_is_refused_as_before(hatchway: Hatchway, looks: Looks) -> None:
+def test_who_asks_for_sftp_is_refused_as_before(hatchway: Hatchway) -> None:
     """Told by sshd itself, and not by the end of the connection."""
-    place = looks.replaced()
+    place = replaced(hatchway)
     assert attempt(hatchway, place.login, Credential(key=place.login)) is Verdict.LATE
     wait_until(lambda: of_sshd(place.login) == [], "no process of the connection is left", 0.5)
