@@ -40,7 +40,7 @@ from hatchway.model import (
 )
 from hatchway.registry.records import Delivery, InstanceRecord, LoginRecord, NewEvent, PersonRecord, SessionRecord
 from hatchway.registry.reserve import NoRoomError
-from hatchway.registry.store import Registry
+from hatchway.registry.store import KEY_SOURCES_MAX, Registry
 from hatchway.wire.host import HostStatus, UserRecord, View
 
 T = TypeVar("T")
@@ -322,6 +322,9 @@ class Core:
         if changed:
             try:
                 await self.db(lambda registry: registry.keep_key_sources(changed))
+                if sum(len(found) for found in self._key_sources.values()) > KEY_SOURCES_MAX:
+                    # Of those that are not kept any more none is to stay here for ever, either.
+                    self._key_sources = await self.db(lambda registry: registry.key_sources())
             except NoRoomError as exc:
                 self._logger.error("where keys lie is not stored, will be tried again", error=str(exc))
                 # What was known of them besides holds until it is.

@@ -109,8 +109,7 @@ def session_monitor(helper_pid: int, login: str, program: str) -> Process:
 
     It is the helper's parent, runs as root, and names itself "<program>: <login> [priv]", the name our sshd was started
     by, or "sshd" where the host's own serves our port, or from 9.8 on "sshd-session" (setproctitle in sshd.c,
-    sshd-session.c). The helper is still
-    waiting for our answer, so its parent cannot have changed in between.
+    sshd-session.c). The helper is still waiting for our answer, so its parent cannot have changed in between.
     Raises RefusedError when the process is anything else: hostd signals nothing else on the core's word.
     """
     try:

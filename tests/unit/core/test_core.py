@@ -237,3 +237,16 @@ async def test_whoever_follows_hostd_hears_when_everything_is_told(tmp_path: Pat
             ("ready", None),
             ("ended", "s-1", 7, 1 << 62, False),
         ]
+
+
+async def test_where_keys_lie_is_not_remembered_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers that come and go, each with its own .ssh, were never shared."""
+    monkeypatch.setattr("hatchway.registry.store.KEY_SOURCES_MAX", 3)
+    monkeypatch.setattr("hatchway.admin.core.KEY_SOURCES_MAX", 3)
+    async with staged(tmp_path) as stage:
+        for number in range(1, 10):
+            ssh = structs.replace(volume("/home/u/.ssh"), source=f"/var/lib/docker/volumes/ssh{number}/_data")
+            await stage.core.feed(snapshot(ssh, key=InstanceKey("shop", "job", number)))
+        known = await stage.core._know_keys()
+        assert [key.number for key in sorted(known)] == [7, 8, 9]
+        assert await stage.core.db(Registry.key_sources) == known
